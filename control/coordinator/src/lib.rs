@@ -1,0 +1,1 @@
+//! Which host owns which sandbox.

@@ -1,0 +1,1 @@
+//! The E2B-compatible API: who may have which sandbox, where, how long.

@@ -1,0 +1,1 @@
+//! What the host says to the guest and what it answers.

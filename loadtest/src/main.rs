@@ -1,0 +1,3 @@
+//! Asks the whole system the questions SPECIFICATION.md answers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Keeps snapshots as shared layers and feeds their pages to guests.
