@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use vmm_api::wire::DOORBELL_PORT;
+use vmm_api::wire::{DOORBELL_PORT, DOORBELL_WAIT_PORT};
 
 use crate::{serial::Serial, virtio::Transport};
 
@@ -20,6 +20,15 @@ const SERIAL_PORTS: std::ops::RangeInclusive<u16> = 0x3f8..=0x3ff;
 /// The keyboard controller, by which kernels reset the machine.
 const CONTROLLER_PORT: u16 = 0x64;
 const CONTROLLER_RESET: u8 = 0xfe;
+
+/// Why a vCPU must not go on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// The guest resets the machine.
+    Reset,
+    /// It waits for the host.
+    Wait,
+}
 
 /// All devices of a machine. Fixed once the machine has begun.
 pub(crate) struct Bus {
@@ -82,17 +91,20 @@ impl Bus {
         }
     }
 
-    /// The guest writes a port. It breaks when the guest resets the machine.
-    pub(crate) fn port_out(&self, port: u16, data: &[u8]) -> ControlFlow<()> {
+    /// The guest writes a port. It breaks when the vCPU must not go on by itself.
+    pub(crate) fn port_out(&self, port: u16, data: &[u8]) -> ControlFlow<Halt> {
         match (port, data) {
-            (CONTROLLER_PORT, [CONTROLLER_RESET]) => return ControlFlow::Break(()),
-            (DOORBELL_PORT, data) => {
+            (CONTROLLER_PORT, [CONTROLLER_RESET]) => return ControlFlow::Break(Halt::Reset),
+            (DOORBELL_PORT | DOORBELL_WAIT_PORT, data) => {
                 if let Ok(value) = data.try_into() {
                     (self.doorbell)(u32::from_le_bytes(value));
                 }
+                if port == DOORBELL_WAIT_PORT {
+                    return ControlFlow::Break(Halt::Wait);
+                }
             }
             (port, [byte]) if SERIAL_PORTS.contains(&port) => {
-                self.serial().write(port - SERIAL_PORTS.start(), *byte)
+                self.serial().write(port - SERIAL_PORTS.start(), *byte);
             }
             _ => {}
         }

@@ -111,3 +111,6 @@ impl Device {
         }
     }
 }
+
+#[cfg(test)]
+mod test;

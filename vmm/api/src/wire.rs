@@ -135,6 +135,8 @@ pub enum Refusal {
 
 /// The I/O port on which a guest rings the doorbell with a 32-bit write. Linux guests never do.
 pub const DOORBELL_PORT: u16 = 0x510;
+/// The I/O port on which a vCPU rings and then stands still until the machine is paused and resumed.
+pub const DOORBELL_WAIT_PORT: u16 = 0x514;
 
 /// Bytes that are no message.
 #[derive(Debug, thiserror::Error)]

@@ -95,7 +95,8 @@ fn write_tables(guest: &GuestMemory) -> Result<(), BootError> {
         guest.write_obj(entry, GuestAddress(at))?;
     }
     const TABLE: u64 = 0x1000;
-    const USABLE: u64 = 0b111;
+    // Present, writable, open to user mode; accessed and dirty, so that the processor does not mark them later.
+    const USABLE: u64 = 0b110_0111;
     guest.write_obj(PAGE_TABLES + TABLE + USABLE, GuestAddress(PAGE_TABLES))?;
     for gib in 0..4_u64 {
         let directory = PAGE_TABLES + (2 + gib) * TABLE;

@@ -234,9 +234,9 @@ fn restore(state: &mut [u8], wanted: u64, form: Form, area: &[u8]) -> bool {
     }
     if wanted & SSE != 0 {
         if load & SSE != 0 {
-            copy(area, 160, state, 160, 256)
+            copy(area, 160, state, 160, 256);
         } else {
-            state[160..416].fill(0)
+            state[160..416].fill(0);
         }
     }
     for number in numbers(wanted) {

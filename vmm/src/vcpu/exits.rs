@@ -1,10 +1,14 @@
 //! Why a vCPU left the guest, and what is done about it.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use crate::{bus::Bus, emulate, memory::GuestMemory};
+use crate::{
+    bus::{Bus, Halt},
+    emulate,
+    memory::GuestMemory,
+};
 
 /// What is done at the exits of all vCPUs of a machine.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(crate) enum Next {
     Again,
     /// The entry was interrupted: look at the orders.
     Interrupted,
+    /// Stand still until told to run again.
+    Wait,
 }
 
 impl Exits {
@@ -34,11 +40,11 @@ impl Exits {
             Ok(VcpuExit::MmioRead(at, data)) => self.bus.read(at, data),
             Ok(VcpuExit::MmioWrite(at, data)) => self.bus.write(at, data),
             Ok(VcpuExit::IoIn(port, data)) => self.bus.port_in(port, data),
-            Ok(VcpuExit::IoOut(port, data)) => {
-                if self.bus.port_out(port, data).is_break() {
-                    (self.gone.0)(None);
-                }
-            }
+            Ok(VcpuExit::IoOut(port, data)) => match self.bus.port_out(port, data) {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(Halt::Wait) => return Next::Wait,
+                ControlFlow::Break(Halt::Reset) => (self.gone.0)(None),
+            },
             Ok(VcpuExit::InternalError) => self.emulate(fd),
             Ok(VcpuExit::Shutdown) => (self.gone.0)(None),
             Ok(VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_)) => {}

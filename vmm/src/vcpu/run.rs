@@ -117,6 +117,7 @@ fn run(fd: &mut VcpuFd, orders: &Orders, exits: &Exits) {
             Next::Again => {}
             // A kick: look at the orders again.
             Next::Interrupted => fd.set_kvm_immediate_exit(0),
+            Next::Wait => orders.run.store(false, Ordering::Release),
         }
     }
 }

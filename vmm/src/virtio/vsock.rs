@@ -153,7 +153,7 @@ impl Vsock {
         let len = u64::from(header.len.min(packet::DATA_LIMIT));
         match reader.take(len).read_to_end(&mut data) {
             Ok(read) if read as u64 == u64::from(header.len) => {
-                self.muxer.from_guest(&header, &data)
+                self.muxer.take_packet(&header, &data);
             }
             // A header that promises more than its buffers hold.
             _ => self.muxer.refuse(&header),
@@ -183,7 +183,7 @@ impl Vsock {
                 continue;
             };
             let room = writer.available_bytes().saturating_sub(HEADER_LEN);
-            let Some((header, data)) = self.muxer.to_guest(room) else {
+            let Some((header, data)) = self.muxer.next_packet(room) else {
                 queue.go_to_previous_position();
                 break;
             };

@@ -129,7 +129,7 @@ impl Connection {
     }
 
     /// The guest sent something for this stream.
-    pub(super) fn from_guest(&mut self, header: &Header, data: &[u8], host_port: u32) {
+    pub(super) fn take_packet(&mut self, header: &Header, data: &[u8], host_port: u32) {
         self.guest_buffer = header.buf_alloc;
         self.guest_forwarded = Wrapping(header.fwd_cnt);
         match (header.op, &self.phase) {

@@ -181,13 +181,13 @@ impl Muxer {
     }
 
     /// Takes a packet of the guest's.
-    pub(super) fn from_guest(&mut self, header: &Header, data: &[u8]) {
+    pub(super) fn take_packet(&mut self, header: &Header, data: &[u8]) {
         let port = header.host_port;
         match self.streams.get_mut(&port) {
             Some(stream)
                 if stream.guest_port == header.guest_port && stream.connection.is_known() =>
             {
-                stream.connection.from_guest(header, data, port);
+                stream.connection.take_packet(header, data, port);
                 self.bury(port);
             }
             _ if header.op == Op::Reset => {}
@@ -218,7 +218,7 @@ impl Muxer {
     }
 
     /// The next packet for the guest, with at most `room` bytes of data; streams take turns.
-    pub(super) fn to_guest(&mut self, room: usize) -> Option<(Header, Vec<u8>)> {
+    pub(super) fn next_packet(&mut self, room: usize) -> Option<(Header, Vec<u8>)> {
         if let Some(header) = self.refusals.pop_front() {
             return Some((header, Vec::new()));
         }
