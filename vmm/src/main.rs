@@ -8,6 +8,7 @@ use vmm::Monitor;
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("CATNAP_LOG")
                 .unwrap_or_else(|_| "warn".into()),

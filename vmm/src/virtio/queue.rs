@@ -59,7 +59,7 @@ pub(super) fn serve(
     mut handle: impl FnMut(Chain<'_>) -> u32,
 ) -> Served {
     let mut served = Served::default();
-    if !queue.is_valid(memory) {
+    if !usable(queue, memory) {
         return served;
     }
     for _ in 0..queue.size() {
@@ -71,6 +71,11 @@ pub(super) fn serve(
         served.used |= give_back(queue, memory, head, written);
     }
     served
+}
+
+/// Whether the driver has set the queue up, and in memory.
+pub(super) fn usable(queue: &Queue, memory: &GuestMemory) -> bool {
+    queue.ready() && queue.is_valid(memory)
 }
 
 /// The next chain the guest has made available.

@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     Served,
-    queue::{give_back, pop, serve},
+    queue::{give_back, pop, serve, usable},
 };
 use crate::memory::GuestMemory;
 
@@ -103,7 +103,7 @@ impl Vsock {
             return Served::default();
         };
         // A guest without buffers for events has no driver that could have connections.
-        let sent = events.is_valid(memory) && send_event(events, memory);
+        let sent = usable(events, memory) && send_event(events, memory);
         self.reset = if sent { Reset::Told } else { Reset::Done };
         Served { used: sent }
     }
@@ -166,7 +166,7 @@ impl Vsock {
         let Some(queue) = queues.get_mut(RECEIVE) else {
             return served;
         };
-        if self.reset != Reset::Done || !queue.is_valid(memory) {
+        if self.reset != Reset::Done || !usable(queue, memory) {
             return served;
         }
         // As many as the queue holds: the guest notifies when it has given more.
