@@ -17,16 +17,11 @@ use pool_api::{Resources, SnapshotId, TemplateName};
 use tempfile::TempDir;
 use vmm_api::{CaptureSpec, Captured, PageRecord};
 
-use self::fold::fold;
+use self::fold::{fold, fold_from, layers};
 use crate::{
     BaseImage, Bitmap, Chain, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Layout,
     Manifest, ManifestError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
 };
-
-/// Own layers of a sandbox beyond which the next one folds them.
-pub(crate) const MAX_OWN_LAYERS: usize = 8;
-/// Layers altogether beyond which inherited ones are folded, too: forks of forks of forks.
-const MAX_LAYERS: usize = 32;
 
 /// A directory in which a snapshot is made.
 #[derive(Debug)]
@@ -352,34 +347,6 @@ impl Staging {
         sync_dir(&store.snapshots_dir()).map_err(io("directory"))?;
         Ok(Committed { pin, manifest })
     }
-}
-
-/// From which layer on a chain is folded into the next one; its length when it is not.
-fn fold_from(chain: &Chain) -> usize {
-    if chain.layers.len() - chain.inherited >= MAX_OWN_LAYERS {
-        chain.inherited
-    } else if chain.layers.len() >= MAX_LAYERS {
-        1
-    } else {
-        chain.layers.len()
-    }
-}
-
-fn layers(
-    store: &Store,
-    refs: &[LayerRef],
-    name: &str,
-    pages: u32,
-) -> Result<Vec<Layer>, CommitError> {
-    let open = |layer: &LayerRef| {
-        let owner = layer
-            .owner
-            .as_ref()
-            .ok_or(CommitError::Invalid("a layer without an owner"))?;
-        Layer::open(&store.path(owner).join(name), pages, Some(layer.digest))
-            .map_err(CommitError::Fold)
-    };
-    refs.iter().map(open).collect()
 }
 
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {

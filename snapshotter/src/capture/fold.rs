@@ -5,7 +5,41 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use vmm_api::PAGE_SIZE;
 
 use super::{CommitError, is_full};
-use crate::{Layer, Layout, Tables};
+use crate::{Chain, Layer, LayerRef, Layout, Store, Tables};
+
+/// Own layers of a sandbox beyond which the next one folds them.
+const MAX_OWN_LAYERS: usize = 8;
+/// Layers altogether beyond which inherited ones are folded, too: forks of forks of forks.
+const MAX_LAYERS: usize = 32;
+
+/// From which layer on a chain is folded into the next one; its length when it is not.
+pub(super) fn fold_from(chain: &Chain) -> usize {
+    if chain.layers.len() - chain.inherited >= MAX_OWN_LAYERS {
+        chain.inherited
+    } else if chain.layers.len() >= MAX_LAYERS {
+        1
+    } else {
+        chain.layers.len()
+    }
+}
+
+/// Opens the layers that are to be folded.
+pub(super) fn layers(
+    store: &Store,
+    refs: &[LayerRef],
+    name: &str,
+    pages: u32,
+) -> Result<Vec<Layer>, CommitError> {
+    let open = |layer: &LayerRef| {
+        let owner = layer
+            .owner
+            .as_ref()
+            .ok_or(CommitError::Invalid("a layer without an owner"))?;
+        Layer::open(&store.path(owner).join(name), pages, Some(layer.digest))
+            .map_err(CommitError::Fold)
+    };
+    refs.iter().map(open).collect()
+}
 
 /// Puts every page of `older` (oldest first) that `tables` lacks into `file`, the newest one's where several have it.
 pub(super) fn fold(

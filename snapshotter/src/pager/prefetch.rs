@@ -69,7 +69,7 @@ fn runs(mut pages: Vec<u32>) -> Vec<(u32, u32)> {
     for page in pages {
         match runs.last_mut() {
             Some((first, count)) if page - *first == *count && (*count as usize) < MAX_RUN => {
-                *count += 1
+                *count += 1;
             }
             _ => runs.push((page, 1)),
         }
