@@ -1,0 +1,323 @@
+//! What a snapshot is: the file that names all its parts.
+//!
+//! A snapshot's id is the BLAKE3 digest of its manifest's bytes, and the manifest holds the digests of everything else, so
+//! a part that was changed is found out. Layers are named by the snapshot that owns them and lie there under a name that
+//! follows from what they are; no path of a layer is ever read from a file.
+
+use std::path::PathBuf;
+
+use pool_api::{Resources, SnapshotId, TemplateName};
+use serde::{Deserialize, Serialize};
+use vmm_api::PAGE_SIZE;
+
+use crate::{Digest, MAX_PAGES};
+
+const VERSION: u32 = 1;
+const MAX_LEN: usize = 1 << 20;
+const MAX_LAYERS: usize = 256;
+const MAX_DISKS: usize = 8;
+
+/// What a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Of this format.
+    pub version: u32,
+    /// The template it descends from.
+    pub template: TemplateName,
+    /// The snapshot its machine was loaded from.
+    pub parent: Option<SnapshotId>,
+    /// When it was made, in nanoseconds since 1970.
+    pub created_at: u64,
+    /// What its machine has.
+    pub resources: Resources,
+    /// The machine's state.
+    pub machine: FileRef,
+    /// Its memory.
+    pub memory: Chain,
+    /// Its disks.
+    pub disks: Vec<DiskManifest>,
+}
+
+/// A file of a snapshot's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRef {
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// Layers, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// How many of the oldest were there before this sandbox was forked. They are shared and never folded into others.
+    pub inherited: usize,
+    /// The layers.
+    pub layers: Vec<LayerRef>,
+}
+
+/// A layer and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerRef {
+    /// The snapshot in whose directory it lies. `None`: the one whose manifest this is; only the newest layer can be.
+    pub owner: Option<SnapshotId>,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskManifest {
+    /// Its size in bytes.
+    pub size: u64,
+    /// The image below its layers.
+    pub base: BaseImage,
+    /// Its layers.
+    pub chain: Chain,
+}
+
+/// A raw image that layers lie on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseImage {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// A manifest that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Its bytes are not those its name is the digest of.
+    #[error("manifest is damaged: its digest is not the snapshot's id")]
+    Digest,
+    /// It is longer than any manifest.
+    #[error("manifest is damaged: longer than 1 MiB")]
+    TooLong,
+    /// It is no manifest.
+    #[error("parse manifest")]
+    Json(#[from] serde_json::Error),
+    /// It says what cannot be.
+    #[error("manifest is not usable: {0}")]
+    Invalid(&'static str),
+}
+
+impl Manifest {
+    /// The version that is written.
+    pub const VERSION: u32 = VERSION;
+    /// Most bytes of a manifest.
+    pub const MAX_LEN: usize = MAX_LEN;
+
+    /// Its bytes and the id they give.
+    pub fn encode(&self) -> Result<(SnapshotId, Vec<u8>), ManifestError> {
+        self.check()?;
+        let bytes = serde_json::to_vec_pretty(self)?;
+        Ok((id_of(&bytes)?, bytes))
+    }
+
+    /// Reads the manifest of `id`. Total: any bytes give a manifest or a reason.
+    pub fn decode(bytes: &[u8], id: &SnapshotId) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_LEN {
+            return Err(ManifestError::TooLong);
+        }
+        if id_of(bytes)? != *id {
+            return Err(ManifestError::Digest);
+        }
+        Self::parse(bytes)
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Pages of memory.
+    pub fn pages(&self) -> u32 {
+        blocks(self.resources.memory).unwrap_or(0)
+    }
+
+    /// Every snapshot whose files this one needs, itself not among them.
+    pub fn owners(&self) -> impl Iterator<Item = &SnapshotId> {
+        let disks = self.disks.iter().flat_map(|disk| &disk.chain.layers);
+        self.memory
+            .layers
+            .iter()
+            .chain(disks)
+            .filter_map(|layer| layer.owner.as_ref())
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        let invalid = |what| Err(ManifestError::Invalid(what));
+        if self.version != VERSION {
+            return invalid("unknown version");
+        }
+        if self.resources.vcpus == 0 || blocks(self.resources.memory).is_none_or(|pages| pages == 0)
+        {
+            return invalid("impossible resources");
+        }
+        if self.disks.len() > MAX_DISKS {
+            return invalid("too many disks");
+        }
+        for disk in &self.disks {
+            if blocks(disk.size).is_none() || !disk.base.path.is_absolute() {
+                return invalid("impossible disk");
+            }
+        }
+        let chains = self
+            .disks
+            .iter()
+            .map(|disk| &disk.chain)
+            .chain([&self.memory]);
+        if chains.into_iter().any(|chain| !chain.is_possible()) {
+            return invalid("impossible chain of layers");
+        }
+        Ok(())
+    }
+}
+
+impl Chain {
+    /// The chain as others name it: what was `owner`'s own layer is named as its.
+    #[must_use]
+    pub fn owned_by(&self, owner: &SnapshotId) -> Self {
+        let name = |layer: &LayerRef| LayerRef {
+            owner: Some(layer.owner.clone().unwrap_or_else(|| owner.clone())),
+            digest: layer.digest,
+        };
+        Self {
+            inherited: self.inherited,
+            layers: self.layers.iter().map(name).collect(),
+        }
+    }
+
+    /// The chain as a fork inherits it.
+    #[must_use]
+    pub fn inherited(mut self) -> Self {
+        self.inherited = self.layers.len();
+        self
+    }
+
+    fn is_possible(&self) -> bool {
+        let older = self.layers.split_last().map_or(&[][..], |(_, older)| older);
+        self.layers.len() <= MAX_LAYERS
+            && self.inherited <= self.layers.len()
+            && older.iter().all(|layer| layer.owner.is_some())
+    }
+}
+
+/// Pages in so many bytes; `None` when they are not whole pages or too many.
+pub(crate) fn blocks(bytes: u64) -> Option<u32> {
+    let size = PAGE_SIZE as u64;
+    let pages = u32::try_from(bytes / size).ok()?;
+    (bytes.is_multiple_of(size) && pages <= MAX_PAGES).then_some(pages)
+}
+
+fn id_of(bytes: &[u8]) -> Result<SnapshotId, ManifestError> {
+    let text = Digest::of(bytes).to_string();
+    text.parse()
+        .map_err(|_| ManifestError::Invalid("its digest is no name"))
+}
+
+#[cfg(test)]
+mod test {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let digest = Digest::of(b"x");
+        Manifest {
+            version: VERSION,
+            template: "base".parse().unwrap(),
+            parent: None,
+            created_at: 1,
+            resources: Resources {
+                vcpus: 1,
+                memory: 2 << 20,
+                disk: 4096,
+            },
+            machine: FileRef { len: 3, digest },
+            memory: Chain {
+                inherited: 0,
+                layers: vec![LayerRef {
+                    owner: None,
+                    digest,
+                }],
+            },
+            disks: vec![DiskManifest {
+                size: 4096,
+                base: BaseImage {
+                    path: "/base".into(),
+                    len: 1,
+                    digest,
+                },
+                chain: Chain::default(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_its_bytes_and_is_named_by_them() {
+        let (id, bytes) = manifest().encode().unwrap();
+        assert_eq!(Manifest::decode(&bytes, &id).unwrap(), manifest());
+        let other = manifest()
+            .encode()
+            .unwrap()
+            .0
+            .as_str()
+            .replace(['0', '1', '2'], "3")
+            .parse()
+            .unwrap();
+        assert!(matches!(
+            Manifest::decode(&bytes, &other),
+            Err(ManifestError::Digest)
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let own = LayerRef {
+            owner: None,
+            digest: Digest::of(b"x"),
+        };
+        let mut two_own = manifest();
+        two_own.memory.layers.push(own);
+        let mut relative = manifest();
+        relative.disks[0].base.path = "../base".into();
+        let mut huge = manifest();
+        huge.resources.memory = 1 << 60;
+        for bad in [two_own, relative, huge] {
+            assert!(
+                matches!(bad.encode(), Err(ManifestError::Invalid(_))),
+                "{bad:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_manifest_or_are_refused(bytes: Vec<u8>) {
+            prop_assert!(Manifest::parse(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_changed_manifest_is_not_taken_for_the_old_one(at: usize, byte: u8) {
+            let (id, mut bytes) = manifest().encode().unwrap();
+            let at = at % bytes.len();
+            prop_assume!(bytes[at] != byte);
+            bytes[at] = byte;
+            prop_assert!(Manifest::decode(&bytes, &id).is_err());
+            if let Ok(read) = Manifest::parse(&bytes) {
+                prop_assert!(read.check().is_ok());
+            }
+        }
+    }
+}

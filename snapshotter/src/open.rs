@@ -1,0 +1,256 @@
+//! Giving a snapshot back.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pool_api::SnapshotId;
+use vmm_api::{DiskLayer, MemorySource};
+
+use crate::{
+    Damage, Digest, DiskManifest, Layer, LayerError, LayerRef, Manifest, ManifestError, Pin, Stack,
+    StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
+};
+
+/// How memory is to arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// `Cow` when the memory is in RAM already, else `Paged`.
+    #[default]
+    Auto,
+    /// Shared from RAM, and brought there first if it is not.
+    Cow,
+    /// By a pager of its own.
+    Paged,
+}
+
+/// A snapshot, ready to be loaded.
+#[derive(Debug)]
+pub struct Opened {
+    /// Holds its files.
+    pub pin: Pin,
+    /// What it is.
+    pub manifest: Manifest,
+    /// The machine's state, checked.
+    pub image: File,
+    /// Its memory.
+    pub memory: MemorySource,
+    /// The pager, when memory comes by one.
+    pub pager: Option<Arc<StackPager>>,
+    /// Its disks, checked whole.
+    pub disks: Vec<OpenDisk>,
+}
+
+/// A disk of a snapshot, without a top layer.
+#[derive(Debug)]
+pub struct OpenDisk {
+    /// Its size in bytes.
+    pub size: u64,
+    /// The image below its layers.
+    pub base: File,
+    /// Its layers, oldest first.
+    pub layers: Vec<DiskLayer>,
+}
+
+/// A snapshot that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file cannot be read.
+    #[error("read {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is not one.
+    #[error("read manifest {}", path.display())]
+    Manifest {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
+    /// A file is not the one that the manifest names.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A layer is not usable.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// There is no memory to hold it.
+    #[error("bring memory of snapshot {id} into RAM")]
+    Memory {
+        /// Which.
+        id: SnapshotId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Store {
+    /// Opens a snapshot. A pager calls `on_damage` (from a thread of its own) when it cannot serve a page; the fault
+    /// stays unanswered, and the machine must be killed.
+    pub fn open_snapshot(
+        &self,
+        id: &SnapshotId,
+        mode: Mode,
+        on_damage: impl Fn(Damage) + Send + Sync + 'static,
+    ) -> Result<Opened, OpenError> {
+        let pin = self.pin(id);
+        let manifest = self.manifest(id)?;
+        let image = self.open_image(id, &manifest)?;
+        let mut disks = Vec::with_capacity(manifest.disks.len());
+        for (number, disk) in manifest.disks.iter().enumerate() {
+            disks.push(self.open_disk(id, number, disk)?);
+        }
+        let resident = match mode {
+            Mode::Auto => self.residents.get(id),
+            Mode::Cow => Some(self.resident(id, &manifest)?),
+            Mode::Paged => None,
+        };
+        let (memory, pager) = match resident {
+            Some(memory) => (MemorySource::Cow(memory), None),
+            None => {
+                let stack = self.stack(id, &manifest)?;
+                let path = self.path(id).join("working-set");
+                let recorded = working_set::load(&path, manifest.pages());
+                let pager = Arc::new(StackPager::new(
+                    stack,
+                    manifest.pages(),
+                    recorded,
+                    path,
+                    on_damage,
+                ));
+                (
+                    MemorySource::Paged(Arc::clone(&pager) as Arc<dyn vmm_api::Pager>),
+                    Some(pager),
+                )
+            }
+        };
+        Ok(Opened {
+            pin,
+            manifest,
+            image,
+            memory,
+            pager,
+            disks,
+        })
+    }
+
+    /// Brings the memory of a snapshot into RAM. It stays while what is returned is kept.
+    pub fn keep_resident(&self, id: &SnapshotId) -> Result<Arc<OwnedFd>, OpenError> {
+        self.resident(id, &self.manifest(id)?)
+    }
+
+    fn resident(&self, id: &SnapshotId, manifest: &Manifest) -> Result<Arc<OwnedFd>, OpenError> {
+        let stack = || self.stack(id, manifest);
+        self.residents
+            .get_or_compose(id, manifest.pages(), stack)
+            .map_err(|error| match error {
+                ComposeError::Layer(error) => OpenError::Layer(error),
+                ComposeError::Memory(source) => OpenError::Memory {
+                    id: id.clone(),
+                    source,
+                },
+            })
+    }
+
+    fn stack(&self, id: &SnapshotId, manifest: &Manifest) -> Result<Stack, LayerError> {
+        let open = |layer: &LayerRef| {
+            self.open_layer(id, layer, "memory", manifest.pages())
+                .map(Arc::new)
+        };
+        Ok(Stack::new(
+            manifest
+                .memory
+                .layers
+                .iter()
+                .map(open)
+                .collect::<Result<_, _>>()?,
+        ))
+    }
+
+    fn open_layer(
+        &self,
+        id: &SnapshotId,
+        layer: &LayerRef,
+        name: &str,
+        pages: u32,
+    ) -> Result<Layer, LayerError> {
+        let owner = layer.owner.as_ref().unwrap_or(id);
+        Layer::open(&self.path(owner).join(name), pages, Some(layer.digest))
+    }
+
+    fn open_image(&self, id: &SnapshotId, manifest: &Manifest) -> Result<File, OpenError> {
+        let path = self.path(id).join("machine");
+        let file = open_sized(&path, manifest.machine.len)?;
+        let digest = Digest::of_reader(&file).map_err(|source| OpenError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        if digest != manifest.machine.digest {
+            return Err(OpenError::Damaged {
+                path,
+                what: "wrong digest",
+            });
+        }
+        // Digesting moved the position.
+        open_sized(&path, manifest.machine.len)
+    }
+
+    fn open_disk(
+        &self,
+        id: &SnapshotId,
+        number: usize,
+        disk: &DiskManifest,
+    ) -> Result<OpenDisk, OpenError> {
+        let base = open_sized(&disk.base.path, disk.base.len)?;
+        let blocks = blocks(disk.size).unwrap_or(0);
+        let mut layers = Vec::with_capacity(disk.chain.layers.len());
+        for layer in &disk.chain.layers {
+            let layer = self.open_layer(id, layer, &format!("disk{number}"), blocks)?;
+            self.verified.check(&layer)?;
+            let file = layer.file().try_clone();
+            layers.push(DiskLayer {
+                file: file.map_err(|source| OpenError::Io {
+                    path: layer.path().to_owned(),
+                    source,
+                })?,
+                bitmap_offset: layer.layout().bitmap_offset,
+                blocks_offset: layer.layout().pages_offset,
+            });
+        }
+        Ok(OpenDisk {
+            size: disk.size,
+            base,
+            layers,
+        })
+    }
+}
+
+fn open_sized(path: &Path, len: u64) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() != len {
+        return Err(OpenError::Damaged {
+            path: path.to_owned(),
+            what: "cut short or too long",
+        });
+    }
+    Ok(file)
+}

@@ -1,0 +1,131 @@
+//! Answering faults.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
+use vmm_api::{MemoryRegion, PAGE_SIZE};
+
+use super::{Damage, Shared, working_set::MAX_RECORDED};
+use crate::sys::uffd;
+
+/// Bytes of `struct uffd_msg`.
+const MESSAGE: usize = 32;
+const EVENT_PAGEFAULT: u8 = 0x12;
+
+/// Whether serving goes on.
+enum Go {
+    On,
+    /// The machine's address space is no more.
+    Gone,
+}
+
+/// Answers faults until it is told to stop or the machine is gone.
+pub(super) fn serve(shared: &Shared, uffd: &OwnedFd, region: MemoryRegion, stop: &OwnedFd) {
+    let mut messages = [0; MESSAGE * 16];
+    loop {
+        let mut fds = [
+            PollFd::new(uffd, PollFlags::IN),
+            PollFd::new(stop, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(errno) => return (shared.on_damage)(Damage::Faults(errno.into())),
+        }
+        if !fds[1].revents().is_empty() {
+            return;
+        }
+        let len = match rustix::io::read(uffd, &mut messages) {
+            Ok(0) => return,
+            Ok(len) => len,
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(errno) => return (shared.on_damage)(Damage::Faults(errno.into())),
+        };
+        let (whole, _) = messages[..len.min(messages.len())].as_chunks::<MESSAGE>();
+        for page in whole.iter().filter_map(|message| faulted(message, region)) {
+            match answer(shared, uffd.as_fd(), region, page) {
+                Ok(Go::On) => {}
+                Ok(Go::Gone) => return,
+                Err(damage) => (shared.on_damage)(damage),
+            }
+        }
+    }
+}
+
+/// The page a message is about. Total: `None` for whatever is no fault in the region.
+fn faulted(message: &[u8; MESSAGE], region: MemoryRegion) -> Option<u32> {
+    if message[0] != EVENT_PAGEFAULT {
+        return None;
+    }
+    let mut address = [0; 8];
+    address.copy_from_slice(&message[16..24]);
+    let offset = u64::from_ne_bytes(address).checked_sub(region.base)?;
+    (offset < region.len).then_some(())?;
+    u32::try_from(offset / PAGE_SIZE as u64).ok()
+}
+
+fn answer(
+    shared: &Shared,
+    uffd: BorrowedFd<'_>,
+    region: MemoryRegion,
+    page: u32,
+) -> Result<Go, Damage> {
+    let mut bytes = [0; PAGE_SIZE];
+    shared
+        .stack
+        .read(page, &mut bytes)
+        .map_err(|source| Damage::Layer { page, source })?;
+    let start = region
+        .base
+        .saturating_add(u64::from(page) * PAGE_SIZE as u64);
+    let errno = match uffd::copy_protected(uffd, start, &bytes) {
+        Ok(()) => {
+            let mut demanded = shared.demanded.lock();
+            if demanded.len() < MAX_RECORDED {
+                demanded.push(page);
+            }
+            return Ok(Go::On);
+        }
+        Err(stopped) => stopped.errno,
+    };
+    let result = match errno {
+        Errno::SRCH => return Ok(Go::Gone),
+        // Another fault on the same page was answered before this one was read.
+        Errno::EXIST => uffd::wake(
+            uffd,
+            uffd::Range {
+                start,
+                len: PAGE_SIZE as u64,
+            },
+        ),
+        errno => Err(errno),
+    };
+    match result {
+        Ok(()) => Ok(Go::On),
+        Err(Errno::SRCH) => Ok(Go::Gone),
+        Err(errno) => Err(Damage::Install {
+            page,
+            source: errno.into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_message_is_a_page_of_the_region_or_nothing(message: [u8; MESSAGE], base: u64, pages in 0u64..1 << 20) {
+            let region = MemoryRegion { base, len: pages * 4096 };
+            if let Some(page) = faulted(&message, region) {
+                prop_assert!(u64::from(page) < pages);
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Memory of snapshots that is held in RAM, once for all machines made from it.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use pool_api::SnapshotId;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vmm_api::PAGE_SIZE;
+
+use crate::{LayerError, Stack};
+
+/// Pages copied at once.
+const RUN: usize = 64;
+
+/// Memory that is not held in RAM.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ComposeError {
+    /// A layer is not what it should be.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// There is no memory for it.
+    #[error("hold guest memory in a memfd")]
+    Memory(#[source] io::Error),
+}
+
+type Slot = Arc<Mutex<Weak<OwnedFd>>>;
+
+/// Which memories are in RAM. Whoever was given one keeps it there.
+#[derive(Debug, Default)]
+pub(crate) struct Residents {
+    slots: Mutex<HashMap<SnapshotId, Slot>>,
+}
+
+impl Residents {
+    /// The memory of a snapshot if it is in RAM already.
+    pub(crate) fn get(&self, id: &SnapshotId) -> Option<Arc<OwnedFd>> {
+        let slot = self.slots.lock().get(id).map(Arc::clone)?;
+        slot.lock().upgrade()
+    }
+
+    /// The memory of a snapshot, composed of its layers if it is not in RAM yet. Callers that ask meanwhile wait for it.
+    pub(crate) fn get_or_compose(
+        &self,
+        id: &SnapshotId,
+        pages: u32,
+        stack: impl FnOnce() -> Result<Stack, LayerError>,
+    ) -> Result<Arc<OwnedFd>, ComposeError> {
+        let slot = {
+            let mut slots = self.slots.lock();
+            // A slot that nobody composes and whose memory is gone is only a name.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().strong_count() > 0);
+            Arc::clone(slots.entry(id.clone()).or_default())
+        };
+        let mut slot = slot.lock();
+        if let Some(memory) = slot.upgrade() {
+            return Ok(memory);
+        }
+        let memory = Arc::new(compose(pages, &stack()?)?);
+        *slot = Arc::downgrade(&memory);
+        Ok(memory)
+    }
+}
+
+/// Puts the pages of a stack into a memfd that nobody can write any more. Pages of no layer and zero pages stay holes.
+fn compose(pages: u32, stack: &Stack) -> Result<OwnedFd, ComposeError> {
+    let memory = |source: io::Error| ComposeError::Memory(source);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = memfd_create("catnap-memory", flags).map_err(|errno| memory(errno.into()))?;
+    let file = File::from(fd);
+    file.set_len(u64::from(pages) * PAGE_SIZE as u64)
+        .map_err(memory)?;
+    let mut run = Vec::with_capacity(RUN * PAGE_SIZE);
+    let mut first = 0;
+    for page in 0..pages {
+        let layer = stack.find(page);
+        if run.len() == RUN * PAGE_SIZE || (layer.is_none() && !run.is_empty()) {
+            write_run(&file, first, &run).map_err(memory)?;
+            run.clear();
+        }
+        if let Some(layer) = layer {
+            if run.is_empty() {
+                first = page;
+            }
+            let mut bytes = [0; PAGE_SIZE];
+            layer.read(page, &mut bytes)?;
+            run.extend_from_slice(&bytes);
+        }
+    }
+    write_run(&file, first, &run).map_err(memory)?;
+    let fd = OwnedFd::from(file);
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    fcntl_add_seals(&fd, seals).map_err(|errno| memory(errno.into()))?;
+    Ok(fd)
+}
+
+fn write_run(file: &File, first: u32, run: &[u8]) -> io::Result<()> {
+    file.write_all_at(run, u64::from(first) * PAGE_SIZE as u64)
+}

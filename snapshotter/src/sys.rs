@@ -1,0 +1,3 @@
+//! The one place with unsafe code: userfaultfd's requests.
+
+pub(crate) mod uffd;
