@@ -1,6 +1,9 @@
 //! A userfaultfd over guest memory.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use userfaultfd::{FeatureFlags, RegisterMode, Uffd, UffdBuilder};
 
@@ -29,15 +32,6 @@ pub(crate) fn register(memory: &Reservation) -> io::Result<OwnedFd> {
         RegisterMode::MISSING | RegisterMode::WRITE_PROTECT,
     )
     .map_err(io::Error::other)?;
-    Ok(OwnedFd::from(Fd(uffd)))
-}
-
-struct Fd(Uffd);
-
-impl From<Fd> for OwnedFd {
-    fn from(fd: Fd) -> Self {
-        use std::os::fd::{FromRawFd, IntoRawFd};
-        // SAFETY: into_raw_fd gives up the descriptor, which nobody else owns.
-        unsafe { Self::from_raw_fd(fd.0.into_raw_fd()) }
-    }
+    // Not `into_raw_fd`, which closes what it gives away (userfaultfd 0.9.0).
+    uffd.as_fd().try_clone_to_owned()
 }
