@@ -123,7 +123,7 @@ fn prepare() {
     for (to, name) in LINKS {
         match std::os::unix::fs::symlink(to, name) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                warn!(name, %error, "could not link")
+                warn!(name, %error, "could not link");
             }
             _ => {}
         }

@@ -102,11 +102,7 @@ async fn unary(agent: &Agent, procedure: &str, message: &[u8]) -> Result<Answer,
     let processes = agent.processes();
     match procedure {
         "List" => {
-            let processes = processes
-                .running()
-                .iter()
-                .map(|process| listed(process))
-                .collect();
+            let processes = processes.running().iter().map(listed).collect();
             return Ok(rpc::unary(&ListResponse { processes }));
         }
         "SendSignal" => {

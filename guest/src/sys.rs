@@ -7,5 +7,5 @@ mod spawn;
 pub use self::entropy::LinuxKernel;
 pub(crate) use self::{
     net::bring_up_loopback,
-    spawn::{Credentials, become_user},
+    spawn::{Credentials, isolate},
 };

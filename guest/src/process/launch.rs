@@ -140,9 +140,10 @@ impl Launch {
             .env_clear()
             .envs(&self.env)
             .current_dir(&self.cwd);
-        if let Some(user) = &self.user {
-            sys::become_user(&mut command, user.credentials.clone());
-        }
+        sys::isolate(
+            &mut command,
+            self.user.as_ref().map(|user| user.credentials.clone()),
+        );
         command
     }
 }

@@ -157,7 +157,7 @@ impl Processes {
         let known = self.0.known.borrow();
         let found = match which {
             Selector::Pid(pid) => known.get(pid),
-            // Of several the newest that runs, else the newest.
+            // Of several one that runs, else one that has ended.
             Selector::Tag(tag) => {
                 let tagged = || {
                     known
@@ -166,8 +166,8 @@ impl Processes {
                 };
                 tagged()
                     .filter(|process| process.end().is_none())
-                    .last()
-                    .or_else(|| tagged().last())
+                    .next_back()
+                    .or_else(|| tagged().next_back())
             }
         };
         match found {

@@ -15,12 +15,13 @@ pub(crate) struct Credentials {
     pub(crate) groups: Vec<Gid>,
 }
 
-/// Makes `command` run as `who` in a session of its own. When the agent is not root it can only be itself.
-pub(crate) fn become_user(command: &mut Command, who: Credentials) {
-    let drop_rights = Uid::effective().is_root();
+/// Makes `command` run in a session of its own, and as `who` if that is said. When the agent is not root it can only be
+/// itself.
+pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>) {
+    let who = who.filter(|_| Uid::effective().is_root());
     let between = move || -> io::Result<()> {
         setsid()?;
-        if drop_rights {
+        if let Some(who) = &who {
             setgroups(&who.groups)?;
             setgid(who.gid)?;
             setuid(who.uid)?;

@@ -18,30 +18,33 @@ use tokio::{
 };
 
 /// An agent whose users, and whose home directories, are below a folder of its own.
-pub struct Rig {
+pub(crate) struct Rig {
     root: tempfile::TempDir,
     address: std::net::SocketAddr,
 }
 
 /// An answer, whole.
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: HeaderMap,
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A stream of events that goes on.
-pub struct Following {
+pub(crate) struct Following {
     body: Incoming,
     buffer: Vec<u8>,
 }
 
 impl Rig {
-    pub async fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<Rig>) -> F) {
+    pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<Rig>) -> F) {
         Self::run_for(Peer::Host, test).await;
     }
 
-    pub async fn run_for<F: Future<Output = ()>>(peer: Peer, test: impl FnOnce(Rc<Rig>) -> F) {
+    pub(crate) async fn run_for<F: Future<Output = ()>>(
+        peer: Peer,
+        test: impl FnOnce(Rc<Rig>) -> F,
+    ) {
         let local = LocalSet::new();
         local
             .run_until(async {
@@ -70,12 +73,12 @@ impl Rig {
             .await;
     }
 
-    pub fn path(&self, below: &str) -> String {
+    pub(crate) fn path(&self, below: &str) -> String {
         self.root.path().join(below).to_str().unwrap().to_owned()
     }
 
     /// A Unix stream that is connected to the agent, as a monitor's is.
-    pub async fn unix(&self) -> UnixStream {
+    pub(crate) async fn unix(&self) -> UnixStream {
         let (caller, mut near) = UnixStream::pair().unwrap();
         let mut far = TcpStream::connect(self.address).await.unwrap();
         spawn_local(async move { copy_bidirectional(&mut near, &mut far).await });
@@ -89,7 +92,7 @@ impl Rig {
         sender.send_request(request).await.unwrap()
     }
 
-    pub async fn call(
+    pub(crate) async fn call(
         &self,
         method: &str,
         path: &str,
@@ -115,11 +118,11 @@ impl Rig {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, &[], "").await
     }
 
-    pub async fn post(
+    pub(crate) async fn post(
         &self,
         path: &str,
         kind: &str,
@@ -130,7 +133,7 @@ impl Rig {
         self.call("POST", path, &headers, body).await
     }
 
-    pub async fn unary(&self, procedure: &str, body: &str) -> Answer {
+    pub(crate) async fn unary(&self, procedure: &str, body: &str) -> Answer {
         self.post(
             &format!("/process.Process/{procedure}"),
             "application/json",
@@ -140,13 +143,18 @@ impl Rig {
         .await
     }
 
-    pub async fn stream(&self, procedure: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn stream(
+        &self,
+        procedure: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let path = format!("/process.Process/{procedure}");
         self.post(&path, "application/connect+json", headers, &enveloped(body))
             .await
     }
 
-    pub async fn open_stream(&self, procedure: &str, body: &str) -> Following {
+    pub(crate) async fn open_stream(&self, procedure: &str, body: &str) -> Following {
         let request = Request::post(format!("/process.Process/{procedure}"))
             .header("host", "guest")
             .header("content-type", "application/connect+json")
@@ -167,14 +175,14 @@ fn enveloped(body: &str) -> String {
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("not JSON: {:?}", text(&self.body)))
     }
@@ -182,7 +190,7 @@ impl Answer {
 
 impl Following {
     /// The next message; the one that ends the stream is one of them.
-    pub async fn next_event(&mut self) -> Value {
+    pub(crate) async fn next_event(&mut self) -> Value {
         loop {
             if let Some((message, len)) = split(&self.buffer) {
                 self.buffer.drain(..len);
@@ -207,7 +215,7 @@ fn split(bytes: &[u8]) -> Option<((u8, Value), usize)> {
 }
 
 /// The events of a whole stream, and what ended it.
-pub fn events(mut body: &[u8]) -> (Vec<Value>, Value) {
+pub(crate) fn events(mut body: &[u8]) -> (Vec<Value>, Value) {
     let mut events = Vec::new();
     loop {
         let ((flags, message), len) = split(body).expect("a stream ends with its end");
@@ -222,17 +230,17 @@ pub fn events(mut body: &[u8]) -> (Vec<Value>, Value) {
 }
 
 /// Each piece of output on `name`.
-pub fn chunks(events: &[Value], name: &str) -> Vec<Vec<u8>> {
+pub(crate) fn chunks(events: &[Value], name: &str) -> Vec<Vec<u8>> {
     let data = events
         .iter()
         .filter_map(|event| event["event"]["data"][name].as_str());
     data.map(|text| STANDARD.decode(text).unwrap()).collect()
 }
 
-pub fn output(events: &[Value], name: &str) -> Vec<u8> {
+pub(crate) fn output(events: &[Value], name: &str) -> Vec<u8> {
     chunks(events, name).concat()
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

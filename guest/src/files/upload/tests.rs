@@ -153,7 +153,8 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let whole = [b"--B\r\n".as_slice(), &body].concat();
         let content = stream::iter([Ok::<_, io::Error>(Bytes::from(whole))]);
-        let reading = receive_form(&target(dir.path()), Multipart::new(content, "B"));
+        let target = target(dir.path());
+        let reading = receive_form(&target, Multipart::new(content, "B"));
         let _read = futures::executor::block_on(reading);
     }
 }
