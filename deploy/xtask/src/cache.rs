@@ -168,7 +168,7 @@ mod test {
     fn an_entry_is_made_once_for_each_key() {
         let (_dir, cache) = cache();
         let made = Cell::new(0);
-        let mut make = |part: &[u8]| {
+        let make = |part: &[u8]| {
             cache
                 .entry("thing", &Key::new("1").with(part), |dir| {
                     made.set(made.get() + 1);

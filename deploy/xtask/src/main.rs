@@ -13,6 +13,8 @@ mod step;
 mod tidy;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 use crate::workspace::Workspace;
@@ -32,11 +34,20 @@ enum Command {
     Tidy,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let workspace = Workspace::find()?;
-    match arguments.command {
-        Command::Build(options) => build::run(&workspace, &options),
+    match &arguments.command {
+        Command::Build(options) => build::run(&workspace, options),
         Command::Tidy => tidy::run(&workspace),
     }
 }

@@ -165,8 +165,7 @@ impl Processes {
                         .filter(|process| process.tag.as_ref() == Some(tag))
                 };
                 tagged()
-                    .filter(|process| process.end().is_none())
-                    .next_back()
+                    .rfind(|process| process.end().is_none())
                     .or_else(|| tagged().next_back())
             }
         };
