@@ -1,5 +1,8 @@
 //! The agent over TCP, as its callers see it, on this machine and with real processes.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod rig;
 
 use guest_api::{InitRequest, Token};

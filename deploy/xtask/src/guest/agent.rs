@@ -11,12 +11,15 @@ use crate::{
 
 /// A target must be named for the flags to be those of the agent alone, and not of build scripts as well.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROFILE: &str = "guest";
+const PROFILE: &str = "agent";
 
 /// Builds `catnap-guest` and returns its path.
 pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let log = tempfile::NamedTempFile::new()?;
-    let flags = format!("target.{TARGET}.rustflags=[\"-Ctarget-feature=+crt-static\"]");
+    // Nothing is relocated at start: every page that is written then is a page fault in the guest.
+    let flags = format!(
+        "target.{TARGET}.rustflags=[\"-Ctarget-feature=+crt-static\", \"-Crelocation-model=static\"]"
+    );
     step("guest agent", || {
         let mut cargo = workspace.cargo();
         cargo
