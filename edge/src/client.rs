@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::TcpStream};
 use tracing::debug;
 
 tokio::task_local! {
@@ -53,14 +53,14 @@ impl Client {
     }
 
     async fn watch(&self) -> io::Result<()> {
-        let socket = AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE)?;
+        let socket = TcpStream::from_std(self.socket.try_clone()?.into())?;
         loop {
-            let mut ready = socket.readable().await?;
-            if ready.ready().is_read_closed() {
+            if socket.ready(Interest::READABLE).await?.is_read_closed() {
                 return Ok(());
             }
-            // More of the request came. The watch is edge-triggered, so the next change is seen.
-            ready.clear_ready();
+            // More of the request came. Saying that there is nothing to read arms the edge-triggered watch again.
+            let nothing: io::Result<()> = socket.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+            drop(nothing);
         }
     }
 
