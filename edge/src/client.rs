@@ -59,7 +59,8 @@ impl Client {
                 return Ok(());
             }
             // More of the request came. Saying that there is nothing to read arms the edge-triggered watch again.
-            let nothing: io::Result<()> = socket.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+            let nothing: io::Result<()> =
+                socket.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
             drop(nothing);
         }
     }

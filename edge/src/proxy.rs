@@ -195,8 +195,9 @@ impl ProxyHttp for Proxy {
         visit.dialling = Some(Instant::now());
         match &visit.purpose {
             Purpose::Sandbox(stay) => {
-                self.upstreams
-                    .peer(&stay.address, stay.lease.clone(), stay.outcome.clone())
+                Ok(self
+                    .upstreams
+                    .peer(&stay.address, stay.lease.clone(), stay.outcome.clone()))
             }
             Purpose::Api => self.upstreams.api(&self.config.api_socket),
             Purpose::Undecided => Err(Error::explain(

@@ -5,6 +5,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::{Arc, OnceLock},
@@ -67,13 +68,11 @@ impl Upstreams {
         address: &Address,
         lease: Arc<dyn Lease>,
         outcome: DialOutcome,
-    ) -> pingora::Result<Box<HttpPeer>> {
-        // Nothing is at this path; it names the sandbox in logs and in the reuse key.
-        let mut peer = HttpPeer::new_uds(
-            &format!("/sandbox/{}", address.sandbox),
-            false,
-            String::new(),
-        )?;
+    ) -> Box<HttpPeer> {
+        // Nothing is at this address. Before Pingora reuses a connection it compares the address with the socket's peer,
+        // and takes any peer for this one. The name is part of the reuse key too.
+        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port.get());
+        let mut peer = HttpPeer::new(nowhere, false, address.sandbox.to_string());
         peer.group_key = self
             .keys
             .hash_one((&address.sandbox, lease.epoch(), address.port));
@@ -84,7 +83,7 @@ impl Upstreams {
         }));
         peer.options.total_connection_timeout = Some(self.dial_timeout);
         peer.options.idle_timeout = Some(self.keep_alive);
-        Ok(Box::new(peer))
+        Box::new(peer)
     }
 
     /// The peer that is the API.

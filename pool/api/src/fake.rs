@@ -62,9 +62,10 @@ struct Inner {
     script: Mutex<Script>,
     events: broadcast::Sender<Event>,
     hold: watch::Sender<bool>,
-    wakes: AtomicU64,
+    wakes: watch::Sender<u64>,
+    entering: watch::Sender<u64>,
     dials: AtomicU64,
-    leases: AtomicU64,
+    leases: watch::Sender<u64>,
 }
 
 /// The host. Clones are the same host.
@@ -91,9 +92,10 @@ impl Default for Fake {
             script: Mutex::default(),
             events: broadcast::channel(1024).0,
             hold: watch::channel(false).0,
-            wakes: AtomicU64::new(0),
+            wakes: watch::channel(0).0,
+            entering: watch::channel(0).0,
             dials: AtomicU64::new(0),
-            leases: AtomicU64::new(0),
+            leases: watch::channel(0).0,
         };
         Self(Arc::new(inner))
     }
@@ -124,7 +126,7 @@ impl Fake {
 
     /// Wakes that were begun.
     pub fn wakes(&self) -> u64 {
-        self.0.wakes.load(Ordering::SeqCst)
+        *self.0.wakes.borrow()
     }
 
     /// Connections into guests that were asked for.
@@ -134,7 +136,41 @@ impl Fake {
 
     /// Leases that are out.
     pub fn leases(&self) -> u64 {
-        self.0.leases.load(Ordering::SeqCst)
+        *self.0.leases.borrow()
+    }
+
+    /// Returns once exactly so many leases are out.
+    pub async fn wait_for_leases(&self, count: u64) {
+        // The sender lives as long as this host.
+        drop(
+            self.0
+                .leases
+                .subscribe()
+                .wait_for(|leases| *leases == count)
+                .await,
+        );
+    }
+
+    /// Returns once so many wakes were begun.
+    pub async fn wait_for_wakes(&self, count: u64) {
+        drop(
+            self.0
+                .wakes
+                .subscribe()
+                .wait_for(|wakes| *wakes >= count)
+                .await,
+        );
+    }
+
+    /// Returns once exactly so many callers wait to be let in.
+    pub async fn wait_for_entering(&self, count: u64) {
+        drop(
+            self.0
+                .entering
+                .subscribe()
+                .wait_for(|entering| *entering == count)
+                .await,
+        );
     }
 
     /// While `hold` is true wakes do not finish.
@@ -229,7 +265,7 @@ impl Fake {
 
     /// Begins a wake of a paused sandbox, and finishes it when it is not held.
     async fn wake(&self, id: &SandboxId, life: &watch::Sender<Life>) -> Result<(), EnterError> {
-        self.0.wakes.fetch_add(1, Ordering::SeqCst);
+        self.0.wakes.send_modify(|wakes| *wakes += 1);
         let mut hold = self.0.hold.subscribe();
         if hold.wait_for(|hold| !hold).await.is_err() {
             return Err(EnterError::NotFound(id.clone()));
@@ -250,6 +286,22 @@ impl Fake {
         life.send_modify(|life| life.begin(Start::Restore));
         self.tell(&life.borrow().info, Happening::Started);
         Ok(())
+    }
+}
+
+/// A caller that waits to be let in.
+struct Entering<'a>(&'a watch::Sender<u64>);
+
+impl<'a> Entering<'a> {
+    fn new(count: &'a watch::Sender<u64>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -282,6 +334,7 @@ impl Node for Fake {
     }
 
     async fn enter(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
+        let _entering = Entering::new(&self.0.entering);
         loop {
             let life = self
                 .find(id)

@@ -79,7 +79,7 @@ pub(super) struct FakeLease {
 
 impl FakeLease {
     pub(super) fn new(fake: Fake, life: &Life) -> Self {
-        fake.0.leases.fetch_add(1, Ordering::SeqCst);
+        fake.0.leases.send_modify(|leases| *leases += 1);
         // Only the first of a life says that it was woken: later ones found it running.
         let first = life.told.fetch_add(1, Ordering::SeqCst) == 0;
         Self {
@@ -94,7 +94,7 @@ impl FakeLease {
 
 impl Drop for FakeLease {
     fn drop(&mut self) {
-        self.fake.0.leases.fetch_sub(1, Ordering::SeqCst);
+        self.fake.0.leases.send_modify(|leases| *leases -= 1);
     }
 }
 
