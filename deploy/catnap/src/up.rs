@@ -85,7 +85,7 @@ pub(crate) async fn run(
     output::line(&format!("catnap listens on http://{address}"))?;
     if let Some(ready) = ready {
         // Whoever asked may have gone.
-        drop(ready.send(address));
+        let _gone = ready.send(address);
     }
     tokio::select! {
         () = &mut shutdown => {}

@@ -196,10 +196,14 @@ fn check_mask(mask: &Value) -> Result<(), Failure> {
 fn template(reference: &str) -> Result<TemplateName, Failure> {
     let text = reference.trim().to_lowercase();
     let (path, tag) = text.split_once(':').unwrap_or((&text, "default"));
-    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    let name: TemplateName = name
-        .parse()
-        .map_err(|error| Failure::Invalid(format!("Invalid template reference: {error}")))?;
+    let named = |text: &str| -> Result<TemplateName, Failure> {
+        text.parse()
+            .map_err(|error| Failure::Invalid(format!("Invalid template reference: {error}")))
+    };
+    let name = match path.split_once('/') {
+        Some((namespace, name)) => named(namespace).and_then(|_| named(name))?,
+        None => named(path)?,
+    };
     if tag == "default" {
         return Ok(name);
     }
