@@ -82,13 +82,13 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
     };
     match done {
         Ok(()) => {
-            info!(sandbox = %id, paused = entry.lasting.auto_pause, "a sandbox came to its end")
+            info!(sandbox = %id, paused = entry.lasting.auto_pause, "a sandbox came to its end");
         }
         Err(Failure::NotFound(_)) => gone(&sandboxes, id).await,
         Err(Failure::Conflict(Conflict::AlreadyPaused(_))) => note_paused(&sandboxes, &entry).await,
         Err(failure) => {
-            warn!(sandbox = %id, error = %failure, source = ?std::error::Error::source(&failure),
-            "could not end a sandbox, will try again")
+            let source = std::error::Error::source(&failure);
+            warn!(sandbox = %id, error = %failure, ?source, "could not end a sandbox, will try again");
         }
     }
 }

@@ -23,13 +23,13 @@ use crate::{
 
 /// What edge and control are set up with.
 #[derive(Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// Where requests are taken.
-    pub(crate) listen: SocketAddr,
-    /// Where everything is kept.
-    pub(crate) data_dir: PathBuf,
+    pub listen: SocketAddr,
+    /// Where everything is kept: an existing directory, by its full name.
+    pub data_dir: PathBuf,
     /// What callers of the API must send.
-    pub(crate) api_key: Secret,
+    pub api_key: Secret,
 }
 
 /// `catnap up`.
@@ -58,7 +58,7 @@ fn open_node(data_dir: &Path) -> Result<Arc<dyn Node>> {
 }
 
 /// Runs edge and control around a host until `shutdown` is ready. `ready` is told where it listens.
-pub(crate) async fn run(
+pub async fn run(
     config: Config,
     node: Arc<dyn Node>,
     shutdown: impl Future<Output = ()>,

@@ -5,6 +5,7 @@
 //! | `/echo` | the request's body, chunk by chunk as it comes |
 //! | `/hang` | `hello`, and no end |
 //! | `/ws` | a WebSocket that sends back what it gets |
+//! | `/process.Process/Start` | a Connect stream of a process that prints what it was asked to run and exits with 3 |
 //! | anything else | what was asked, as JSON: [`Echo`] |
 
 use std::{
@@ -19,14 +20,16 @@ use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
     extract::{WebSocketUpgrade, ws::WebSocket},
-    http::{HeaderMap, Method, Uri},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     response::Response,
-    routing::any,
+    routing::{any, post},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::{StreamExt, stream};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::{net::UnixStream, task::JoinSet};
 
 use super::lock;
@@ -115,6 +118,7 @@ fn router(connection: Connection) -> Router {
             "/ws",
             any(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(repeat) }),
         )
+        .route("/process.Process/Start", post(start))
         .fallback(report)
         .layer(Extension(connection))
 }
@@ -131,6 +135,32 @@ async fn repeat(mut socket: WebSocket) {
             return;
         }
     }
+}
+
+/// Prints the request's message, as it came, and says `done` on the other stream.
+async fn start(body: Bytes) -> Response {
+    let message = body.get(5..).unwrap_or_default();
+    let data = |stream: &str, bytes: &[u8]| json!({ "event": { "data": { stream: STANDARD.encode(bytes) } } });
+    let events = [
+        (0, json!({ "event": { "start": { "pid": 7 } } })),
+        (0, data("stdout", message)),
+        (0, data("stderr", b"done")),
+        (
+            0,
+            json!({ "event": { "end": { "exitCode": 3, "exited": true, "status": "exit status 3" } } }),
+        ),
+        (2, json!({})),
+    ];
+    let frames = events.map(|(flags, event)| {
+        let text = event.to_string();
+        let length = u32::try_from(text.len()).unwrap_or(0).to_be_bytes();
+        let frame = [&[flags], length.as_slice(), text.as_bytes()].concat();
+        Ok::<_, std::convert::Infallible>(frame)
+    });
+    let mut response = Response::new(Body::from_stream(stream::iter(frames)));
+    let content = HeaderValue::from_static("application/connect+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, content);
+    response
 }
 
 async fn report(
