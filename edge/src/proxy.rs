@@ -4,7 +4,7 @@ use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
 use coordinator::{Coordinator, Placement};
-use http::header;
+use http::{StatusCode, header};
 use pingora::{
     Error, ErrorSource, ErrorType, OrErr,
     http::{RequestHeader, ResponseHeader},
@@ -252,13 +252,15 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        if let Purpose::Sandbox(stay) = &visit.purpose {
+        let interim = response.status.is_informational()
+            && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if let Purpose::Sandbox(stay) = &visit.purpose
+            && !interim
+        {
             stay.begin_response()
                 .or_err(ErrorType::ConnectionClosed, "begin a response")
                 .map_err(up)?;
-            if !response.status.is_informational() {
-                response.append_header("server-timing", stay.timing.header(stay.lease.wake()))?;
-            }
+            response.append_header("server-timing", stay.timing.header(stay.lease.wake()))?;
         }
         Ok(())
     }
