@@ -24,7 +24,7 @@ use crate::{
     host::{self, Address, Destination},
     route::route,
     timing::Timing,
-    upstream::{Line, Upstreams},
+    upstream::{Line, Traffic, Upstreams},
     visit::{Purpose, Stay, Visit},
 };
 
@@ -189,15 +189,16 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         visit: &mut Visit,
     ) -> pingora::Result<Box<HttpPeer>> {
         visit.dialling = Some(Instant::now());
         match &visit.purpose {
             Purpose::Sandbox(stay) => {
+                let (lease, outcome) = (stay.lease.clone(), stay.outcome.clone());
                 Ok(self
                     .upstreams
-                    .peer(&stay.address, stay.lease.clone(), stay.outcome.clone()))
+                    .peer(&stay.address, lease, outcome, traffic(session)))
             }
             Purpose::Api => self.upstreams.api(&self.config.api_socket),
             Purpose::Undecided => Err(Error::explain(
@@ -344,6 +345,23 @@ impl ProxyHttp for Proxy {
     /// [`crate::error`] says what is worth saying.
     fn suppress_error_log(&self, _session: &Session, _visit: &Visit, _error: &Error) -> bool {
         true
+    }
+}
+
+/// Bytes of a request's body that certainly fit the buffers on its way.
+const SMALL_BODY: u64 = 64 << 10;
+
+fn traffic(session: &Session) -> Traffic {
+    let headers = &session.req_header().headers;
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let large = headers.contains_key(header::TRANSFER_ENCODING)
+        || length.is_some_and(|length| length > SMALL_BODY);
+    if large || session.is_upgrade_req() {
+        Traffic::Duplex
+    } else {
+        Traffic::Exchange
     }
 }
 

@@ -3,6 +3,8 @@
 //! Pingora keeps connections for reuse under a key that does not know of the connector, so the peer of every port of
 //! every life of every sandbox gets a `group_key` of its own.
 
+mod duplex;
+
 use std::{
     hash::{BuildHasher, RandomState},
     net::{Ipv4Addr, SocketAddrV4},
@@ -19,7 +21,7 @@ use pingora::{
     http::ResponseHeader,
     protocols::{
         Digest, GetProxyDigest,
-        l4::{socket::SocketAddr, stream::Stream},
+        l4::{socket::SocketAddr, stream::Stream, virt::VirtualSocketStream},
         raw_connect::ProxyDigest,
     },
     upstreams::peer::HttpPeer,
@@ -28,6 +30,7 @@ use pool_api::{DialError, Lease, Port};
 use tokio::net::UnixStream;
 use tracing::debug;
 
+use self::duplex::Duplex;
 use crate::{config::Config, host::Address};
 
 /// Waits between tries to reach a port: a service that has just been started may not listen yet.
@@ -44,6 +47,15 @@ pub(crate) struct Upstreams {
     keys: RandomState,
     dial_timeout: Duration,
     keep_alive: Duration,
+}
+
+/// What passes over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Traffic {
+    /// A request that fits the buffers on its way, then a response. The connection may be used again.
+    Exchange,
+    /// Both ways at once for long. The connection is used once: Pingora takes no such stream for another request.
+    Duplex,
 }
 
 /// Why a connection into a guest did not come about, left here for whoever answers the request.
@@ -68,18 +80,20 @@ impl Upstreams {
         address: &Address,
         lease: Arc<dyn Lease>,
         outcome: DialOutcome,
+        traffic: Traffic,
     ) -> Box<HttpPeer> {
         // Nothing is at this address. Before Pingora reuses a connection it compares the address with the socket's peer,
         // and takes any peer for this one. The name is part of the reuse key too.
         let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port.get());
         let mut peer = HttpPeer::new(nowhere, false, address.sandbox.to_string());
-        peer.group_key = self
-            .keys
-            .hash_one((&address.sandbox, lease.epoch(), address.port));
+        peer.group_key =
+            self.keys
+                .hash_one((&address.sandbox, lease.epoch(), address.port, traffic));
         peer.options.custom_l4 = Some(Arc::new(Dialer {
             lease,
             port: address.port,
             outcome,
+            traffic,
         }));
         peer.options.total_connection_timeout = Some(self.dial_timeout);
         peer.options.idle_timeout = Some(self.keep_alive);
@@ -106,6 +120,7 @@ struct Dialer {
     lease: Arc<dyn Lease>,
     port: Port,
     outcome: DialOutcome,
+    traffic: Traffic,
 }
 
 impl Dialer {
@@ -136,7 +151,12 @@ impl L4Connect for Dialer {
         });
         match dialed {
             Ok((stream, line)) => {
-                let mut stream = Stream::from(stream);
+                let mut stream = match self.traffic {
+                    Traffic::Exchange => Stream::from(stream),
+                    Traffic::Duplex => {
+                        Stream::from(VirtualSocketStream::new(Box::new(Duplex::new(stream))))
+                    }
+                };
                 // The digest stays with the connection for as long as it is reused, and the line with it.
                 let header = ResponseHeader::build(200, None)?;
                 stream.set_proxy_digest(ProxyDigest::new(
