@@ -3,6 +3,7 @@
 use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use coordinator::{Coordinator, Placement};
 use http::{StatusCode, header};
 use pingora::{
@@ -198,7 +199,7 @@ impl ProxyHttp for Proxy {
                 let (lease, outcome) = (stay.lease.clone(), stay.outcome.clone());
                 Ok(self
                     .upstreams
-                    .peer(&stay.address, lease, outcome, traffic(session)))
+                    .peer(&stay.address, lease, outcome, Traffic::of(session)))
             }
             Purpose::Api => self.upstreams.api(&self.config.api_socket),
             Purpose::Undecided => Err(Error::explain(
@@ -242,6 +243,26 @@ impl ProxyHttp for Proxy {
                     request.insert_header("x-forwarded-host", asked)?;
                 }
                 request.insert_header(header::HOST, masked)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the response catch up before more of the request is taken, or what is read ahead would only grow: Pingora
+    /// carries as much of the one as of the other.
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        if let Purpose::Sandbox(stay) = &visit.purpose {
+            for _ in 0..CATCH_UP {
+                if stay.ahead() < MUCH_AHEAD {
+                    break;
+                }
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
@@ -348,22 +369,10 @@ impl ProxyHttp for Proxy {
     }
 }
 
-/// Bytes of a request's body that certainly fit the buffers on its way.
-const SMALL_BODY: u64 = 64 << 10;
-
-fn traffic(session: &Session) -> Traffic {
-    let headers = &session.req_header().headers;
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let large = headers.contains_key(header::TRANSFER_ENCODING)
-        || length.is_some_and(|length| length > SMALL_BODY);
-    if large || session.is_upgrade_req() {
-        Traffic::Duplex
-    } else {
-        Traffic::Exchange
-    }
-}
+/// Bytes of a response read ahead from which on it must catch up.
+const MUCH_AHEAD: usize = 256 << 10;
+/// Turns it is given for that: as many pieces of it as Pingora queues.
+const CATCH_UP: usize = 4;
 
 fn up(error: Box<Error>) -> Box<Error> {
     error.into_up()

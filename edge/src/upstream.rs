@@ -10,11 +10,15 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use http::header;
 use pingora::{
     Error, ErrorType,
     connectors::L4Connect,
@@ -24,6 +28,7 @@ use pingora::{
         l4::{socket::SocketAddr, stream::Stream, virt::VirtualSocketStream},
         raw_connect::ProxyDigest,
     },
+    proxy::Session,
     upstreams::peer::HttpPeer,
 };
 use pool_api::{DialError, Lease, Port};
@@ -63,7 +68,31 @@ pub(crate) type DialOutcome = Arc<OnceLock<DialError>>;
 
 /// The descriptor of a connection into a guest, by which it can be cut.
 #[derive(Debug)]
-pub(crate) struct Line(OwnedFd);
+pub(crate) struct Line {
+    socket: OwnedFd,
+    /// Bytes that were read ahead and not taken yet.
+    ahead: Arc<AtomicUsize>,
+}
+
+/// Bytes of a request's body that certainly fit the buffers on its way.
+const SMALL_BODY: u64 = 64 << 10;
+
+impl Traffic {
+    /// What a request asks for.
+    pub(crate) fn of(session: &Session) -> Self {
+        let headers = &session.req_header().headers;
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let large = headers.contains_key(header::TRANSFER_ENCODING)
+            || length.is_some_and(|length| length > SMALL_BODY);
+        if large || session.is_upgrade_req() {
+            Self::Duplex
+        } else {
+            Self::Exchange
+        }
+    }
+}
 
 impl Upstreams {
     pub(crate) fn new(config: &Config) -> Self {
@@ -151,17 +180,21 @@ impl L4Connect for Dialer {
         });
         match dialed {
             Ok((stream, line)) => {
+                let ahead: Arc<AtomicUsize> = Arc::default();
                 let mut stream = match self.traffic {
                     Traffic::Exchange => Stream::from(stream),
-                    Traffic::Duplex => {
-                        Stream::from(VirtualSocketStream::new(Box::new(Duplex::new(stream))))
-                    }
+                    Traffic::Duplex => Stream::from(VirtualSocketStream::new(Box::new(
+                        Duplex::new(stream, ahead.clone()),
+                    ))),
                 };
                 // The digest stays with the connection for as long as it is reused, and the line with it.
                 let header = ResponseHeader::build(200, None)?;
                 stream.set_proxy_digest(ProxyDigest::new(
                     Box::new(header),
-                    Some(Box::new(Arc::new(Line(line)))),
+                    Some(Box::new(Arc::new(Line {
+                        socket: line,
+                        ahead,
+                    }))),
                 ));
                 Ok(stream)
             }
@@ -186,9 +219,14 @@ impl Line {
             .cloned()
     }
 
+    /// Bytes that were read ahead and not taken yet.
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
     /// Ends the connection: whoever reads from it reads its end, whoever writes to it gets an error.
     pub(crate) fn cut(&self) {
-        if let Err(error) = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both) {
+        if let Err(error) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             debug!(%error, "could not cut a connection into a guest");
         }
     }

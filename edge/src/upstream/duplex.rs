@@ -7,6 +7,10 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -18,7 +22,7 @@ use tokio::{
 };
 
 /// Bytes that are read ahead at most.
-const AHEAD: usize = 1 << 20;
+const AHEAD: usize = 4 << 20;
 /// Bytes that are read at once.
 const PIECE: usize = 64 << 10;
 
@@ -27,15 +31,18 @@ const PIECE: usize = 64 << 10;
 pub(super) struct Duplex {
     stream: UnixStream,
     ahead: BytesMut,
+    /// Told how long `ahead` is.
+    gauge: Arc<AtomicUsize>,
     /// How reading ended, if it did while it was ahead.
     end: Option<Result<(), io::ErrorKind>>,
 }
 
 impl Duplex {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: UnixStream, gauge: Arc<AtomicUsize>) -> Self {
         Self {
             stream,
             ahead: BytesMut::new(),
+            gauge,
             end: None,
         }
     }
@@ -70,6 +77,7 @@ impl AsyncRead for Duplex {
             let count = this.ahead.len().min(buf.remaining());
             buf.put_slice(this.ahead.get(..count).unwrap_or_default());
             this.ahead.advance(count);
+            this.gauge.store(this.ahead.len(), Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
         match this.end {
@@ -89,6 +97,7 @@ impl AsyncWrite for Duplex {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         if written.is_pending() {
             self.read_ahead(cx);
+            self.gauge.store(self.ahead.len(), Ordering::Relaxed);
         }
         written
     }

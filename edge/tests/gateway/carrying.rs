@@ -242,7 +242,7 @@ async fn a_large_body_passes_whole() {
 async fn a_guest_that_answers_as_it_reads_does_not_stall() {
     let rig = Rig::new().await;
     let id = rig.sandbox("iabc", open()).await;
-    let body: Vec<u8> = (0..20_000_000u32)
+    let body: Vec<u8> = (0..40_000_000u32)
         .map(|n| u8::try_from(n % 251).unwrap())
         .collect();
     let request = Request::post("/echo")
