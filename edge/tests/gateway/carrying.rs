@@ -120,6 +120,7 @@ async fn connections_are_kept_within_a_life_and_never_shared_beyond_it() {
     let stranger = rig.visit(80, &other, &[]).await.echo();
     assert_eq!(stranger.sandbox, "ixyz");
     assert_ne!(stranger.connection, first.connection, "another sandbox");
+    rig.fake.set_stale(true);
     rig.pause(&id).await;
     let second = rig.visit(80, &id, &[]).await.echo();
     assert_eq!((second.epoch, first.epoch), (2, 1));

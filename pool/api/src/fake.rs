@@ -51,6 +51,7 @@ struct Script {
     ports: HashMap<Port, PortScript>,
     next_wake: Option<WakeScript>,
     no_room: bool,
+    stale: bool,
 }
 
 #[derive(Debug)]
@@ -184,6 +185,15 @@ impl Fake {
     /// Scripts the next wake.
     pub fn script_wake(&self, script: WakeScript) {
         lock(&self.0.script).next_wake = Some(script);
+    }
+
+    /// While true the connections of a life that is over stay open, as if nobody had noticed yet.
+    pub fn set_stale(&self, stale: bool) {
+        lock(&self.0.script).stale = stale;
+    }
+
+    fn stale(&self) -> bool {
+        lock(&self.0.script).stale
     }
 
     /// While true nothing can be created or forked.

@@ -117,9 +117,9 @@ impl Node for Fake {
                 });
             }
         }
-        let snapshot = snapshot_id(now.0);
+        let (snapshot, stale) = (snapshot_id(now.0), self.stale());
         life.send_modify(|life| {
-            life.leave(SandboxState::Paused);
+            life.sleep(stale);
             life.info.snapshot = snapshot.clone();
         });
         self.tell(&life.borrow().info, Happening::Paused);
