@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use guest_api::{AGENT_VSOCK_PORT, AgentError, Entropy, Hostname, InitRequest, InvalidInit, MachineId, Token, client};
+use guest_api::{
+    AGENT_VSOCK_PORT, AgentError, Entropy, Hostname, InitRequest, InvalidInit, MachineId, Token,
+    client,
+};
 use pool_api::{Epoch, SandboxSpec};
 use rand::Rng;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -37,19 +40,29 @@ pub(crate) enum As<'a> {
 }
 
 /// Tells a guest what it is now, and returns when it has taken effect.
-pub(crate) async fn awaken(machine: &dyn Machine, as_what: As<'_>, deadline: Duration) -> Result<(), AwakenError> {
+pub(crate) async fn awaken(
+    machine: &dyn Machine,
+    as_what: As<'_>,
+    deadline: Duration,
+) -> Result<(), AwakenError> {
     let request = request(as_what)?;
     let told = async {
         let stream = loop {
             match machine.dial(AGENT_VSOCK_PORT).await {
                 Ok(stream) => break stream,
-                Err(error) if machine.exit().borrow().is_some() => return Err(AwakenError::Dial(error)),
+                Err(error) if machine.exit().borrow().is_some() => {
+                    return Err(AwakenError::Dial(error));
+                }
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         };
-        client::init(stream, &request).await.map_err(AwakenError::Agent)
+        client::init(stream, &request)
+            .await
+            .map_err(AwakenError::Agent)
     };
-    tokio::time::timeout(deadline, told).await.map_err(|_| AwakenError::Late(deadline))?
+    tokio::time::timeout(deadline, told)
+        .await
+        .map_err(|_| AwakenError::Late(deadline))?
 }
 
 fn request(as_what: As<'_>) -> Result<InitRequest, AwakenError> {
@@ -57,9 +70,14 @@ fn request(as_what: As<'_>) -> Result<InitRequest, AwakenError> {
     let mut rng = rand::rng();
     let mut entropy = vec![0; ENTROPY];
     rng.fill(entropy.as_mut_slice());
-    let now = OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).map_err(AwakenError::Time)?;
+    let now = OffsetDateTime::from(SystemTime::now())
+        .format(&Rfc3339)
+        .map_err(AwakenError::Time)?;
     // An empty token lets everybody in; a fork must not go on with its origin's.
-    let token = spec.access_token.as_ref().map_or("", |token| token.expose());
+    let token = spec
+        .access_token
+        .as_ref()
+        .map_or("", |token| token.expose());
     let mut request = InitRequest {
         timestamp: Some(now),
         entropy: Some(Entropy::new(entropy).map_err(AwakenError::Invalid)?),

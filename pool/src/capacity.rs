@@ -35,14 +35,23 @@ pub(crate) struct NoRoom(pub(crate) String);
 
 impl Capacity {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, used: Mutex::new(Limits { memory: 0, machines: 0 }) }
+        Self {
+            limits,
+            used: Mutex::new(Limits {
+                memory: 0,
+                machines: 0,
+            }),
+        }
     }
 
     /// Takes room for a machine with so many bytes of memory.
     pub(crate) fn admit(self: &Arc<Self>, memory: u64) -> Result<Permit, NoRoom> {
         let mut used = self.used.lock();
         if used.machines >= self.limits.machines {
-            return Err(NoRoom(format!("{} of {} machines are running", used.machines, self.limits.machines)));
+            return Err(NoRoom(format!(
+                "{} of {} machines are running",
+                used.machines, self.limits.machines
+            )));
         }
         let total = used.memory.saturating_add(memory);
         if total > self.limits.memory {
@@ -54,8 +63,14 @@ impl Capacity {
                 mib(self.limits.memory),
             )));
         }
-        *used = Limits { memory: total, machines: used.machines + 1 };
-        Ok(Permit { capacity: Arc::clone(self), memory })
+        *used = Limits {
+            memory: total,
+            machines: used.machines + 1,
+        };
+        Ok(Permit {
+            capacity: Arc::clone(self),
+            memory,
+        })
     }
 }
 
@@ -73,12 +88,21 @@ mod test {
 
     #[test]
     fn what_is_short_is_said_and_room_comes_back() {
-        let capacity = Arc::new(Capacity::new(Limits { memory: 3 << 20, machines: 2 }));
+        let capacity = Arc::new(Capacity::new(Limits {
+            memory: 3 << 20,
+            machines: 2,
+        }));
         let first = capacity.admit(2 << 20).unwrap();
         let error = capacity.admit(2 << 20).unwrap_err();
-        assert_eq!(error.to_string(), "2 MiB of guest memory are needed, 1 of 3 MiB are free");
+        assert_eq!(
+            error.to_string(),
+            "2 MiB of guest memory are needed, 1 of 3 MiB are free"
+        );
         let _second = capacity.admit(1 << 20).unwrap();
-        assert_eq!(capacity.admit(0).unwrap_err().to_string(), "2 of 2 machines are running");
+        assert_eq!(
+            capacity.admit(0).unwrap_err().to_string(),
+            "2 of 2 machines are running"
+        );
         drop(first);
         capacity.admit(2 << 20).map(drop).unwrap();
     }

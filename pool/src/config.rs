@@ -63,14 +63,27 @@ pub struct ShelfSize {
 
 impl Config {
     /// A pool in `data_dir`: one vCPU and 512 MiB a machine, two blanks ahead.
-    pub fn new(data_dir: PathBuf, artefacts: Artefacts, hypervisor: Arc<dyn Hypervisor>, limits: Limits) -> Self {
-        let resources = Resources { vcpus: 1, memory: 512 << 20, disk: 0 };
+    pub fn new(
+        data_dir: PathBuf,
+        artefacts: Artefacts,
+        hypervisor: Arc<dyn Hypervisor>,
+        limits: Limits,
+    ) -> Self {
+        let resources = Resources {
+            vcpus: 1,
+            memory: 512 << 20,
+            disk: 0,
+        };
         Self {
             data_dir,
             artefacts,
             hypervisor,
             limits,
-            shelf: vec![ShelfSize { vcpus: resources.vcpus, memory: resources.memory, count: 2 }],
+            shelf: vec![ShelfSize {
+                vcpus: resources.vcpus,
+                memory: resources.memory,
+                count: 2,
+            }],
             memory: Mode::Auto,
             resources,
             drain: Duration::from_secs(2),

@@ -64,13 +64,27 @@ pub(crate) struct Handle {
 /// What may be asked of a driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Enter { wake: Wake, asked: Instant, reply: oneshot::Sender<Result<Held, EnterError>> },
-    Pause { epoch: Option<Epoch>, reply: oneshot::Sender<Result<SnapshotId, PauseError>> },
-    Kill { reply: oneshot::Sender<()> },
+    Enter {
+        wake: Wake,
+        asked: Instant,
+        reply: oneshot::Sender<Result<Held, EnterError>>,
+    },
+    Pause {
+        epoch: Option<Epoch>,
+        reply: oneshot::Sender<Result<SnapshotId, PauseError>>,
+    },
+    Kill {
+        reply: oneshot::Sender<()>,
+    },
     /// A snapshot of the running machine, which goes on; `keep` it as long as the sandbox is there.
-    Capture { keep: bool, reply: oneshot::Sender<Result<Pin, NotCaptured>> },
+    Capture {
+        keep: bool,
+        reply: oneshot::Sender<Result<Pin, NotCaptured>>,
+    },
     /// The driver ends; the machine, if there is one, is killed.
-    Shutdown { reply: oneshot::Sender<()> },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A running sandbox that was not captured.
@@ -86,9 +100,17 @@ pub(crate) enum NotCaptured {
 #[derive(Debug)]
 pub(crate) enum Beginning {
     /// As a fork, for the caller who waits.
-    Fork { snapshot: Pin, resources: Resources, reply: oneshot::Sender<Result<Held, EnterError>> },
+    Fork {
+        snapshot: Pin,
+        resources: Resources,
+        reply: oneshot::Sender<Result<Held, EnterError>>,
+    },
     /// As the snapshot it was.
-    Paused { record: Box<Record>, own: Pin, kept: Vec<Pin> },
+    Paused {
+        record: Box<Record>,
+        own: Pin,
+        kept: Vec<Pin>,
+    },
 }
 
 struct Driver {
@@ -139,7 +161,12 @@ enum Woken {
 
 impl Handle {
     /// Starts a sandbox's driver.
-    pub(crate) fn spawn(host: Arc<Host>, spec: Arc<SandboxSpec>, home: Home, beginning: Beginning) -> Arc<Self> {
+    pub(crate) fn spawn(
+        host: Arc<Host>,
+        spec: Arc<SandboxSpec>,
+        home: Home,
+        beginning: Beginning,
+    ) -> Arc<Self> {
         let gate = Arc::new(Gate::new());
         let inhabited = Arc::new(RwLock::new(None));
         let (sender, inbox) = mpsc::channel(INBOX);
@@ -188,11 +215,18 @@ impl Handle {
     pub(crate) fn enter_at_once(&self) -> Option<Held> {
         let pass = self.gate.enter()?;
         let inhabited = self.inhabited.read().as_ref().map(Arc::clone)?;
-        Some(Held { inhabited, report: None, _pass: pass })
+        Some(Held {
+            inhabited,
+            report: None,
+            _pass: pass,
+        })
     }
 
     /// Asks the driver; `None` when it is no more.
-    pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(command(reply)).await.ok()?;
         answer.await.ok()
@@ -216,7 +250,14 @@ impl Beginning {
             trouble: None,
         };
         match self {
-            Self::Fork { resources, .. } => info(SandboxState::Starting, spec.epoch, now, now, *resources, None),
+            Self::Fork { resources, .. } => info(
+                SandboxState::Starting,
+                spec.epoch,
+                now,
+                now,
+                *resources,
+                None,
+            ),
             // A life that was not written down may have been lived; the next one is none of them.
             Self::Paused { record, own, .. } => info(
                 SandboxState::Paused,
@@ -235,8 +276,13 @@ impl Beginning {
 impl Driver {
     async fn run(mut self, beginning: Beginning) {
         match beginning {
-            Beginning::Fork { snapshot, reply, .. } => {
-                let waiter = self.wait(Reply::Enter { asked: Instant::now(), reply });
+            Beginning::Fork {
+                snapshot, reply, ..
+            } => {
+                let waiter = self.wait(Reply::Enter {
+                    asked: Instant::now(),
+                    reply,
+                });
                 self.life = Lifecycle::starting(waiter);
                 self.spawn_start(pool_api::Start::Fork, snapshot);
             }
@@ -291,11 +337,16 @@ impl Driver {
                 self.feed(Input::Kill(waiter)).await;
             }
             Command::Shutdown { reply } => self.shutdown = Some(reply),
-            later @ (Command::Pause { .. } | Command::Capture { .. }) if self.capturing => self.deferred.push_back(later),
+            later @ (Command::Pause { .. } | Command::Capture { .. }) if self.capturing => {
+                self.deferred.push_back(later)
+            }
             Command::Pause { epoch, reply } => {
                 let state = self.life.state();
                 if epoch.is_some_and(|epoch| epoch != self.epoch()) {
-                    let conflict = PauseError::Conflict { id: self.spec.id.clone(), state };
+                    let conflict = PauseError::Conflict {
+                        id: self.spec.id.clone(),
+                        state,
+                    };
                     // Whoever asked may have gone.
                     drop(reply.send(Err(conflict)));
                     return;
@@ -314,11 +365,18 @@ impl Driver {
         }
     }
 
-    async fn enter(&mut self, wake: Wake, asked: Instant, reply: oneshot::Sender<Result<Held, EnterError>>) {
+    async fn enter(
+        &mut self,
+        wake: Wake,
+        asked: Instant,
+        reply: oneshot::Sender<Result<Held, EnterError>>,
+    ) {
         let id = || self.spec.id.clone();
         let refused = match (wake, self.life.state()) {
             (Wake::Refused, SandboxState::Paused) => Some(EnterError::Asleep(id())),
-            (Wake::Refused, state @ SandboxState::Pausing) => Some(EnterError::Transitioning { id: id(), state }),
+            (Wake::Refused, state @ SandboxState::Pausing) => {
+                Some(EnterError::Transitioning { id: id(), state })
+            }
             _ => None,
         };
         if let Some(refused) = refused {
@@ -344,7 +402,9 @@ impl Driver {
     /// A page cannot be served: the machine would wait for ever, so it is ended, and its exit is taken note of.
     async fn damaged(&mut self, damage: Damage) {
         error!(error = chain(&damage), "guest memory is damaged");
-        self.trouble = Some(Trouble::Failed(crate::cause::Shared::new(StartError::Damaged(damage))));
+        self.trouble = Some(Trouble::Failed(crate::cause::Shared::new(
+            StartError::Damaged(damage),
+        )));
         self.exit_seen = true;
         if self.life.state() == SandboxState::Running {
             self.release().await;
@@ -386,7 +446,12 @@ impl Driver {
             SandboxState::Stopped(reason) => Happening::Stopped(reason),
             _ => return,
         };
-        let event = Event { id: self.spec.id.clone(), epoch: self.epoch(), at: now, what };
+        let event = Event {
+            id: self.spec.id.clone(),
+            epoch: self.epoch(),
+            at: now,
+            what,
+        };
         // An error only says that nobody listens.
         let _listeners = self.host.events.send(event);
     }
@@ -417,6 +482,15 @@ impl Driver {
         if let Some(reply) = self.shutdown.take() {
             // Whoever asked may have gone.
             let _heard = reply.send(());
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // A sandbox that is not gone lets go of its pins because the process ends, and needs its snapshots later.
+        if !matches!(self.life.state(), SandboxState::Stopped(_)) {
+            self.host.store.close();
         }
     }
 }

@@ -46,7 +46,9 @@ impl Gate {
     /// Lets somebody in; `None` when it is shut.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
         let one_more = |state: u64| (state & SHUT == 0).then_some(state + 1);
-        let entered = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        let entered = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         entered.ok().map(|_| Pass(Arc::clone(self)))
     }
 
@@ -63,7 +65,9 @@ impl Gate {
 
     /// Shuts it if nobody is in, and says whether it did.
     pub(crate) fn shut_if_idle(&self) -> bool {
-        self.state.compare_exchange(0, SHUT, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state
+            .compare_exchange(0, SHUT, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// Whether nobody is in.
@@ -140,7 +144,10 @@ mod test {
                 scope.spawn(|| {
                     while !done.load(Ordering::SeqCst) {
                         if let Some(pass) = gate.enter() {
-                            assert!(!asleep.load(Ordering::SeqCst), "a pass into a sleeping sandbox");
+                            assert!(
+                                !asleep.load(Ordering::SeqCst),
+                                "a pass into a sleeping sandbox"
+                            );
                             drop(pass);
                         }
                     }

@@ -74,7 +74,9 @@ impl Home {
     pub(crate) fn load(&self) -> io::Result<Record> {
         let mut record: Record = serde_json::from_slice(&self.read("sandbox.json")?)?;
         record.spec.access_token = match self.read("token") {
-            Ok(bytes) => Some(Secret::new(String::from_utf8(bytes).map_err(io::Error::other)?)),
+            Ok(bytes) => Some(Secret::new(
+                String::from_utf8(bytes).map_err(io::Error::other)?,
+            )),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
@@ -83,9 +85,14 @@ impl Home {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(self.dir.join(name))?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
+        File::open(self.dir.join(name))?
+            .take(MAX_RECORD + 1)
+            .read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_RECORD {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than 1 MiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "longer than 1 MiB",
+            ));
         }
         Ok(bytes)
     }
@@ -102,11 +109,19 @@ impl Home {
     /// A new, empty top layer for a disk of so many bytes, in place of the old one.
     pub(crate) fn new_top(&self, disk: u64) -> io::Result<TopLayer> {
         self.drop_top()?;
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.top_path())?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.top_path())?;
         let blocks = u32::try_from(disk / vmm_api::PAGE_SIZE as u64).map_err(io::Error::other)?;
         let layout = Layout::new(blocks);
         file.set_len(layout.len())?;
-        Ok(TopLayer { file, blocks_offset: layout.pages_offset })
+        Ok(TopLayer {
+            file,
+            blocks_offset: layout.pages_offset,
+        })
     }
 
     /// Removes the top layer's name. A snapshot that has it keeps it.
@@ -119,7 +134,11 @@ impl Home {
 
     /// Where the guest's console is written to.
     pub(crate) fn console(&self) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(self.dir.join("console.log"))
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.dir.join("console.log"))
     }
 
     /// The last `limit` bytes of the console.

@@ -31,7 +31,9 @@ pub(crate) struct Host {
 pub(crate) struct Interrupted;
 
 /// Runs what blocks where it may.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Interrupted> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Interrupted> {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => Ok(value),
         Err(error) => match error.try_into_panic() {
@@ -46,7 +48,17 @@ impl Host {
     pub(crate) async fn collect(&self) {
         let store = Arc::clone(&self.store);
         if let Ok(Err(error)) = blocking(move || store.collect()).await {
-            warn!(error = chain(&error), "cannot remove snapshots that nothing needs");
+            warn!(
+                error = chain(&error),
+                "cannot remove snapshots that nothing needs"
+            );
         }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The templates' pins go next, and nothing is to be removed for that.
+        self.store.close();
     }
 }

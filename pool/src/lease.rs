@@ -58,12 +58,18 @@ impl Lease for Held {
 async fn connect(machine: &dyn Machine, port: Port) -> Result<UnixStream, DialError> {
     let failed = |source| DialError::Failed { port, source };
     if port == Port::AGENT {
-        return machine.dial(AGENT_VSOCK_PORT).await.map_err(|error| match error {
-            vmm_api::DialError::Closed(_) => DialError::Closed(port),
-            vmm_api::DialError::Io(source) => failed(source),
-        });
+        return machine
+            .dial(AGENT_VSOCK_PORT)
+            .await
+            .map_err(|error| match error {
+                vmm_api::DialError::Closed(_) => DialError::Closed(port),
+                vmm_api::DialError::Io(source) => failed(source),
+            });
     }
-    let mut stream = machine.dial(RELAY_VSOCK_PORT).await.map_err(|error| failed(io::Error::other(error)))?;
+    let mut stream = machine
+        .dial(RELAY_VSOCK_PORT)
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?;
     match relay::open(&mut stream, port.get()).await {
         Ok(()) => Ok(stream),
         Err(RelayError::Refused(_)) => Err(DialError::Closed(port)),

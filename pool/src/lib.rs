@@ -19,26 +19,26 @@
 
 #![forbid(unsafe_code)]
 
-mod lifecycle;
-mod gate;
-mod idle;
-mod lease;
-mod driver;
-mod start;
 mod awaken;
-mod live;
-mod pause;
-mod host;
 mod capacity;
-mod shelf;
-mod home;
-mod run_dir;
-mod registry;
-mod template;
-mod reattach;
 mod cause;
 mod config;
+mod driver;
+mod gate;
+mod home;
+mod host;
+mod idle;
+mod lease;
+mod lifecycle;
+mod live;
+mod pause;
 mod pool;
+mod reattach;
+mod registry;
+mod run_dir;
+mod shelf;
+mod start;
+mod template;
 
 pub use self::{
     capacity::Limits,

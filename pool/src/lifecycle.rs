@@ -125,7 +125,10 @@ enum Phase {
 impl Lifecycle {
     /// A new sandbox, whose first machine is being made for `waiter`.
     pub(crate) fn starting(waiter: Waiter) -> Self {
-        Self { wakers: vec![waiter], ..Self::at(Phase::Starting { lived: false }, false) }
+        Self {
+            wakers: vec![waiter],
+            ..Self::at(Phase::Starting { lived: false }, false)
+        }
     }
 
     /// A sandbox that is a snapshot.
@@ -134,7 +137,13 @@ impl Lifecycle {
     }
 
     fn at(phase: Phase, durable: bool) -> Self {
-        Self { phase, durable, wakers: Vec::new(), pausers: Vec::new(), killers: Vec::new() }
+        Self {
+            phase,
+            durable,
+            wakers: Vec::new(),
+            pausers: Vec::new(),
+            killers: Vec::new(),
+        }
     }
 
     /// What others see.
@@ -178,7 +187,11 @@ impl Lifecycle {
                 effects
             }
             Input::StartFailed => {
-                let reason = if lived { StopReason::Crashed } else { StopReason::StartFailed };
+                let reason = if lived {
+                    StopReason::Crashed
+                } else {
+                    StopReason::StartFailed
+                };
                 self.without_machine(reason)
             }
             _ => Vec::new(),
@@ -231,7 +244,11 @@ impl Lifecycle {
                     effects.extend(machine.then_some(Effect::Release));
                 } else {
                     self.phase = Phase::Starting { lived: machine };
-                    effects.push(if machine { Effect::Unpause } else { Effect::Restore });
+                    effects.push(if machine {
+                        Effect::Unpause
+                    } else {
+                        Effect::Restore
+                    });
                 }
                 effects
             }

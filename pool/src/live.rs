@@ -72,10 +72,18 @@ impl Live {
         Cut {
             template: self.lineage.template.clone(),
             resources: self.lineage.resources,
-            parent: self.lineage.loaded_from.as_ref().map(|pin| pin.id().clone()),
+            parent: self
+                .lineage
+                .loaded_from
+                .as_ref()
+                .map(|pin| pin.id().clone()),
             memory: self.lineage.memory.clone(),
             disks: self.lineage.disks.iter().map(disk).collect(),
-            working_set: self.pager.as_ref().map(|pager| pager.touched()).unwrap_or_default(),
+            working_set: self
+                .pager
+                .as_ref()
+                .map(|pager| pager.touched())
+                .unwrap_or_default(),
         }
     }
 }
@@ -84,8 +92,19 @@ impl Live {
 
 impl Lineage {
     /// Of a machine that was booted on these disks.
-    pub(crate) fn booted(template: TemplateName, resources: Resources, disks: Vec<DiskManifest>) -> Self {
-        Self { template, resources, loaded_from: None, memory: Chain::default(), disks, newest: None }
+    pub(crate) fn booted(
+        template: TemplateName,
+        resources: Resources,
+        disks: Vec<DiskManifest>,
+    ) -> Self {
+        Self {
+            template,
+            resources,
+            loaded_from: None,
+            memory: Chain::default(),
+            disks,
+            newest: None,
+        }
     }
 
     /// Of a machine that was loaded from a snapshot; `forked`: as somebody else.
@@ -94,7 +113,10 @@ impl Lineage {
             let chain = chain.owned_by(pin.id());
             if forked { chain.inherited() } else { chain }
         };
-        let disk = |disk: &DiskManifest| DiskManifest { chain: chain(&disk.chain), ..disk.clone() };
+        let disk = |disk: &DiskManifest| DiskManifest {
+            chain: chain(&disk.chain),
+            ..disk.clone()
+        };
         Self {
             template: manifest.template.clone(),
             resources: manifest.resources,

@@ -55,13 +55,17 @@ pub(crate) async fn write_down(
 ) -> Result<Committed, WriteError> {
     let store = Arc::clone(&host.store);
     let (memory, disks) = (cut.resources.memory, cut.disks.len());
-    let staging = blocking(move || store.stage(memory, disks)).await?.map_err(WriteError::Stage)?;
+    let staging = blocking(move || store.stage(memory, disks))
+        .await?
+        .map_err(WriteError::Stage)?;
     machine.pause().await.map_err(WriteError::Pause)?;
     let spec = staging.spec().map_err(WriteError::Stage)?;
     let captured = machine.capture(spec).await.map_err(WriteError::Capture)?;
     let store = Arc::clone(&host.store);
     blocking(move || {
-        let committed = staging.commit(&store, &captured, cut).map_err(WriteError::Commit)?;
+        let committed = staging
+            .commit(&store, &captured, cut)
+            .map_err(WriteError::Commit)?;
         if let Some((home, remember)) = remember {
             let record = remember(committed.pin.id().clone());
             home.save(&record).map_err(WriteError::Record)?;
@@ -72,19 +76,35 @@ pub(crate) async fn write_down(
 }
 
 /// Lets a stopped machine go on; on new top layers of these sizes, if there are any.
-pub(crate) async fn go_on(machine: &dyn Machine, home: &Home, new_tops: Vec<u64>) -> Result<(), GoOnError> {
+pub(crate) async fn go_on(
+    machine: &dyn Machine,
+    home: &Home,
+    new_tops: Vec<u64>,
+) -> Result<(), GoOnError> {
     let result = try_go_on(machine, home, new_tops).await;
     if let Err(error) = &result {
-        warn!(error = chain(error), "a machine could not go on and is ended");
+        warn!(
+            error = chain(error),
+            "a machine could not go on and is ended"
+        );
         machine.kill().await;
     }
     result
 }
 
-async fn try_go_on(machine: &dyn Machine, home: &Home, new_tops: Vec<u64>) -> Result<(), GoOnError> {
+async fn try_go_on(
+    machine: &dyn Machine,
+    home: &Home,
+    new_tops: Vec<u64>,
+) -> Result<(), GoOnError> {
     if !new_tops.is_empty() {
         let home = home.clone();
-        let tops = blocking(move || new_tops.iter().map(|size| home.new_top(*size)).collect::<io::Result<Vec<TopLayer>>>());
+        let tops = blocking(move || {
+            new_tops
+                .iter()
+                .map(|size| home.new_top(*size))
+                .collect::<io::Result<Vec<TopLayer>>>()
+        });
         let tops = tops.await?.map_err(GoOnError::Top)?;
         machine.advance(tops).await.map_err(GoOnError::Advance)?;
     }

@@ -4,17 +4,13 @@ mod fork;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use pool_api::{
-    Child, CreateError, EnterError, Epoch, Event, ForkError, KillError, Lease, Node, Origin, PauseError, Resources,
-    ResumeError, SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, TemplateError,
-    TemplateInfo, TemplateName, Wake,
+    Child, CreateError, EnterError, Epoch, Event, ForkError, KillError, Lease, Node, Origin,
+    PauseError, Resources, ResumeError, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
+    SnapshotError, SnapshotId, TemplateError, TemplateInfo, TemplateName, Wake,
 };
 use snapshotter::{OpenError, Pin, Store, StoreError};
 use tokio::{sync::broadcast, time::Instant};
@@ -83,7 +79,8 @@ impl Pool {
         let run_dirs = RunDirs::new(part("run"));
         run_dirs.reap().map_err(data_dir(part("run")))?;
         let store = Arc::new(Store::open(&dir).map_err(StartError::Store)?);
-        let templates = Templates::open(part("templates"), &store).map_err(data_dir(part("templates")))?;
+        let templates =
+            Templates::open(part("templates"), &store).map_err(data_dir(part("templates")))?;
         let shelf = Shelf::start(Arc::clone(&config.hypervisor), run_dirs, &config.shelf);
         let host = Arc::new(Host {
             capacity: Arc::new(Capacity::new(config.limits)),
@@ -97,7 +94,10 @@ impl Pool {
         });
         reattach(&host, &part("sandboxes")).map_err(data_dir(part("sandboxes")))?;
         if let Err(error) = host.store.collect() {
-            warn!(error = chain(&error), "cannot remove snapshots that nothing needs");
+            warn!(
+                error = chain(&error),
+                "cannot remove snapshots that nothing needs"
+            );
         }
         Ok(Arc::new(Self { host }))
     }
@@ -105,19 +105,26 @@ impl Pool {
     /// Ends in order: running sandboxes are paused (or lost, if so configured), and no machine is left.
     pub async fn shutdown(&self) {
         self.host.shelf.close();
-        let ends = self.host.registry.all().into_iter().map(|handle| self.end(handle));
+        let ends = self
+            .host
+            .registry
+            .all()
+            .into_iter()
+            .map(|handle| self.end(handle));
         futures::future::join_all(ends).await;
     }
 
     async fn end(&self, handle: Arc<Handle>) {
         let state = handle.info.borrow().state;
         if self.host.config.pause_on_shutdown && state != SandboxState::Paused {
-            let paused = handle.ask(|reply| Command::Pause { epoch: None, reply }).await;
-            match paused {
-                Some(Err(error @ PauseError::Failed { .. })) => {
-                    warn!(error = chain(&error), "a sandbox is lost: it could not be paused for the shutdown");
-                }
-                _ => {}
+            let paused = handle
+                .ask(|reply| Command::Pause { epoch: None, reply })
+                .await;
+            if let Some(Err(error @ PauseError::Failed { .. })) = paused {
+                warn!(
+                    error = chain(&error),
+                    "a sandbox is lost: it could not be paused for the shutdown"
+                );
             }
         }
         // No answer means that the driver had ended.
@@ -134,7 +141,13 @@ impl Pool {
     }
 
     fn home(&self, id: &SandboxId) -> Home {
-        Home::new(self.host.config.data_dir.join("sandboxes").join(id.as_str()))
+        Home::new(
+            self.host
+                .config
+                .data_dir
+                .join("sandboxes")
+                .join(id.as_str()),
+        )
     }
 
     async fn source(&self, spec: &SandboxSpec) -> Result<Source, CreateError> {
@@ -146,20 +159,32 @@ impl Pool {
                     .get(name)
                     .ok_or_else(|| CreateError::NoTemplate(name.as_str().to_owned()))?;
                 self.keep_resident(name).await;
-                Ok(Source { snapshot, resources })
+                Ok(Source {
+                    snapshot,
+                    resources,
+                })
             }
             Origin::Snapshot(id) => {
                 if !self.host.store.contains(id) {
                     return Err(CreateError::NoTemplate(id.as_str().to_owned()));
                 }
-                let failed = |source: pool_api::Cause| CreateError::Failed { id: spec.id.clone(), source };
+                let failed = |source: pool_api::Cause| CreateError::Failed {
+                    id: spec.id.clone(),
+                    source,
+                };
                 let (store, id) = (Arc::clone(&self.host.store), id.clone());
                 let source = blocking(move || {
                     let snapshot = store.pin(&id);
                     let resources = store.manifest(&id)?.resources;
-                    Ok::<_, OpenError>(Source { snapshot, resources })
+                    Ok::<_, OpenError>(Source {
+                        snapshot,
+                        resources,
+                    })
                 });
-                source.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+                source
+                    .await
+                    .map_err(|error| failed(error.into()))?
+                    .map_err(|error| failed(error.into()))
             }
         }
     }
@@ -176,11 +201,21 @@ impl Pool {
         }
     }
 
-    async fn create_from(&self, spec: SandboxSpec, source: Source) -> Result<SandboxInfo, CreateError> {
+    async fn create_from(
+        &self,
+        spec: SandboxSpec,
+        source: Source,
+    ) -> Result<SandboxInfo, CreateError> {
         let id = spec.id.clone();
-        let failed = |source: pool_api::Cause| CreateError::Failed { id: id.clone(), source };
+        let failed = |source: pool_api::Cause| CreateError::Failed {
+            id: id.clone(),
+            source,
+        };
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let Source { snapshot, resources } = source;
+        let Source {
+            snapshot,
+            resources,
+        } = source;
         let home = self.home(&id);
         let host = Arc::clone(&self.host);
         let spec = Arc::new(spec);
@@ -188,8 +223,19 @@ impl Pool {
             &id,
             || CreateError::Exists(id.clone()),
             || {
-                home.remove().and_then(|()| home.create()).map_err(|error| failed(error.into()))?;
-                Ok(Handle::spawn(host, spec, home, Beginning::Fork { snapshot, resources, reply }))
+                home.remove()
+                    .and_then(|()| home.create())
+                    .map_err(|error| failed(error.into()))?;
+                Ok(Handle::spawn(
+                    host,
+                    spec,
+                    home,
+                    Beginning::Fork {
+                        snapshot,
+                        resources,
+                        reply,
+                    },
+                ))
             },
         )?;
         match answer.await {
@@ -206,13 +252,19 @@ impl Pool {
 
     /// Lets somebody in through the driver, or at once; and the handle it came by.
     async fn let_in(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
-        let handle = self.get(id).ok_or_else(|| EnterError::NotFound(id.clone()))?;
+        let handle = self
+            .get(id)
+            .ok_or_else(|| EnterError::NotFound(id.clone()))?;
         if let Some(held) = handle.enter_at_once() {
             return Ok(Box::new(held));
         }
         let asked = Instant::now();
-        let answer = handle.ask(|reply| Command::Enter { wake, asked, reply }).await;
-        Ok(Box::new(answer.ok_or_else(|| EnterError::NotFound(id.clone()))??))
+        let answer = handle
+            .ask(|reply| Command::Enter { wake, asked, reply })
+            .await;
+        Ok(Box::new(
+            answer.ok_or_else(|| EnterError::NotFound(id.clone()))??,
+        ))
     }
 }
 
@@ -231,8 +283,15 @@ impl Node for Pool {
     }
 
     async fn pause(&self, id: &SandboxId, epoch: Epoch) -> Result<SnapshotId, PauseError> {
-        let handle = self.get(id).ok_or_else(|| PauseError::NotFound(id.clone()))?;
-        let paused = handle.ask(|reply| Command::Pause { epoch: Some(epoch), reply }).await;
+        let handle = self
+            .get(id)
+            .ok_or_else(|| PauseError::NotFound(id.clone()))?;
+        let paused = handle
+            .ask(|reply| Command::Pause {
+                epoch: Some(epoch),
+                reply,
+            })
+            .await;
         paused.unwrap_or_else(|| Err(PauseError::NotFound(id.clone())))
     }
 
@@ -257,17 +316,32 @@ impl Node for Pool {
     async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, SnapshotError> {
         let not_found = || SnapshotError::NotFound(id.clone());
         let handle = self.get(id).ok_or_else(not_found)?;
-        match handle.ask(|reply| Command::Capture { keep: true, reply }).await.ok_or_else(not_found)? {
-            Ok(pin) | Err(NotCaptured::State(SandboxState::Paused, Some(pin))) => Ok(pin.id().clone()),
-            Err(NotCaptured::State(state, _)) => Err(SnapshotError::Conflict { id: id.clone(), state }),
-            Err(NotCaptured::Failed(error)) => Err(SnapshotError::Failed { id: id.clone(), source: error.cause() }),
+        match handle
+            .ask(|reply| Command::Capture { keep: true, reply })
+            .await
+            .ok_or_else(not_found)?
+        {
+            Ok(pin) | Err(NotCaptured::State(SandboxState::Paused, Some(pin))) => {
+                Ok(pin.id().clone())
+            }
+            Err(NotCaptured::State(state, _)) => Err(SnapshotError::Conflict {
+                id: id.clone(),
+                state,
+            }),
+            Err(NotCaptured::Failed(error)) => Err(SnapshotError::Failed {
+                id: id.clone(),
+                source: error.cause(),
+            }),
         }
     }
 
     async fn kill(&self, id: &SandboxId) -> Result<(), KillError> {
         let not_found = || KillError::NotFound(id.clone());
         let handle = self.get(id).ok_or_else(not_found)?;
-        handle.ask(|reply| Command::Kill { reply }).await.ok_or_else(not_found)
+        handle
+            .ask(|reply| Command::Kill { reply })
+            .await
+            .ok_or_else(not_found)
     }
 
     async fn info(&self, id: &SandboxId) -> Option<SandboxInfo> {
@@ -276,8 +350,13 @@ impl Node for Pool {
     }
 
     async fn list(&self) -> Vec<SandboxInfo> {
-        let mut infos: Vec<SandboxInfo> =
-            self.host.registry.all().iter().map(|handle| handle.info.borrow().clone()).collect();
+        let mut infos: Vec<SandboxInfo> = self
+            .host
+            .registry
+            .all()
+            .iter()
+            .map(|handle| handle.info.borrow().clone())
+            .collect();
         infos.retain(|info| !matches!(info.state, SandboxState::Stopped(_)));
         infos.sort_by(|a, b| a.id.cmp(&b.id));
         infos
@@ -311,7 +390,10 @@ impl Node for Pool {
 /// Holds the data directory for this process; given back when it ends, however it does.
 fn lock(dir: &std::path::Path) -> Result<std::fs::File, StartError> {
     let path = dir.join("lock");
-    let data_dir = |source| StartError::DataDir { path: path.clone(), source };
+    let data_dir = |source| StartError::DataDir {
+        path: path.clone(),
+        source,
+    };
     let file = std::fs::File::create(&path).map_err(data_dir)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -21,7 +21,10 @@ pub(crate) fn reattach(host: &Arc<Host>, sandboxes: &Path) -> io::Result<()> {
     for entry in fs::read_dir(sandboxes)? {
         let entry = entry?;
         let home = Home::new(entry.path());
-        let id = entry.file_name().to_str().and_then(|name| name.parse::<SandboxId>().ok());
+        let id = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<SandboxId>().ok());
         let found = id.and_then(|id| find(host, &id, &home));
         let Some((id, beginning)) = found else {
             info!(path = %entry.path().display(), "removing what is left of a sandbox");
@@ -56,7 +59,18 @@ fn find(host: &Host, id: &SandboxId, home: &Home) -> Option<(SandboxId, Beginnin
         return None;
     }
     let own = host.store.pin(&record.snapshot);
-    let kept = record.kept.iter().filter(|kept| host.store.contains(kept)).map(|kept| host.store.pin(kept));
+    let kept = record
+        .kept
+        .iter()
+        .filter(|kept| host.store.contains(kept))
+        .map(|kept| host.store.pin(kept));
     let kept = kept.collect();
-    Some((id.clone(), Beginning::Paused { record: Box::new(record), own, kept }))
+    Some((
+        id.clone(),
+        Beginning::Paused {
+            record: Box::new(record),
+            own,
+            kept,
+        },
+    ))
 }

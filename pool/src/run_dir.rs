@@ -34,11 +34,16 @@ struct Process {
 
 impl RunDirs {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, next: AtomicU64::new(0) }
+        Self {
+            root,
+            next: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn create(&self) -> io::Result<RunDir> {
-        let path = self.root.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let path = self
+            .root
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir_all(&path)?;
         Ok(RunDir(path))
     }
@@ -61,15 +66,22 @@ fn kill_noted(note: &str) {
     let Some(process) = Process::parse(note) else {
         return;
     };
-    if process.pid == std::process::id() || Process::read(process.pid).ok().as_ref() != Some(&process) {
+    if process.pid == std::process::id()
+        || Process::read(process.pid).ok().as_ref() != Some(&process)
+    {
         return;
     }
     let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else {
         return;
     };
     match kill_process(pid, Signal::KILL) {
-        Ok(()) => info!(pid = process.pid, "killed a monitor that a former pool left behind"),
-        Err(error) => warn!(pid = process.pid, %error, "cannot kill a monitor that was left behind"),
+        Ok(()) => info!(
+            pid = process.pid,
+            "killed a monitor that a former pool left behind"
+        ),
+        Err(error) => {
+            warn!(pid = process.pid, %error, "cannot kill a monitor that was left behind")
+        }
     }
 }
 
@@ -109,18 +121,31 @@ impl Process {
         let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);
         let started = after_name.and_then(|rest| rest.split_whitespace().nth(19));
         let started = started.ok_or(io::ErrorKind::InvalidData)?.to_owned();
-        Ok(Self { pid, started, executable })
+        Ok(Self {
+            pid,
+            started,
+            executable,
+        })
     }
 
     fn note(&self) -> String {
-        format!("{}\n{}\n{}\n", self.pid, self.started, self.executable.display())
+        format!(
+            "{}\n{}\n{}\n",
+            self.pid,
+            self.started,
+            self.executable.display()
+        )
     }
 
     fn parse(note: &str) -> Option<Self> {
         let mut lines = note.lines();
         let pid = lines.next()?.parse().ok()?;
         let started = lines.next()?.to_owned();
-        Some(Self { pid, started, executable: lines.next()?.into() })
+        Some(Self {
+            pid,
+            started,
+            executable: lines.next()?.into(),
+        })
     }
 }
 
@@ -152,7 +177,10 @@ mod test {
         second.note(stranger.0.id()).unwrap();
         // The second note is of another life of the same number.
         let note = fs::read_to_string(second.path().join(NOTE)).unwrap();
-        let process = Process { started: "1".to_owned(), ..Process::parse(&note).unwrap() };
+        let process = Process {
+            started: "1".to_owned(),
+            ..Process::parse(&note).unwrap()
+        };
         fs::write(second.path().join(NOTE), process.note()).unwrap();
 
         RunDirs::new(dir.path().join("run")).reap().unwrap();

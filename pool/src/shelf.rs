@@ -46,8 +46,15 @@ pub(crate) enum BlankError {
 
 impl Shelf {
     /// A shelf that refills itself in the background until [`Shelf::close`].
-    pub(crate) fn start(hypervisor: Arc<dyn Hypervisor>, run_dirs: RunDirs, sizes: &[ShelfSize]) -> Arc<Self> {
-        let wanted = sizes.iter().map(|size| ((size.vcpus, size.memory), size.count)).collect();
+    pub(crate) fn start(
+        hypervisor: Arc<dyn Hypervisor>,
+        run_dirs: RunDirs,
+        sizes: &[ShelfSize],
+    ) -> Arc<Self> {
+        let wanted = sizes
+            .iter()
+            .map(|size| ((size.vcpus, size.memory), size.count))
+            .collect();
         let shelf = Arc::new(Self {
             hypervisor,
             run_dirs,
@@ -109,12 +116,20 @@ impl Shelf {
     fn missing(&self) -> Option<Size> {
         let blanks = self.blanks.lock();
         let here = |size| blanks.get(size).map_or(0, Vec::len);
-        self.wanted.lock().iter().find(|(size, count)| here(size) < **count).map(|(size, _)| *size)
+        self.wanted
+            .lock()
+            .iter()
+            .find(|(size, count)| here(size) < **count)
+            .map(|(size, _)| *size)
     }
 
     async fn make(&self, (vcpus, memory): Size) -> Result<Ready, BlankError> {
         let run_dir = self.run_dirs.create().map_err(BlankError::RunDir)?;
-        let spec = BlankSpec { vcpus, memory, run_dir: run_dir.path().to_owned() };
+        let spec = BlankSpec {
+            vcpus,
+            memory,
+            run_dir: run_dir.path().to_owned(),
+        };
         let blank = self.hypervisor.blank(spec).await?;
         run_dir.note(blank.pid()).map_err(BlankError::RunDir)?;
         Ok(Ready { blank, run_dir })

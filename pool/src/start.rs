@@ -94,7 +94,13 @@ pub(crate) async fn start(host: &Host, plan: Plan) -> Result<Started, StartError
     let mut loaded = load(&plan, parts, &mut times).await?;
     let spoken = speak(host, &plan, &mut loaded, &mut times).await;
     match spoken {
-        Ok(()) => Ok(Started { live: loaded.live(permit), report: WakeReport { start: plan.start, stages: times } }),
+        Ok(()) => Ok(Started {
+            live: loaded.live(permit),
+            report: WakeReport {
+                start: plan.start,
+                stages: times,
+            },
+        }),
         Err(error) => {
             loaded.machine.kill().await;
             Err(error)
@@ -106,7 +112,11 @@ pub(crate) async fn start(host: &Host, plan: Plan) -> Result<Started, StartError
 async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, StartError> {
     let began = Instant::now();
     let blank = async {
-        let ready = host.shelf.claim(&plan.resources).await.map_err(StartError::Blank)?;
+        let ready = host
+            .shelf
+            .claim(&plan.resources)
+            .await
+            .map_err(StartError::Blank)?;
         Ok::<_, StartError>((ready, began.elapsed()))
     };
     let (report, damage) = mpsc::unbounded_channel();
@@ -123,7 +133,11 @@ async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, S
             let on_damage = move |damage| drop(report.send(damage));
             let opened = store.open_snapshot(&id, mode, on_damage);
             let opened = opened.map_err(|source| StartError::Open { id, source })?;
-            let tops = opened.disks.iter().map(|disk| home.new_top(disk.size)).collect::<io::Result<Vec<_>>>();
+            let tops = opened
+                .disks
+                .iter()
+                .map(|disk| home.new_top(disk.size))
+                .collect::<io::Result<Vec<_>>>();
             let console = home.console().map_err(StartError::Files)?;
             Ok::<_, StartError>((opened, tops.map_err(StartError::Files)?, console))
         });
@@ -135,12 +149,24 @@ async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, S
     if (found.vcpus, found.memory) != (plan.resources.vcpus, plan.resources.memory) {
         return Err(StartError::Resources);
     }
-    Ok(Parts { ready, opened, damage, top, console })
+    Ok(Parts {
+        ready,
+        opened,
+        damage,
+        top,
+        console,
+    })
 }
 
 async fn load(plan: &Plan, parts: Parts, times: &mut Times) -> Result<Loaded, StartError> {
     let began = Instant::now();
-    let Parts { ready: Ready { blank, run_dir }, opened, damage, top, console } = parts;
+    let Parts {
+        ready: Ready { blank, run_dir },
+        opened,
+        damage,
+        top,
+        console,
+    } = parts;
     let lineage = Lineage::loaded(opened.pin, &opened.manifest, plan.start == Start::Fork);
     let disk = |(disk, top): (snapshotter::OpenDisk, TopLayer)| Disk {
         size: disk.size,
@@ -155,16 +181,31 @@ async fn load(plan: &Plan, parts: Parts, times: &mut Times) -> Result<Loaded, St
         console,
     };
     let machine: Arc<dyn Machine> = blank.load(spec).await.map_err(StartError::Load)?.into();
-    let prefetch = machine.load_report().map(|report| report.prefetch).unwrap_or_default();
+    let prefetch = machine
+        .load_report()
+        .map(|report| report.prefetch)
+        .unwrap_or_default();
     times.push((Stage::Load, began.elapsed().saturating_sub(prefetch)));
     if opened.pager.is_some() {
         times.push((Stage::Prefetch, prefetch));
     }
-    Ok(Loaded { machine, run_dir, lineage, memory: opened.memory, pager: opened.pager, damage })
+    Ok(Loaded {
+        machine,
+        run_dir,
+        lineage,
+        memory: opened.memory,
+        pager: opened.pager,
+        damage,
+    })
 }
 
 /// Lets the machine run and tells the guest. A page that cannot be served ends it at once: nobody would ever answer.
-async fn speak(host: &Host, plan: &Plan, loaded: &mut Loaded, times: &mut Times) -> Result<(), StartError> {
+async fn speak(
+    host: &Host,
+    plan: &Plan,
+    loaded: &mut Loaded,
+    times: &mut Times,
+) -> Result<(), StartError> {
     let began = Instant::now();
     let as_what = match plan.start {
         Start::Fork | Start::Boot => As::Fork(&plan.spec, plan.epoch),
@@ -173,7 +214,9 @@ async fn speak(host: &Host, plan: &Plan, loaded: &mut Loaded, times: &mut Times)
     let machine = &*loaded.machine;
     let spoken = async {
         machine.resume().await.map_err(StartError::Resume)?;
-        awaken(machine, as_what, host.config.awaken).await.map_err(StartError::Awaken)
+        awaken(machine, as_what, host.config.awaken)
+            .await
+            .map_err(StartError::Awaken)
     };
     tokio::select! {
         spoken = spoken => spoken?,

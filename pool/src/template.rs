@@ -117,58 +117,115 @@ impl Templates {
             match read_record(&path) {
                 Ok(record) if store.contains(&record.snapshot) => {
                     let pin = store.pin(&record.snapshot);
-                    known.insert(record.name.clone(), Template { record, pin, resident: None });
+                    known.insert(
+                        record.name.clone(),
+                        Template {
+                            record,
+                            pin,
+                            resident: None,
+                        },
+                    );
                 }
                 Ok(record) => warn!(template = %record.name, "the snapshot of a template is gone"),
                 Err(error) => warn!(path = %path.display(), %error, "cannot read a template"),
             }
         }
-        Ok(Self { dir, known: Mutex::new(known), building: tokio::sync::Mutex::default() })
+        Ok(Self {
+            dir,
+            known: Mutex::new(known),
+            building: tokio::sync::Mutex::default(),
+        })
     }
 
     /// What forks of a template start from.
     pub(crate) fn get(&self, name: &TemplateName) -> Option<(Pin, Resources)> {
         let known = self.known.lock();
-        known.get(name).map(|template| (template.pin.clone(), template.record.resources))
+        known
+            .get(name)
+            .map(|template| (template.pin.clone(), template.record.resources))
     }
 
     /// Every template.
     pub(crate) fn all(&self) -> Vec<TemplateInfo> {
-        self.known.lock().values().map(|template| template.record.info()).collect()
+        self.known
+            .lock()
+            .values()
+            .map(|template| template.record.info())
+            .collect()
     }
 
     /// Keeps a template's memory in RAM, if it is not there yet.
-    pub(crate) fn keep_resident(&self, name: &TemplateName, store: &snapshotter::Store) -> Result<(), OpenError> {
+    pub(crate) fn keep_resident(
+        &self,
+        name: &TemplateName,
+        store: &snapshotter::Store,
+    ) -> Result<(), OpenError> {
         let snapshot = match self.known.lock().get(name) {
-            Some(Template { resident: None, record, .. }) => record.snapshot.clone(),
+            Some(Template {
+                resident: None,
+                record,
+                ..
+            }) => record.snapshot.clone(),
             _ => return Ok(()),
         };
         let memory = store.keep_resident(&snapshot)?;
-        if let Some(template) = self.known.lock().get_mut(name).filter(|now| now.record.snapshot == snapshot) {
+        if let Some(template) = self
+            .known
+            .lock()
+            .get_mut(name)
+            .filter(|now| now.record.snapshot == snapshot)
+        {
             template.resident = Some(memory);
         }
         Ok(())
     }
 
     /// Builds a template unless it was built from the same artefacts and of the same size before.
-    pub(crate) async fn build(&self, host: &Host, name: &TemplateName) -> Result<TemplateInfo, TemplateError> {
+    pub(crate) async fn build(
+        &self,
+        host: &Host,
+        name: &TemplateName,
+    ) -> Result<TemplateInfo, TemplateError> {
         let _one_at_a_time = self.building.lock().await;
-        let known = self.known.lock().get(name).map(|template| template.record.clone());
+        let known = self
+            .known
+            .lock()
+            .get(name)
+            .map(|template| template.record.clone());
         let artefacts = host.config.artefacts.clone();
         let seen = known.clone();
-        let failed = |source: BuildError| TemplateError::Failed { name: name.clone(), source: Box::new(source) };
+        let failed = |source: BuildError| TemplateError::Failed {
+            name: name.clone(),
+            source: Box::new(source),
+        };
         let found = blocking(move || find(&artefacts, seen.as_ref()));
-        let found = found.await.map_err(|error| failed(error.into()))?.map_err(|source| {
-            TemplateError::NoArtefacts { name: name.clone(), source: Box::new(source) }
-        })?;
+        let found = found
+            .await
+            .map_err(|error| failed(error.into()))?
+            .map_err(|source| TemplateError::NoArtefacts {
+                name: name.clone(),
+                source: Box::new(source),
+            })?;
         let resources = resources(&host.config.resources, &found.disk);
-        if let Some(record) = known.filter(|record| record.artefacts == found.digest && record.resources == resources) {
+        if let Some(record) =
+            known.filter(|record| record.artefacts == found.digest && record.resources == resources)
+        {
             return Ok(record.info());
         }
         info!(template = %name, "building");
-        let (pin, record) = self.make(host, name, found, resources).await.map_err(failed)?;
+        let (pin, record) = self
+            .make(host, name, found, resources)
+            .await
+            .map_err(failed)?;
         let built = record.info();
-        self.known.lock().insert(name.clone(), Template { record, pin, resident: None });
+        self.known.lock().insert(
+            name.clone(),
+            Template {
+                record,
+                pin,
+                resident: None,
+            },
+        );
         host.collect().await;
         info!(template = %name, "built");
         Ok(built)
@@ -188,7 +245,9 @@ impl Templates {
             ready(&live, host.config.boot).await?;
             sleep(host.config.settle).await;
             let cut = live.cut(&home);
-            write_down(host, &*live.machine, cut, None).await.map_err(BuildError::Write)
+            write_down(host, &*live.machine, cut, None)
+                .await
+                .map_err(BuildError::Write)
         };
         let made = made.await;
         live.end().await;
@@ -204,9 +263,12 @@ impl Templates {
             artefacts: found.digest,
             stamp: found.stamp,
         };
-        let bytes = serde_json::to_vec_pretty(&record).map_err(|error| BuildError::Files(error.into()))?;
+        let bytes =
+            serde_json::to_vec_pretty(&record).map_err(|error| BuildError::Files(error.into()))?;
         let (dir, file) = (self.dir.clone(), format!("{name}.json"));
-        blocking(move || replace(&dir, &file, &bytes)).await?.map_err(BuildError::Files)?;
+        blocking(move || replace(&dir, &file, &bytes))
+            .await?
+            .map_err(BuildError::Files)?;
         Ok((committed.pin, record))
     }
 }
@@ -229,7 +291,10 @@ fn read_record(path: &Path) -> io::Result<Record> {
 /// The disk is as large as its image, in whole blocks, or as asked for.
 fn resources(wanted: &Resources, base: &BaseImage) -> Resources {
     let page = vmm_api::PAGE_SIZE as u64;
-    Resources { disk: wanted.disk.max(base.len).next_multiple_of(page), ..*wanted }
+    Resources {
+        disk: wanted.disk.max(base.len).next_multiple_of(page),
+        ..*wanted
+    }
 }
 
 /// Looks at the artefacts, and digests them if they are not those of `known`.
@@ -237,30 +302,68 @@ fn find(artefacts: &Artefacts, known: Option<&Record>) -> Result<Found, BuildErr
     let paths = [&artefacts.kernel, &artefacts.disk];
     let mut stamp = Stamp(Vec::new());
     for path in paths {
-        let metadata = fs::metadata(path).map_err(|source| BuildError::Artefact { path: path.clone(), source })?;
-        let entry = (path.clone(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len());
+        let metadata = fs::metadata(path).map_err(|source| BuildError::Artefact {
+            path: path.clone(),
+            source,
+        })?;
+        let entry = (
+            path.clone(),
+            metadata.ino(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.len(),
+        );
         stamp.0.push(entry);
     }
     let read = |path: &PathBuf| {
-        let artefact = |source| BuildError::Artefact { path: path.clone(), source };
+        let artefact = |source| BuildError::Artefact {
+            path: path.clone(),
+            source,
+        };
         let file = File::open(path).map_err(artefact)?;
         let len = file.metadata().map_err(artefact)?.len();
         Ok::<_, BuildError>((len, Digest::of_reader(file).map_err(artefact)?))
     };
     let path = std::path::absolute(&artefacts.disk);
-    let path = path.map_err(|source| BuildError::Artefact { path: artefacts.disk.clone(), source })?;
+    let path = path.map_err(|source| BuildError::Artefact {
+        path: artefacts.disk.clone(),
+        source,
+    })?;
     let (kernel, disk) = match known.filter(|known| known.stamp == stamp) {
         // What the disk's digest is matters only when it is built from.
         Some(known) => {
             let len = stamp.0.last().map_or(0, |entry| entry.4);
-            let disk = BaseImage { path, len, digest: known.artefacts };
-            return Ok(Found { digest: known.artefacts, stamp, disk });
+            let disk = BaseImage {
+                path,
+                len,
+                digest: known.artefacts,
+            };
+            return Ok(Found {
+                digest: known.artefacts,
+                stamp,
+                disk,
+            });
         }
         None => (read(&artefacts.kernel)?, read(&artefacts.disk)?),
     };
     let command_line = Digest::of(artefacts.command_line.as_bytes());
-    let digest = Digest::of(&[*kernel.1.as_bytes(), *disk.1.as_bytes(), *command_line.as_bytes()].concat());
-    Ok(Found { digest, stamp, disk: BaseImage { path, len: disk.0, digest: disk.1 } })
+    let digest = Digest::of(
+        &[
+            *kernel.1.as_bytes(),
+            *disk.1.as_bytes(),
+            *command_line.as_bytes(),
+        ]
+        .concat(),
+    );
+    Ok(Found {
+        digest,
+        stamp,
+        disk: BaseImage {
+            path,
+            len: disk.0,
+            digest: disk.1,
+        },
+    })
 }
 
 async fn boot(
@@ -271,8 +374,17 @@ async fn boot(
     resources: Resources,
 ) -> Result<Live, BuildError> {
     let permit = host.capacity.admit(resources.memory)?;
-    let ready = host.shelf.claim(&resources).await.map_err(BuildError::Blank)?;
-    let artefact = |path: &PathBuf| File::open(path).map_err(|source| BuildError::Artefact { path: path.clone(), source });
+    let ready = host
+        .shelf
+        .claim(&resources)
+        .await
+        .map_err(BuildError::Blank)?;
+    let artefact = |path: &PathBuf| {
+        File::open(path).map_err(|source| BuildError::Artefact {
+            path: path.clone(),
+            source,
+        })
+    };
     let disk = Disk {
         size: resources.disk,
         base: artefact(&base.path)?,
@@ -285,8 +397,17 @@ async fn boot(
         disks: vec![disk],
         console: home.console().map_err(BuildError::Files)?,
     };
-    let machine: Arc<dyn Machine> = ready.blank.boot(spec).await.map_err(BuildError::Boot)?.into();
-    let disks = vec![DiskManifest { size: resources.disk, base: base.clone(), chain: Chain::default() }];
+    let machine: Arc<dyn Machine> = ready
+        .blank
+        .boot(spec)
+        .await
+        .map_err(BuildError::Boot)?
+        .into();
+    let disks = vec![DiskManifest {
+        size: resources.disk,
+        base: base.clone(),
+        chain: Chain::default(),
+    }];
     // It has no pager, so nobody reports to this.
     let (_, damage) = tokio::sync::mpsc::unbounded_channel();
     Ok(Live {
@@ -329,7 +450,12 @@ async fn ready(live: &Live, limit: Duration) -> Result<(), BuildError> {
 /// Why a guest did not come up is on its console, which goes with the rest.
 fn report_console(home: &Home) {
     match home.console_tail(2048) {
-        Ok(tail) => warn!(console = %String::from_utf8_lossy(&tail), "the template's guest did not become ready"),
-        Err(error) => warn!(error = chain(&error), "cannot read the console of the template's guest"),
+        Ok(tail) => {
+            warn!(console = %String::from_utf8_lossy(&tail), "the template's guest did not become ready")
+        }
+        Err(error) => warn!(
+            error = chain(&error),
+            "cannot read the console of the template's guest"
+        ),
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use pool_api::{Start, SnapshotId};
+use pool_api::{SnapshotId, Start};
 use snapshotter::Pin;
-use tokio::{sync::oneshot, time::{Instant, timeout}};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -76,7 +79,8 @@ impl Driver {
             home: self.home.clone(),
         };
         let host = Arc::clone(&self.host);
-        let child = async move { Outcome::Started(Box::new(crate::start::start(&host, plan).await)) };
+        let child =
+            async move { Outcome::Started(Box::new(crate::start::start(&host, plan).await)) };
         self.starting = Some(self.children.spawn(child));
     }
 
@@ -93,7 +97,11 @@ impl Driver {
         let machine = Arc::clone(&live.machine);
         let home = self.home.clone();
         let moved = std::mem::take(&mut self.moved);
-        let new_tops = if moved { live.lineage.disk_sizes() } else { Vec::new() };
+        let new_tops = if moved {
+            live.lineage.disk_sizes()
+        } else {
+            Vec::new()
+        };
         self.starting = Some(self.children.spawn(async move {
             // Why it failed was logged there.
             Outcome::Unpaused(go_on(&*machine, &home, new_tops).await.map_err(drop))
@@ -118,14 +126,22 @@ impl Driver {
     }
 
     /// Captures the running machine and lets it go on.
-    pub(super) fn spawn_capture(&mut self, keep: bool, reply: oneshot::Sender<Result<Pin, NotCaptured>>) {
+    pub(super) fn spawn_capture(
+        &mut self,
+        keep: bool,
+        reply: oneshot::Sender<Result<Pin, NotCaptured>>,
+    ) {
         let Some(live) = &self.live else {
             return;
         };
         self.capturing = true;
         let machine = Arc::clone(&live.machine);
         let cut = live.cut(&self.home);
-        let before = cut.disks.iter().map(|disk| disk.chain.clone()).collect::<Vec<_>>();
+        let before = cut
+            .disks
+            .iter()
+            .map(|disk| disk.chain.clone())
+            .collect::<Vec<_>>();
         let sizes = live.lineage.disk_sizes();
         let home = self.home.clone();
         let remember = Some((home.clone(), self.remember(keep)));
@@ -133,12 +149,20 @@ impl Driver {
         self.children.spawn(async move {
             let written = write_down(&host, &*machine, cut, remember).await;
             let moved = written.as_ref().is_ok_and(|committed| {
-                let now = committed.manifest.disks.iter().map(|disk| disk.chain.owned_by(committed.pin.id()));
+                let now = committed
+                    .manifest
+                    .disks
+                    .iter()
+                    .map(|disk| disk.chain.owned_by(committed.pin.id()));
                 !now.eq(before)
             });
             // When it cannot go on it is killed, and that is taken note of as its exit.
             let _went_on = go_on(&*machine, &home, if moved { sizes } else { Vec::new() }).await;
-            Outcome::Captured { written: Box::new(written), keep, reply }
+            Outcome::Captured {
+                written: Box::new(written),
+                keep,
+                reply,
+            }
         });
     }
 

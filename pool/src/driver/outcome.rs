@@ -33,7 +33,11 @@ impl Driver {
             Ok(Outcome::Started(started)) => self.started(*started).await,
             Ok(Outcome::Unpaused(result)) => self.unpaused(result).await,
             Ok(Outcome::Snapshotted(written)) => self.snapshotted(*written).await,
-            Ok(Outcome::Captured { written, keep, reply }) => self.captured(*written, keep, reply).await,
+            Ok(Outcome::Captured {
+                written,
+                keep,
+                reply,
+            }) => self.captured(*written, keep, reply).await,
             Ok(Outcome::Destroyed) => self.destroyed = true,
             Err(error) if error.is_cancelled() => {}
             Err(error) => {
@@ -80,7 +84,10 @@ impl Driver {
         }
         if result.is_ok() {
             let stages = vec![(Stage::Load, self.began.elapsed())];
-            self.report = Some(WakeReport { start: Start::Unpause, stages });
+            self.report = Some(WakeReport {
+                start: Start::Unpause,
+                stages,
+            });
             self.feed(Input::Started).await;
         } else {
             self.release().await;
@@ -109,7 +116,10 @@ impl Driver {
             }
             Err(error) => {
                 let trouble = Trouble::Failed(Shared::new(error));
-                warn!(error = trouble.text(), "the sandbox could not be written down");
+                warn!(
+                    error = trouble.text(),
+                    "the sandbox could not be written down"
+                );
                 self.trouble = Some(trouble);
                 if self.exit_seen {
                     self.release().await;
@@ -141,7 +151,10 @@ impl Driver {
             Ok(_) => Err(NotCaptured::State(self.life.state(), None)),
             Err(error) => {
                 let error = Shared::new(error);
-                warn!(error = error.chain(), "the running sandbox could not be captured");
+                warn!(
+                    error = error.chain(),
+                    "the running sandbox could not be captured"
+                );
                 Err(NotCaptured::Failed(error))
             }
         };

@@ -14,7 +14,10 @@ use crate::{
 /// Who waits, and for what.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Enter { asked: Instant, reply: oneshot::Sender<Result<Held, EnterError>> },
+    Enter {
+        asked: Instant,
+        reply: oneshot::Sender<Result<Held, EnterError>>,
+    },
     Pause(oneshot::Sender<Result<SnapshotId, PauseError>>),
     Kill(oneshot::Sender<()>),
 }
@@ -65,8 +68,13 @@ impl Trouble {
 
     fn enter_error(&self, id: SandboxId) -> EnterError {
         match self {
-            Self::NoRoom(diagnostic) => EnterError::NoRoom { diagnostic: diagnostic.clone() },
-            other => EnterError::Failed { id, source: other.shared().cause() },
+            Self::NoRoom(diagnostic) => EnterError::NoRoom {
+                diagnostic: diagnostic.clone(),
+            },
+            other => EnterError::Failed {
+                id,
+                source: other.shared().cause(),
+            },
         }
     }
 }
@@ -100,15 +108,28 @@ impl Driver {
                 let pass = self.gate.enter();
                 let inhabited = self.inhabited.read().clone();
                 match (pass, inhabited) {
-                    (Some(pass), Some(inhabited)) => Ok(Held { inhabited, report: self.report_for(asked), _pass: pass }),
-                    _ => Err(EnterError::Transitioning { id, state: self.life.state() }),
+                    (Some(pass), Some(inhabited)) => Ok(Held {
+                        inhabited,
+                        report: self.report_for(asked),
+                        _pass: pass,
+                    }),
+                    _ => Err(EnterError::Transitioning {
+                        id,
+                        state: self.life.state(),
+                    }),
                 }
             }
-            Answer::Conflict => Err(EnterError::Transitioning { id, state: SandboxState::Stopping }),
+            Answer::Conflict => Err(EnterError::Transitioning {
+                id,
+                state: SandboxState::Stopping,
+            }),
             Answer::Gone => Err(EnterError::NotFound(id)),
             _ => Err(match &self.trouble {
                 Some(trouble) => trouble.enter_error(id),
-                None => EnterError::Failed { id, source: Box::new(Unknown) },
+                None => EnterError::Failed {
+                    id,
+                    source: Box::new(Unknown),
+                },
             }),
         }
     }
@@ -116,7 +137,10 @@ impl Driver {
     /// What a caller who asked then waited for; nothing when the sandbox ran already.
     fn report_for(&self, asked: Instant) -> Option<WakeReport> {
         let mut report = self.report.clone().filter(|_| asked <= self.ready)?;
-        report.stages.insert(0, (Stage::Queue, self.began.saturating_duration_since(asked)));
+        report.stages.insert(
+            0,
+            (Stage::Queue, self.began.saturating_duration_since(asked)),
+        );
         Some(report)
     }
 
@@ -126,10 +150,19 @@ impl Driver {
             (Answer::Paused, Some(own)) => Ok(own.id().clone()),
             (Answer::AlreadyPaused, _) => Err(PauseError::Already(id)),
             (Answer::Gone, _) => Err(PauseError::NotFound(id)),
-            (Answer::Conflict | Answer::Running, _) => Err(PauseError::Conflict { id, state: self.life.state() }),
+            (Answer::Conflict | Answer::Running, _) => Err(PauseError::Conflict {
+                id,
+                state: self.life.state(),
+            }),
             _ => {
-                let cause = self.trouble.as_ref().map_or_else(|| Shared::new(Unknown), Trouble::shared);
-                Err(PauseError::Failed { id, source: cause.cause() })
+                let cause = self
+                    .trouble
+                    .as_ref()
+                    .map_or_else(|| Shared::new(Unknown), Trouble::shared);
+                Err(PauseError::Failed {
+                    id,
+                    source: cause.cause(),
+                })
             }
         }
     }

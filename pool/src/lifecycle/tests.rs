@@ -23,8 +23,20 @@ impl World {
         if !paused {
             answers.insert(0, 0);
         }
-        let life = if paused { Lifecycle::paused() } else { Lifecycle::starting(0) };
-        Self { life, gate: false, machines: 0, making: !paused, snapshotting: false, dropped: false, answers }
+        let life = if paused {
+            Lifecycle::paused()
+        } else {
+            Lifecycle::starting(0)
+        };
+        Self {
+            life,
+            gate: false,
+            machines: 0,
+            making: !paused,
+            snapshotting: false,
+            dropped: false,
+            answers,
+        }
     }
 
     fn take(&mut self, input: Input) {
@@ -38,8 +50,13 @@ impl World {
                 assert!(self.making, "started and nobody made it");
                 (self.making, self.machines) = (false, 1);
             }
-            (Input::StartFailed, SandboxState::Starting) => (self.making, self.machines) = (false, 0),
-            (Input::Exited, SandboxState::Running | SandboxState::Pausing | SandboxState::Stopping) => {
+            (Input::StartFailed, SandboxState::Starting) => {
+                (self.making, self.machines) = (false, 0)
+            }
+            (
+                Input::Exited,
+                SandboxState::Running | SandboxState::Pausing | SandboxState::Stopping,
+            ) => {
                 self.machines = 0;
             }
             (Input::Snapshotted | Input::SnapshotFailed, SandboxState::Pausing) => {
@@ -56,7 +73,10 @@ impl World {
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        assert!(!self.dropped || matches!(effect, Effect::Answer(..)), "{effect:?} after the end");
+        assert!(
+            !self.dropped || matches!(effect, Effect::Answer(..)),
+            "{effect:?} after the end"
+        );
         match effect {
             Effect::OpenGate => self.gate = true,
             Effect::ShutGate => self.gate = false,
@@ -98,14 +118,21 @@ impl World {
     fn check(&self, before: SandboxState) {
         let state = self.life.state();
         assert_eq!(self.gate, state == SandboxState::Running, "{state:?}");
-        assert!(self.answers.values().all(|count| *count <= 1), "answered twice: {:?}", self.answers);
+        assert!(
+            self.answers.values().all(|count| *count <= 1),
+            "answered twice: {:?}",
+            self.answers
+        );
         let stopped = matches!(state, SandboxState::Stopped(_));
         assert_eq!(self.dropped, stopped);
         if matches!(before, SandboxState::Stopped(_)) {
             assert_eq!(state, before);
         }
         if matches!(state, SandboxState::Paused | SandboxState::Running) || stopped {
-            assert!(self.answers.values().all(|count| *count == 1), "{state:?} leaves somebody waiting");
+            assert!(
+                self.answers.values().all(|count| *count == 1),
+                "{state:?} leaves somebody waiting"
+            );
         }
         if matches!(state, SandboxState::Paused) || stopped {
             assert_eq!(self.machines, 0);
@@ -154,7 +181,10 @@ fn a_wake_during_a_pause_costs_no_restore() {
     run(&mut life, &[Input::Started, Input::Idle, Input::Wake(1)]);
     assert_eq!(run(&mut life, &[Input::Snapshotted]), [Effect::Unpause]);
     let effects = run(&mut life, &[Input::Started]);
-    assert_eq!(effects, [Effect::OpenGate, Effect::Answer(vec![1], Answer::Running)]);
+    assert_eq!(
+        effects,
+        [Effect::OpenGate, Effect::Answer(vec![1], Answer::Running)]
+    );
 }
 
 #[test]
@@ -162,7 +192,13 @@ fn a_failed_snapshot_lets_the_guest_go_on() {
     let mut life = Lifecycle::starting(0);
     run(&mut life, &[Input::Started, Input::Pause(1)]);
     let effects = run(&mut life, &[Input::SnapshotFailed]);
-    assert_eq!(effects, [Effect::Answer(vec![1], Answer::SnapshotFailed), Effect::Unpause]);
+    assert_eq!(
+        effects,
+        [
+            Effect::Answer(vec![1], Answer::SnapshotFailed),
+            Effect::Unpause
+        ]
+    );
     run(&mut life, &[Input::Started]);
     assert_eq!(life.state(), SandboxState::Running);
 }
@@ -170,8 +206,17 @@ fn a_failed_snapshot_lets_the_guest_go_on() {
 #[test]
 fn a_failed_restore_stays_paused_and_many_wakes_are_one_restore() {
     let mut life = Lifecycle::paused();
-    let effects = run(&mut life, &[Input::Wake(1), Input::Wake(2), Input::StartFailed]);
-    assert_eq!(effects, [Effect::Restore, Effect::Answer(vec![1, 2], Answer::StartFailed)]);
+    let effects = run(
+        &mut life,
+        &[Input::Wake(1), Input::Wake(2), Input::StartFailed],
+    );
+    assert_eq!(
+        effects,
+        [
+            Effect::Restore,
+            Effect::Answer(vec![1, 2], Answer::StartFailed)
+        ]
+    );
     assert_eq!(life.state(), SandboxState::Paused);
 }
 
@@ -180,7 +225,16 @@ fn a_machine_that_ends_goes_back_to_its_snapshot_or_is_gone() {
     let mut life = Lifecycle::starting(0);
     run(&mut life, &[Input::Started, Input::Exited]);
     assert_eq!(life.state(), SandboxState::Stopped(StopReason::Crashed));
-    for before in [vec![Input::Started, Input::Kept], vec![Input::Started, Input::Idle, Input::Wake(1), Input::Snapshotted, Input::Started]] {
+    for before in [
+        vec![Input::Started, Input::Kept],
+        vec![
+            Input::Started,
+            Input::Idle,
+            Input::Wake(1),
+            Input::Snapshotted,
+            Input::Started,
+        ],
+    ] {
         let mut life = Lifecycle::starting(0);
         run(&mut life, &before);
         run(&mut life, &[Input::Exited]);
@@ -191,7 +245,10 @@ fn a_machine_that_ends_goes_back_to_its_snapshot_or_is_gone() {
 #[test]
 fn what_was_captured_outlives_the_machine() {
     let mut life = Lifecycle::starting(0);
-    run(&mut life, &[Input::Started, Input::Idle, Input::Exited, Input::Wake(1)]);
+    run(
+        &mut life,
+        &[Input::Started, Input::Idle, Input::Exited, Input::Wake(1)],
+    );
     assert_eq!(run(&mut life, &[Input::Snapshotted]), [Effect::Restore]);
 }
 
@@ -199,6 +256,12 @@ fn what_was_captured_outlives_the_machine() {
 fn a_first_start_that_fails_is_the_end() {
     let mut life = Lifecycle::starting(7);
     let effects = run(&mut life, &[Input::StartFailed]);
-    assert_eq!(effects, [Effect::DropAll, Effect::Answer(vec![7], Answer::StartFailed)]);
+    assert_eq!(
+        effects,
+        [
+            Effect::DropAll,
+            Effect::Answer(vec![7], Answer::StartFailed)
+        ]
+    );
     assert_eq!(life.state(), SandboxState::Stopped(StopReason::StartFailed));
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use pool_api::{
-    EnterError, Epoch, Event, Happening, Lease, Node, Origin, Port, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
-    Secret, TemplateName, Wake,
+    EnterError, Epoch, Event, Happening, Lease, Node, Origin, Port, SandboxId, SandboxInfo,
+    SandboxSpec, SandboxState, Secret, TemplateName, Wake,
 };
 use snapshotter::Mode;
 use tempfile::TempDir;
@@ -79,11 +79,18 @@ impl Rig {
             disk: dir.join("disk"),
             command_line: "quiet".to_owned(),
         };
-        let limits = Limits { memory: 64 * MEMORY, machines: 64 };
+        let limits = Limits {
+            memory: 64 * MEMORY,
+            machines: 64,
+        };
         let mut config = Config::new(dir.join("data"), artefacts, Arc::new(fake.clone()), limits);
         config.resources.memory = MEMORY;
         config.resources.disk = DISK;
-        config.shelf = vec![ShelfSize { vcpus: 1, memory: MEMORY, count: 1 }];
+        config.shelf = vec![ShelfSize {
+            vcpus: 1,
+            memory: MEMORY,
+            count: 1,
+        }];
         config.memory = Mode::Cow;
         config.settle = Duration::ZERO;
         config
@@ -96,7 +103,9 @@ impl Rig {
         // The lock is given back when the last part of the old pool is gone.
         let handles = pool.host.registry.all();
         for handle in &handles {
-            handle.ask(|reply| crate::driver::Command::Shutdown { reply }).await;
+            handle
+                .ask(|reply| crate::driver::Command::Shutdown { reply })
+                .await;
         }
         pool.host.shelf.close();
         drop(handles);
@@ -146,7 +155,10 @@ async fn say(lease: &dyn Lease, line: &str) -> String {
 async fn try_say(lease: &dyn Lease, line: &str) -> Option<String> {
     let stream = lease.dial(Port::try_from(80).unwrap()).await.ok()?;
     let mut stream = BufReader::new(stream);
-    stream.write_all(format!("{line}\n").as_bytes()).await.ok()?;
+    stream
+        .write_all(format!("{line}\n").as_bytes())
+        .await
+        .ok()?;
     let mut answer = String::new();
     let len = stream.read_line(&mut answer).await.ok()?;
     (len > 0).then(|| answer.trim_end().to_owned())

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use pool_api::{
-    CreateError, Epoch, Happening, KillError, Node, Origin, PauseError, Port, ResumeError, SandboxState, Stage, Start,
-    StopReason, Wake,
+    CreateError, Epoch, Happening, KillError, Node, Origin, PauseError, Port, ResumeError,
+    SandboxState, Stage, Start, StopReason, Wake,
 };
 use vmm_api::fake::{Fault, guest::CLOSED_PORT};
 
@@ -18,21 +18,41 @@ async fn a_sandbox_is_a_fork_of_its_template_with_an_identity_of_its_own() {
     assert_eq!(rig.say("a", "hello").await, "hello");
     assert_eq!(rig.say("a", "disk-read 0").await, "d".repeat(4096));
     let inits = rig.fake.inits();
-    let [a, b] = &inits[..] else { panic!("{inits:?}") };
-    assert_eq!((&a["sandboxId"], &a["hostname"], &a["templateId"]), (&"a".into(), &"a".into(), &"base".into()));
+    let [a, b] = &inits[..] else {
+        panic!("{inits:?}")
+    };
+    assert_eq!(
+        (&a["sandboxId"], &a["hostname"], &a["templateId"]),
+        (&"a".into(), &"a".into(), &"base".into())
+    );
     assert_eq!(a["accessToken"], "token of a");
     assert_eq!(a["envVars"]["COLOUR"], "blue");
-    for field in ["entropy", "machineId", "sandboxId", "hostname", "accessToken"] {
+    for field in [
+        "entropy",
+        "machineId",
+        "sandboxId",
+        "hostname",
+        "accessToken",
+    ] {
         assert_ne!(a[field], b[field], "{field}");
     }
     let lease = rig.enter("a").await;
     assert!(lease.wake().is_none() && lease.epoch() == Epoch(1));
-    let closed = lease.dial(Port::try_from(CLOSED_PORT).unwrap()).await.unwrap_err();
+    let closed = lease
+        .dial(Port::try_from(CLOSED_PORT).unwrap())
+        .await
+        .unwrap_err();
     assert!(matches!(closed, pool_api::DialError::Closed(_)));
-    assert!(matches!(rig.pool.create(spec("a")).await, Err(CreateError::Exists(_))));
+    assert!(matches!(
+        rig.pool.create(spec("a")).await,
+        Err(CreateError::Exists(_))
+    ));
     let mut lost = spec("c");
     lost.origin = Origin::Template("none".parse().unwrap());
-    assert!(matches!(rig.pool.create(lost).await, Err(CreateError::NoTemplate(_))));
+    assert!(matches!(
+        rig.pool.create(lost).await,
+        Err(CreateError::NoTemplate(_))
+    ));
 }
 
 #[tokio::test]
@@ -40,13 +60,21 @@ async fn memory_and_disk_outlive_pauses() {
     let rig = Rig::new().await;
     rig.create("a").await;
     for life in 1..12u32 {
-        rig.say("a", &format!("write {} memory {life}", 10 + life)).await;
-        rig.say("a", &format!("disk-write {} disk {life}", 10 + life)).await;
+        rig.say("a", &format!("write {} memory {life}", 10 + life))
+            .await;
+        rig.say("a", &format!("disk-write {} disk {life}", 10 + life))
+            .await;
         rig.pause("a").await;
         assert_eq!(rig.state("a").await, SandboxState::Paused);
         for past in 1..=life {
-            assert_eq!(rig.say("a", &format!("read {}", 10 + past)).await, format!("memory {past}"));
-            assert_eq!(rig.say("a", &format!("disk-read {}", 10 + past)).await, format!("disk {past}"));
+            assert_eq!(
+                rig.say("a", &format!("read {}", 10 + past)).await,
+                format!("memory {past}")
+            );
+            assert_eq!(
+                rig.say("a", &format!("disk-read {}", 10 + past)).await,
+                format!("disk {past}")
+            );
         }
         assert_eq!(rig.say("a", "read 1").await, "booted");
         assert_eq!(rig.say("a", "disk-read 1").await, "d".repeat(4096));
@@ -54,7 +82,10 @@ async fn memory_and_disk_outlive_pauses() {
     let inits = rig.fake.inits();
     let (first, last) = (&inits[0], inits.last().unwrap());
     assert_ne!(first["entropy"], last["entropy"]);
-    assert_eq!((&last["machineId"], &last["hostname"]), (&().into(), &().into()));
+    assert_eq!(
+        (&last["machineId"], &last["hostname"]),
+        (&().into(), &().into())
+    );
     assert_eq!(rig.fake.counts().live, 1);
 }
 
@@ -66,12 +97,24 @@ async fn nobody_using_it_lets_it_sleep_and_a_request_wakes_it() {
     idle.idle = Some(Duration::from_millis(30));
     rig.pool.create(idle).await.unwrap();
     happened(&mut events, "a", Happening::Paused).await;
-    assert!(matches!(rig.pool.enter(&id("a"), Wake::Refused).await, Err(EnterError::Asleep(_))));
+    assert!(matches!(
+        rig.pool.enter(&id("a"), Wake::Refused).await,
+        Err(EnterError::Asleep(_))
+    ));
     let lease = rig.enter("a").await;
     let report = lease.wake().unwrap();
     assert_eq!(report.start, Start::Restore);
     let stages: Vec<Stage> = report.stages.iter().map(|(stage, _)| *stage).collect();
-    assert_eq!(stages, [Stage::Queue, Stage::Blank, Stage::Open, Stage::Load, Stage::Awaken]);
+    assert_eq!(
+        stages,
+        [
+            Stage::Queue,
+            Stage::Blank,
+            Stage::Open,
+            Stage::Load,
+            Stage::Awaken
+        ]
+    );
     assert_eq!(lease.epoch(), Epoch(2));
     happened(&mut events, "a", Happening::Started).await;
     // While the lease is out it stays awake; the idle clock begins when it is dropped.
@@ -93,14 +136,29 @@ async fn an_explicit_pause_revokes_leases_and_a_late_one_is_refused() {
         drop(lease);
     });
     let snapshot = paused.unwrap();
-    assert_eq!(rig.pool.info(&id("a")).await.unwrap().snapshot, Some(snapshot.clone()));
+    assert_eq!(
+        rig.pool.info(&id("a")).await.unwrap().snapshot,
+        Some(snapshot.clone())
+    );
     assert_eq!(rig.pool.snapshot(&id("a")).await.unwrap(), snapshot);
-    assert!(matches!(rig.pool.pause(&id("a"), Epoch(1)).await, Err(PauseError::Already(_))));
+    assert!(matches!(
+        rig.pool.pause(&id("a"), Epoch(1)).await,
+        Err(PauseError::Already(_))
+    ));
     let info = rig.pool.resume(&id("a")).await.unwrap();
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
-    assert!(matches!(rig.pool.resume(&id("a")).await, Err(ResumeError::Already(_))));
-    assert!(matches!(rig.pool.pause(&id("a"), Epoch(1)).await, Err(PauseError::Conflict { .. })));
-    assert!(matches!(rig.pool.pause(&id("b"), Epoch(1)).await, Err(PauseError::NotFound(_))));
+    assert!(matches!(
+        rig.pool.resume(&id("a")).await,
+        Err(ResumeError::Already(_))
+    ));
+    assert!(matches!(
+        rig.pool.pause(&id("a"), Epoch(1)).await,
+        Err(PauseError::Conflict { .. })
+    ));
+    assert!(matches!(
+        rig.pool.pause(&id("b"), Epoch(1)).await,
+        Err(PauseError::NotFound(_))
+    ));
 }
 
 #[tokio::test]
@@ -117,7 +175,11 @@ async fn a_hundred_requests_at_a_sleeping_sandbox_are_one_wake() {
     let enters: Vec<_> = enters.collect();
     rig.fake.release_loads();
     let leases = futures::future::join_all(enters).await;
-    assert!(leases.into_iter().all(|lease| lease.unwrap().epoch() == Epoch(2)));
+    assert!(
+        leases
+            .into_iter()
+            .all(|lease| lease.unwrap().epoch() == Epoch(2))
+    );
     let after = rig.fake.counts();
     assert_eq!((after.loads - before.loads, after.live), (1, 1));
 }
@@ -150,9 +212,16 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     assert_eq!(say(&*lease, "disk-read 7").await, "kept");
     say(&*lease, "disk-write 8 later").await;
     drop(lease);
-    assert_eq!(rig.pool.info(&id("a")).await.unwrap().snapshot, Some(snapshot));
+    assert_eq!(
+        rig.pool.info(&id("a")).await.unwrap().snapshot,
+        Some(snapshot)
+    );
     rig.pause("a").await;
-    for (line, answer) in [("read 7", "kept"), ("disk-read 7", "kept"), ("disk-read 8", "later")] {
+    for (line, answer) in [
+        ("read 7", "kept"),
+        ("disk-read 7", "kept"),
+        ("disk-read 8", "later"),
+    ] {
         assert_eq!(rig.say("a", line).await, answer);
     }
 }
@@ -176,13 +245,26 @@ async fn a_kill_leaves_nothing() {
     for name in ["running", "paused", "woken"] {
         rig.pool.kill(&id(name)).await.unwrap();
         assert!(rig.pool.info(&id(name)).await.is_none());
-        assert!(matches!(rig.pool.kill(&id(name)).await, Err(KillError::NotFound(_))));
+        assert!(matches!(
+            rig.pool.kill(&id(name)).await,
+            Err(KillError::NotFound(_))
+        ));
         happened(&mut events, name, Happening::Stopped(StopReason::Killed)).await;
     }
     lease.revoked().await;
-    assert!(matches!(lease.dial(Port::AGENT).await, Err(pool_api::DialError::Gone)));
+    assert!(matches!(
+        lease.dial(Port::AGENT).await,
+        Err(pool_api::DialError::Gone)
+    ));
     drop(lease);
-    assert_eq!((rig.count("snapshots"), rig.count("sandboxes"), rig.count("staging")), (snapshots, 0, 0));
+    assert_eq!(
+        (
+            rig.count("snapshots"),
+            rig.count("sandboxes"),
+            rig.count("staging")
+        ),
+        (snapshots, 0, 0)
+    );
     assert_eq!(rig.fake.counts().live, 0);
     // The name is free.
     rig.create("running").await;
@@ -203,14 +285,22 @@ async fn what_runs_at_a_shutdown_is_paused_and_found_again() {
     let loads = rig.fake.counts().loads;
     assert_eq!(rig.say("a", "read 9").await, "kept");
     assert_eq!(rig.fake.counts().loads, loads + 1);
-    assert_eq!(rig.fake.inits().last().unwrap()["accessToken"], "token of a");
+    assert_eq!(
+        rig.fake.inits().last().unwrap()["accessToken"],
+        "token of a"
+    );
 }
 
 #[tokio::test]
 async fn a_fault_while_awakening_is_told() {
     let rig = Rig::new().await;
     rig.fake.fail_next(Fault::Init);
-    let Err(CreateError::Failed { source, .. }) = rig.pool.create(spec("a")).await else { panic!() };
-    assert!(super::source_text(&*source).contains("answered 500"), "{source}");
+    let Err(CreateError::Failed { source, .. }) = rig.pool.create(spec("a")).await else {
+        panic!()
+    };
+    assert!(
+        super::source_text(&*source).contains("answered 500"),
+        "{source}"
+    );
     assert_eq!((rig.count("sandboxes"), rig.fake.counts().live), (0, 0));
 }
