@@ -6,6 +6,7 @@
 //! made, calls that would pause the sandbox wait.
 
 mod effects;
+mod handle;
 mod outcome;
 mod reply;
 
@@ -18,8 +19,8 @@ use std::{
 
 use parking_lot::RwLock;
 use pool_api::{
-    EnterError, Epoch, Event, Happening, PauseError, Resources, SandboxInfo, SandboxSpec,
-    SandboxState, SnapshotId, Stage, Wake, WakeReport,
+    EnterError, Epoch, Event, Happening, PauseError, SandboxInfo, SandboxSpec, SandboxState, Stage,
+    Wake, WakeReport,
 };
 use snapshotter::{Damage, Pin};
 use tokio::{
@@ -27,9 +28,10 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{error, info, warn};
 use vmm_api::Exit;
 
+pub(crate) use self::handle::{Beginning, Command, Handle, NotCaptured};
 use self::{
     outcome::Outcome,
     reply::{Reply, Trouble},
@@ -45,73 +47,6 @@ use crate::{
     live::Live,
     start::{Plan, StartError},
 };
-
-/// Commands that may wait for the driver.
-const INBOX: usize = 256;
-
-/// How others reach a sandbox.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    pub(crate) spec: Arc<SandboxSpec>,
-    pub(crate) home: Home,
-    pub(crate) info: watch::Receiver<SandboxInfo>,
-    gate: Arc<Gate>,
-    /// What there is behind the gate while it is open.
-    inhabited: Arc<RwLock<Option<Arc<Inhabited>>>>,
-    inbox: mpsc::Sender<Command>,
-}
-
-/// What may be asked of a driver.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Enter {
-        wake: Wake,
-        asked: Instant,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
-    },
-    Pause {
-        epoch: Option<Epoch>,
-        reply: oneshot::Sender<Result<SnapshotId, PauseError>>,
-    },
-    Kill {
-        reply: oneshot::Sender<()>,
-    },
-    /// A snapshot of the running machine, which goes on; `keep` it as long as the sandbox is there.
-    Capture {
-        keep: bool,
-        reply: oneshot::Sender<Result<Pin, NotCaptured>>,
-    },
-    /// The driver ends; the machine, if there is one, is killed.
-    Shutdown {
-        reply: oneshot::Sender<()>,
-    },
-}
-
-/// A running sandbox that was not captured.
-#[derive(Debug)]
-pub(crate) enum NotCaptured {
-    /// It does not run.
-    State(SandboxState, Option<Pin>),
-    /// It could not be written down.
-    Failed(crate::cause::Shared),
-}
-
-/// How a sandbox begins in this process.
-#[derive(Debug)]
-pub(crate) enum Beginning {
-    /// As a fork, for the caller who waits.
-    Fork {
-        snapshot: Pin,
-        resources: Resources,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
-    },
-    /// As the snapshot it was.
-    Paused {
-        record: Box<Record>,
-        own: Pin,
-        kept: Vec<Pin>,
-    },
-}
 
 struct Driver {
     host: Arc<Host>,
@@ -157,30 +92,19 @@ enum Woken {
     Damage(Damage),
 }
 
-// === impl Handle ===
+// === impl Driver ===
 
-impl Handle {
-    /// Starts a sandbox's driver.
-    pub(crate) fn spawn(
+impl Driver {
+    fn new(
         host: Arc<Host>,
         spec: Arc<SandboxSpec>,
         home: Home,
-        beginning: Beginning,
-    ) -> Arc<Self> {
-        let gate = Arc::new(Gate::new());
-        let inhabited = Arc::new(RwLock::new(None));
-        let (sender, inbox) = mpsc::channel(INBOX);
-        let info = watch::Sender::new(beginning.info(&spec));
-        let handle = Self {
-            spec: Arc::clone(&spec),
-            home: home.clone(),
-            info: info.subscribe(),
-            gate: Arc::clone(&gate),
-            inhabited: Arc::clone(&inhabited),
-            inbox: sender,
-        };
-        let span = info_span!("sandbox", id = %spec.id);
-        let driver = Driver {
+        gate: Arc<Gate>,
+        inhabited: Arc<RwLock<Option<Arc<Inhabited>>>>,
+        info: watch::Sender<SandboxInfo>,
+        inbox: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
             life: Lifecycle::paused(),
             live: None,
             own: None,
@@ -206,74 +130,9 @@ impl Handle {
             inhabited,
             info,
             inbox,
-        };
-        tokio::spawn(driver.run(beginning).instrument(span));
-        Arc::new(handle)
-    }
-
-    /// Lets somebody in without asking the driver; `None` when the gate is shut.
-    pub(crate) fn enter_at_once(&self) -> Option<Held> {
-        let pass = self.gate.enter()?;
-        let inhabited = self.inhabited.read().as_ref().map(Arc::clone)?;
-        Some(Held {
-            inhabited,
-            report: None,
-            _pass: pass,
-        })
-    }
-
-    /// Asks the driver; `None` when it is no more.
-    pub(crate) async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.inbox.send(command(reply)).await.ok()?;
-        answer.await.ok()
-    }
-}
-
-// === impl Beginning ===
-
-impl Beginning {
-    fn info(&self, spec: &SandboxSpec) -> SandboxInfo {
-        let now = SystemTime::now();
-        let info = |state, epoch, started_at, since, resources, snapshot| SandboxInfo {
-            id: spec.id.clone(),
-            template: spec.template.clone(),
-            state,
-            epoch,
-            started_at,
-            since,
-            resources,
-            snapshot,
-            trouble: None,
-        };
-        match self {
-            Self::Fork { resources, .. } => info(
-                SandboxState::Starting,
-                spec.epoch,
-                now,
-                now,
-                *resources,
-                None,
-            ),
-            // A life that was not written down may have been lived; the next one is none of them.
-            Self::Paused { record, own, .. } => info(
-                SandboxState::Paused,
-                record.epoch.next(),
-                record.started_at,
-                record.since,
-                record.resources,
-                Some(own.id().clone()),
-            ),
         }
     }
-}
 
-// === impl Driver ===
-
-impl Driver {
     async fn run(mut self, beginning: Beginning) {
         match beginning {
             Beginning::Fork {
@@ -338,7 +197,7 @@ impl Driver {
             }
             Command::Shutdown { reply } => self.shutdown = Some(reply),
             later @ (Command::Pause { .. } | Command::Capture { .. }) if self.capturing => {
-                self.deferred.push_back(later)
+                self.deferred.push_back(later);
             }
             Command::Pause { epoch, reply } => {
                 let state = self.life.state();

@@ -1,6 +1,7 @@
 //! The host, as others ask it.
 
 mod fork;
+mod lock;
 #[cfg(test)]
 mod tests;
 
@@ -75,7 +76,7 @@ impl Pool {
         let part = |name: &str| dir.join(name);
         let data_dir = |path: PathBuf| move |source| StartError::DataDir { path, source };
         std::fs::create_dir_all(&dir).map_err(data_dir(dir.clone()))?;
-        let lock = lock(&dir)?;
+        let lock = lock::lock(&dir)?;
         let run_dirs = RunDirs::new(part("run"));
         run_dirs.reap().map_err(data_dir(part("run")))?;
         let store = Arc::new(Store::open(&dir).map_err(StartError::Store)?);
@@ -384,20 +385,5 @@ impl Node for Pool {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.host.events.subscribe()
-    }
-}
-
-/// Holds the data directory for this process; given back when it ends, however it does.
-fn lock(dir: &std::path::Path) -> Result<std::fs::File, StartError> {
-    let path = dir.join("lock");
-    let data_dir = |source| StartError::DataDir {
-        path: path.clone(),
-        source,
-    };
-    let file = std::fs::File::create(&path).map_err(data_dir)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked(dir.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(data_dir(source)),
     }
 }

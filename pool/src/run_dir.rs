@@ -80,7 +80,7 @@ fn kill_noted(note: &str) {
             "killed a monitor that a former pool left behind"
         ),
         Err(error) => {
-            warn!(pid = process.pid, %error, "cannot kill a monitor that was left behind")
+            warn!(pid = process.pid, %error, "cannot kill a monitor that was left behind");
         }
     }
 }

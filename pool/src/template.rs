@@ -1,38 +1,34 @@
 //! Templates: booted once from a kernel and a root disk, and kept as the snapshot taken when they were ready.
 
+mod artefacts;
+mod boot;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self},
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use guest_api::{AGENT_VSOCK_PORT, client};
 use parking_lot::Mutex;
 use pool_api::{Resources, SnapshotId, TemplateError, TemplateInfo, TemplateName};
 use serde::{Deserialize, Serialize};
-use snapshotter::{BaseImage, Chain, Digest, DiskManifest, OpenError, Pin};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use snapshotter::{Digest, OpenError, Pin};
+use tokio::time::sleep;
 use tracing::{info, warn};
-use vmm_api::{BootError, BootSpec, Disk, Exit, Machine};
+use vmm_api::{BootError, Exit};
 
+use self::artefacts::{Found, Seen, find};
 use crate::{
-    Artefacts,
     capacity::NoRoom,
-    cause::chain,
     home::{Home, replace},
     host::{Host, Interrupted, blocking},
-    live::{Lineage, Live},
     pause::{WriteError, write_down},
     shelf::BlankError,
 };
-
-/// The longest one attempt to reach an agent may take, and the longest time between two.
-const ATTEMPT: Duration = Duration::from_secs(30);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The templates of this host.
 #[derive(Debug)]
@@ -61,12 +57,8 @@ struct Record {
     /// What it was built from.
     artefacts: Digest,
     /// The files as they were then: unchanged, they need not be digested again.
-    stamp: Stamp,
+    files: Vec<Seen>,
 }
-
-/// When two files were last changed, and how long they are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp(Vec<(PathBuf, u64, i64, i64, u64)>);
 
 /// A template that was not built.
 #[derive(Debug, thiserror::Error)]
@@ -93,13 +85,6 @@ enum BuildError {
     Write(#[source] WriteError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-}
-
-/// What is on disk now.
-struct Found {
-    digest: Digest,
-    stamp: Stamp,
-    disk: BaseImage,
 }
 
 // === impl Templates ===
@@ -198,7 +183,10 @@ impl Templates {
             name: name.clone(),
             source: Box::new(source),
         };
-        let found = blocking(move || find(&artefacts, seen.as_ref()));
+        let found = blocking(move || {
+            let known = seen.as_ref().map_or(&[][..], |record| &record.files);
+            find(&artefacts, known)
+        });
         let found = found
             .await
             .map_err(|error| failed(error.into()))?
@@ -206,7 +194,7 @@ impl Templates {
                 name: name.clone(),
                 source: Box::new(source),
             })?;
-        let resources = resources(&host.config.resources, &found.disk);
+        let resources = found.resources(&host.config.resources);
         if let Some(record) =
             known.filter(|record| record.artefacts == found.digest && record.resources == resources)
         {
@@ -240,9 +228,9 @@ impl Templates {
     ) -> Result<(Pin, Record), BuildError> {
         let work = tempfile::tempdir_in(&self.dir).map_err(BuildError::Files)?;
         let home = Home::new(work.path().to_owned());
-        let live = boot(host, name, &home, &found.disk, resources).await?;
+        let live = boot::boot(host, name, &home, &found.disk, resources).await?;
         let made = async {
-            ready(&live, host.config.boot).await?;
+            boot::ready(&live, host.config.boot).await?;
             sleep(host.config.settle).await;
             let cut = live.cut(&home);
             write_down(host, &*live.machine, cut, None)
@@ -252,7 +240,7 @@ impl Templates {
         let made = made.await;
         live.end().await;
         if made.is_err() {
-            report_console(&home);
+            boot::report_console(&home);
         }
         let committed = made?;
         let record = Record {
@@ -261,7 +249,7 @@ impl Templates {
             resources,
             built_at: SystemTime::now(),
             artefacts: found.digest,
-            stamp: found.stamp,
+            files: found.files,
         };
         let bytes =
             serde_json::to_vec_pretty(&record).map_err(|error| BuildError::Files(error.into()))?;
@@ -286,176 +274,4 @@ impl Record {
 
 fn read_record(path: &Path) -> io::Result<Record> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-/// The disk is as large as its image, in whole blocks, or as asked for.
-fn resources(wanted: &Resources, base: &BaseImage) -> Resources {
-    let page = vmm_api::PAGE_SIZE as u64;
-    Resources {
-        disk: wanted.disk.max(base.len).next_multiple_of(page),
-        ..*wanted
-    }
-}
-
-/// Looks at the artefacts, and digests them if they are not those of `known`.
-fn find(artefacts: &Artefacts, known: Option<&Record>) -> Result<Found, BuildError> {
-    let paths = [&artefacts.kernel, &artefacts.disk];
-    let mut stamp = Stamp(Vec::new());
-    for path in paths {
-        let metadata = fs::metadata(path).map_err(|source| BuildError::Artefact {
-            path: path.clone(),
-            source,
-        })?;
-        let entry = (
-            path.clone(),
-            metadata.ino(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.len(),
-        );
-        stamp.0.push(entry);
-    }
-    let read = |path: &PathBuf| {
-        let artefact = |source| BuildError::Artefact {
-            path: path.clone(),
-            source,
-        };
-        let file = File::open(path).map_err(artefact)?;
-        let len = file.metadata().map_err(artefact)?.len();
-        Ok::<_, BuildError>((len, Digest::of_reader(file).map_err(artefact)?))
-    };
-    let path = std::path::absolute(&artefacts.disk);
-    let path = path.map_err(|source| BuildError::Artefact {
-        path: artefacts.disk.clone(),
-        source,
-    })?;
-    let (kernel, disk) = match known.filter(|known| known.stamp == stamp) {
-        // What the disk's digest is matters only when it is built from.
-        Some(known) => {
-            let len = stamp.0.last().map_or(0, |entry| entry.4);
-            let disk = BaseImage {
-                path,
-                len,
-                digest: known.artefacts,
-            };
-            return Ok(Found {
-                digest: known.artefacts,
-                stamp,
-                disk,
-            });
-        }
-        None => (read(&artefacts.kernel)?, read(&artefacts.disk)?),
-    };
-    let command_line = Digest::of(artefacts.command_line.as_bytes());
-    let digest = Digest::of(
-        &[
-            *kernel.1.as_bytes(),
-            *disk.1.as_bytes(),
-            *command_line.as_bytes(),
-        ]
-        .concat(),
-    );
-    Ok(Found {
-        digest,
-        stamp,
-        disk: BaseImage {
-            path,
-            len: disk.0,
-            digest: disk.1,
-        },
-    })
-}
-
-async fn boot(
-    host: &Host,
-    name: &TemplateName,
-    home: &Home,
-    base: &BaseImage,
-    resources: Resources,
-) -> Result<Live, BuildError> {
-    let permit = host.capacity.admit(resources.memory)?;
-    let ready = host
-        .shelf
-        .claim(&resources)
-        .await
-        .map_err(BuildError::Blank)?;
-    let artefact = |path: &PathBuf| {
-        File::open(path).map_err(|source| BuildError::Artefact {
-            path: path.clone(),
-            source,
-        })
-    };
-    let disk = Disk {
-        size: resources.disk,
-        base: artefact(&base.path)?,
-        layers: Vec::new(),
-        top: home.new_top(resources.disk).map_err(BuildError::Files)?,
-    };
-    let spec = BootSpec {
-        kernel: artefact(&host.config.artefacts.kernel)?,
-        command_line: host.config.artefacts.command_line.clone(),
-        disks: vec![disk],
-        console: home.console().map_err(BuildError::Files)?,
-    };
-    let machine: Arc<dyn Machine> = ready
-        .blank
-        .boot(spec)
-        .await
-        .map_err(BuildError::Boot)?
-        .into();
-    let disks = vec![DiskManifest {
-        size: resources.disk,
-        base: base.clone(),
-        chain: Chain::default(),
-    }];
-    // It has no pager, so nobody reports to this.
-    let (_, damage) = tokio::sync::mpsc::unbounded_channel();
-    Ok(Live {
-        exit: machine.exit(),
-        machine,
-        damage,
-        pager: None,
-        lineage: Lineage::booted(name.clone(), resources, disks),
-        _memory: None,
-        _permit: permit,
-        _run_dir: ready.run_dir,
-    })
-}
-
-/// Returns when the guest's agent says that it is healthy.
-async fn ready(live: &Live, limit: Duration) -> Result<(), BuildError> {
-    let deadline = Instant::now() + limit;
-    let mut exit = live.exit.clone();
-    let healthy = async {
-        let mut backoff = Duration::from_millis(50);
-        loop {
-            if let Ok(stream) = live.machine.dial(AGENT_VSOCK_PORT).await
-                && let Ok(Ok(())) = timeout(ATTEMPT, client::health(stream)).await
-            {
-                return;
-            }
-            sleep(backoff).await;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-        }
-    };
-    tokio::select! {
-        ended = exit.wait_for(Option::is_some) => {
-            let exit = ended.ok().and_then(|exit| exit.clone());
-            Err(BuildError::Ended(exit.unwrap_or(Exit::Killed)))
-        }
-        ready = timeout_at(deadline, healthy) => ready.map_err(|_| BuildError::Late(limit)),
-    }
-}
-
-/// Why a guest did not come up is on its console, which goes with the rest.
-fn report_console(home: &Home) {
-    match home.console_tail(2048) {
-        Ok(tail) => {
-            warn!(console = %String::from_utf8_lossy(&tail), "the template's guest did not become ready")
-        }
-        Err(error) => warn!(
-            error = chain(&error),
-            "cannot read the console of the template's guest"
-        ),
-    }
 }

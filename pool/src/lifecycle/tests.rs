@@ -51,7 +51,7 @@ impl World {
                 (self.making, self.machines) = (false, 1);
             }
             (Input::StartFailed, SandboxState::Starting) => {
-                (self.making, self.machines) = (false, 0)
+                (self.making, self.machines) = (false, 0);
             }
             (
                 Input::Exited,
