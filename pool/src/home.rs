@@ -52,12 +52,19 @@ impl Home {
         fs::create_dir_all(&self.dir)
     }
 
-    /// Removes all of it.
+    /// Removes all of it, also what a start that was given up still adds.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        const ATTEMPTS: usize = 8;
+        let mut result = Ok(());
+        for _ in 0..ATTEMPTS {
+            result = fs::remove_dir_all(&self.dir);
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                _ => return result,
+            }
         }
+        result
     }
 
     /// Writes the record, durably; others see the old one or the new one.

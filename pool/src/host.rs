@@ -1,6 +1,6 @@
 //! What all drivers share.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use pool_api::Event;
 use snapshotter::Store;
@@ -21,6 +21,8 @@ pub(crate) struct Host {
     pub(crate) templates: Templates,
     pub(crate) registry: Registry,
     pub(crate) events: broadcast::Sender<Event>,
+    /// Set by a shutdown: nothing new is made.
+    pub(crate) closing: AtomicBool,
     /// Keeps other processes out of the data directory.
     pub(crate) _lock: std::fs::File,
 }

@@ -5,7 +5,14 @@ mod lock;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use pool_api::{
@@ -90,6 +97,7 @@ impl Pool {
             templates,
             registry: Registry::default(),
             events: broadcast::Sender::new(EVENTS),
+            closing: AtomicBool::new(false),
             config,
             _lock: lock,
         });
@@ -105,6 +113,7 @@ impl Pool {
 
     /// Ends in order: running sandboxes are paused (or lost, if so configured), and no machine is left.
     pub async fn shutdown(&self) {
+        self.host.closing.store(true, Ordering::SeqCst);
         self.host.shelf.close();
         let ends = self
             .host
@@ -212,6 +221,9 @@ impl Pool {
             id: id.clone(),
             source,
         };
+        if self.host.closing.load(Ordering::SeqCst) {
+            return Err(failed(Interrupted.into()));
+        }
         let (reply, answer) = tokio::sync::oneshot::channel();
         let Source {
             snapshot,
@@ -250,23 +262,6 @@ impl Pool {
             Err(_) => Err(failed(Interrupted.into())),
         }
     }
-
-    /// Lets somebody in through the driver, or at once; and the handle it came by.
-    async fn let_in(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
-        let handle = self
-            .get(id)
-            .ok_or_else(|| EnterError::NotFound(id.clone()))?;
-        if let Some(held) = handle.enter_at_once() {
-            return Ok(Box::new(held));
-        }
-        let asked = Instant::now();
-        let answer = handle
-            .ask(|reply| Command::Enter { wake, asked, reply })
-            .await;
-        Ok(Box::new(
-            answer.ok_or_else(|| EnterError::NotFound(id.clone()))??,
-        ))
-    }
 }
 
 #[async_trait]
@@ -280,7 +275,19 @@ impl Node for Pool {
     }
 
     async fn enter(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
-        self.let_in(id, wake).await
+        let handle = self
+            .get(id)
+            .ok_or_else(|| EnterError::NotFound(id.clone()))?;
+        if let Some(held) = handle.enter_at_once() {
+            return Ok(Box::new(held));
+        }
+        let asked = Instant::now();
+        let answer = handle
+            .ask(|reply| Command::Enter { wake, asked, reply })
+            .await;
+        Ok(Box::new(
+            answer.ok_or_else(|| EnterError::NotFound(id.clone()))??,
+        ))
     }
 
     async fn pause(&self, id: &SandboxId, epoch: Epoch) -> Result<SnapshotId, PauseError> {
@@ -302,7 +309,7 @@ impl Node for Pool {
         if handle.info.borrow().state == SandboxState::Running {
             return Err(ResumeError::Already(id.clone()));
         }
-        drop(self.let_in(id, Wake::Allowed).await?);
+        drop(self.enter(id, Wake::Allowed).await?);
         Ok(handle.info.borrow().clone())
     }
 

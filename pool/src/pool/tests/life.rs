@@ -271,6 +271,10 @@ async fn a_kill_leaves_nothing() {
     rig.pool.kill(&id("running")).await.unwrap();
     rig.pool.shutdown().await;
     assert_eq!(rig.count("run"), 0);
+    assert!(matches!(
+        rig.pool.create(spec("late")).await,
+        Err(CreateError::Failed { .. })
+    ));
 }
 
 #[tokio::test]
