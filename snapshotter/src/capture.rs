@@ -19,7 +19,7 @@ use vmm_api::{CaptureSpec, Captured, PageRecord};
 
 use self::fold::{fold, fold_from, layers};
 use crate::{
-    BaseImage, Bitmap, Chain, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Layout,
+    BaseImage, Bitmap, Chain, Digest, DiskManifest, FileRef, LayerError, LayerRef, Layout,
     Manifest, ManifestError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
 };
 

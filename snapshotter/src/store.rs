@@ -9,7 +9,8 @@
 //! removed: after a crash each is whole or not there. What lies in `staging` at start is removed.
 //!
 //! A snapshot stays while a [`Pin`] holds it, or while one that is held refers to its layers. [`Store::collect`] removes
-//! the rest, and only that: dropping a pin does no work.
+//! the rest, and only that: dropping a pin does no work. As a process that ends lets go of its pins in no order, it closes
+//! the store first, and nothing is removed from then on.
 
 #[cfg(test)]
 mod tests;
@@ -68,7 +69,11 @@ pub enum StoreError {
 }
 
 /// Who is held how often.
-pub(crate) type Pins = HashMap<SnapshotId, Pinned>;
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    held: HashMap<SnapshotId, Pinned>,
+    closed: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Pinned {
@@ -158,7 +163,7 @@ impl Store {
         needs: impl FnOnce() -> Option<Vec<SnapshotId>>,
     ) -> Pin {
         let mut pins = self.pins.lock();
-        let pinned = pins.entry(id.clone()).or_insert_with(|| Pinned {
+        let pinned = pins.held.entry(id.clone()).or_insert_with(|| Pinned {
             count: 0,
             needs: needs(),
         });
@@ -167,6 +172,11 @@ impl Store {
             id: id.clone(),
             pins: Arc::clone(&self.pins),
         }
+    }
+
+    /// Removes nothing from now on, whatever is let go.
+    pub fn close(&self) {
+        self.pins.lock().closed = true;
     }
 
     /// Removes every snapshot that is neither held nor needed by one that is, and says how many.
@@ -184,8 +194,11 @@ impl Store {
     /// Moves what is to go into `staging`. Pins are locked meanwhile: whoever pins finds a snapshot whole or gone.
     fn take_out(&self) -> Result<Vec<PathBuf>, StoreError> {
         let pins = self.pins.lock();
+        if pins.closed {
+            return Ok(Vec::new());
+        }
         let mut live: HashSet<&str> = HashSet::new();
-        for (id, pinned) in pins.iter() {
+        for (id, pinned) in &pins.held {
             live.insert(id.as_str());
             let Some(needs) = &pinned.needs else {
                 return Ok(Vec::new());
@@ -234,7 +247,7 @@ impl Pin {
 
 impl Clone for Pin {
     fn clone(&self) -> Self {
-        if let Some(pinned) = self.pins.lock().get_mut(&self.id) {
+        if let Some(pinned) = self.pins.lock().held.get_mut(&self.id) {
             pinned.count += 1;
         }
         Self {
@@ -247,10 +260,10 @@ impl Clone for Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pins = self.pins.lock();
-        if let Some(pinned) = pins.get_mut(&self.id) {
+        if let Some(pinned) = pins.held.get_mut(&self.id) {
             pinned.count -= 1;
             if pinned.count == 0 {
-                pins.remove(&self.id);
+                pins.held.remove(&self.id);
             }
         }
     }

@@ -342,6 +342,14 @@ fn a_held_snapshot_nobody_can_read_stops_removal() {
 }
 
 #[test]
+fn a_closed_store_removes_nothing() {
+    let rig = Rig::new();
+    drop(rig.snapshot(&Lineage::default(), &[(1, 1)], &[]).unwrap());
+    rig.store.close();
+    assert_eq!((rig.store.collect().unwrap(), rig.count()), (0, 1));
+}
+
+#[test]
 fn a_staging_that_is_not_committed_leaves_nothing() {
     let rig = Rig::new();
     let staging = rig.store.stage(MEMORY, 1).unwrap();

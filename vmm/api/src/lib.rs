@@ -5,6 +5,8 @@
 //! stream can be opened to any vsock port of its guest. Dropping it kills it.
 
 #[cfg(feature = "testing")]
+pub mod fake;
+#[cfg(feature = "testing")]
 pub mod flat;
 mod machine;
 mod page;

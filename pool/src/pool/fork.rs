@@ -1,0 +1,75 @@
+//! Many sandboxes of one that runs.
+
+use futures::{StreamExt, stream};
+use pool_api::{
+    Child, CreateError, ForkError, Origin, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
+};
+use snapshotter::Pin;
+
+use super::{Pool, Source};
+use crate::driver::{Command, NotCaptured};
+
+/// A sandbox that does not run, and is not paused either.
+#[derive(Debug, thiserror::Error)]
+#[error("it is {0:?}")]
+struct NotRunning(SandboxState);
+
+impl Pool {
+    /// Captures a running sandbox once, which goes on, and starts its children, some at a time.
+    pub(super) async fn fork_into(
+        &self,
+        origin: &SandboxId,
+        children: Vec<Child>,
+    ) -> Result<Vec<Result<SandboxInfo, CreateError>>, ForkError> {
+        let not_found = || ForkError::NotFound(origin.clone());
+        let handle = self.get(origin).ok_or_else(not_found)?;
+        let captured = handle
+            .ask(|reply| Command::Capture { keep: false, reply })
+            .await
+            .ok_or_else(not_found)?;
+        let snapshot = match captured {
+            Ok(snapshot) => snapshot,
+            Err(NotCaptured::State(SandboxState::Paused, _)) => {
+                return Err(ForkError::Paused(origin.clone()));
+            }
+            Err(NotCaptured::State(state, _)) => {
+                return Err(ForkError::Failed {
+                    id: origin.clone(),
+                    source: Box::new(NotRunning(state)),
+                });
+            }
+            Err(NotCaptured::Failed(error)) => {
+                return Err(ForkError::Failed {
+                    id: origin.clone(),
+                    source: error.cause(),
+                });
+            }
+        };
+        let resources = handle.info.borrow().resources;
+        let born = children.into_iter().map(|child| {
+            let spec = child_spec(&handle.spec, child, &snapshot);
+            self.create_from(
+                spec,
+                Source {
+                    snapshot: snapshot.clone(),
+                    resources,
+                },
+            )
+        });
+        let born: Vec<_> = born.collect();
+        Ok(stream::iter(born)
+            .buffered(self.host.config.parallel_starts.max(1))
+            .collect()
+            .await)
+    }
+}
+
+fn child_spec(origin: &SandboxSpec, child: Child, snapshot: &Pin) -> SandboxSpec {
+    SandboxSpec {
+        id: child.id,
+        epoch: child.epoch,
+        access_token: child.access_token,
+        origin: Origin::Snapshot(snapshot.id().clone()),
+        ..origin.clone()
+    }
+}

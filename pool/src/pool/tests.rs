@@ -1,0 +1,185 @@
+//! The pool on a fake hypervisor: real files, real sockets, no KVM.
+
+mod bad_days;
+mod life;
+mod many;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use pool_api::{
+    EnterError, Epoch, Event, Happening, Lease, Node, Origin, Port, SandboxId, SandboxInfo,
+    SandboxSpec, SandboxState, Secret, TemplateName, Wake,
+};
+use snapshotter::Mode;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    sync::broadcast,
+};
+use vmm_api::fake::Fake;
+
+use super::Pool;
+use crate::{Artefacts, Config, Limits, ShelfSize};
+
+const MEMORY: u64 = 4 << 20;
+const DISK: u64 = 1 << 20;
+
+struct Rig {
+    dir: TempDir,
+    fake: Fake,
+    pool: Arc<Pool>,
+}
+
+fn id(name: &str) -> SandboxId {
+    name.parse().unwrap()
+}
+
+fn base() -> TemplateName {
+    "base".parse().unwrap()
+}
+
+fn spec(name: &str) -> SandboxSpec {
+    SandboxSpec {
+        id: id(name),
+        epoch: Epoch(1),
+        origin: Origin::Template(base()),
+        template: base(),
+        idle: None,
+        env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
+        access_token: Some(Secret::new(format!("token of {name}"))),
+    }
+}
+
+impl Rig {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("kernel"), "kernel").unwrap();
+        fs::write(dir.path().join("disk"), vec![b'd'; 8192]).unwrap();
+        let fake = Fake::new();
+        let mut config = Self::config(dir.path(), &fake);
+        change(&mut config);
+        let pool = Pool::start(config).unwrap();
+        pool.build_template(&base()).await.unwrap();
+        Self { dir, fake, pool }
+    }
+
+    fn config(dir: &Path, fake: &Fake) -> Config {
+        let artefacts = Artefacts {
+            kernel: dir.join("kernel"),
+            disk: dir.join("disk"),
+            command_line: "quiet".to_owned(),
+        };
+        let limits = Limits {
+            memory: 64 * MEMORY,
+            machines: 64,
+        };
+        let mut config = Config::new(dir.join("data"), artefacts, Arc::new(fake.clone()), limits);
+        config.resources.memory = MEMORY;
+        config.resources.disk = DISK;
+        config.shelf = vec![ShelfSize {
+            vcpus: 1,
+            memory: MEMORY,
+            count: 1,
+        }];
+        config.memory = Mode::Cow;
+        config.settle = Duration::ZERO;
+        config
+    }
+
+    /// As after `kill -9` of the pool: nothing of it is ended in order, and another one starts.
+    async fn crash(self) -> Self {
+        let Self { dir, fake, pool } = self;
+        fake.crash_all();
+        // The lock is given back when the last part of the old pool is gone.
+        let handles = pool.host.registry.all();
+        for handle in &handles {
+            handle
+                .ask(|reply| crate::driver::Command::Shutdown { reply })
+                .await;
+        }
+        pool.host.shelf.close();
+        drop(handles);
+        let host = Arc::downgrade(&pool.host);
+        drop(pool);
+        while host.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+        let pool = Pool::start(Self::config(dir.path(), &fake)).unwrap();
+        Self { dir, fake, pool }
+    }
+
+    async fn create(&self, name: &str) -> SandboxInfo {
+        self.pool.create(spec(name)).await.unwrap()
+    }
+
+    async fn enter(&self, name: &str) -> Box<dyn Lease> {
+        self.pool.enter(&id(name), Wake::Allowed).await.unwrap()
+    }
+
+    async fn say(&self, name: &str, line: &str) -> String {
+        say(&*self.enter(name).await, line).await
+    }
+
+    async fn state(&self, name: &str) -> SandboxState {
+        self.pool.info(&id(name)).await.unwrap().state
+    }
+
+    async fn pause(&self, name: &str) {
+        let epoch = self.pool.info(&id(name)).await.unwrap().epoch;
+        self.pool.pause(&id(name), epoch).await.unwrap();
+    }
+
+    fn data(&self, part: &str) -> PathBuf {
+        self.dir.path().join("data").join(part)
+    }
+
+    fn count(&self, part: &str) -> usize {
+        fs::read_dir(self.data(part)).unwrap().count()
+    }
+}
+
+async fn say(lease: &dyn Lease, line: &str) -> String {
+    try_say(lease, line).await.unwrap()
+}
+
+async fn try_say(lease: &dyn Lease, line: &str) -> Option<String> {
+    let stream = lease.dial(Port::try_from(80).unwrap()).await.ok()?;
+    let mut stream = BufReader::new(stream);
+    stream
+        .write_all(format!("{line}\n").as_bytes())
+        .await
+        .ok()?;
+    let mut answer = String::new();
+    let len = stream.read_line(&mut answer).await.ok()?;
+    (len > 0).then(|| answer.trim_end().to_owned())
+}
+
+async fn happened(events: &mut broadcast::Receiver<Event>, name: &str, what: Happening) {
+    loop {
+        let event = events.recv().await.unwrap();
+        if event.id == id(name) && event.what == what {
+            return;
+        }
+    }
+}
+
+fn source_text(error: &(dyn std::error::Error + 'static)) -> String {
+    crate::cause::chain(error)
+}
+
+fn failed(result: Result<Box<dyn Lease>, EnterError>) -> String {
+    match result {
+        Err(error @ EnterError::Failed { .. }) => source_text(&error),
+        other => panic!("{other:?}"),
+    }
+}

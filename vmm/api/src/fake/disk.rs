@@ -1,0 +1,113 @@
+//! A disk over real files.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use crate::{Disk, PAGE_SIZE, TopLayer};
+
+/// A block of a disk.
+pub(super) type Block = [u8; PAGE_SIZE];
+
+/// A disk as the monitor sees it.
+#[derive(Debug)]
+pub(super) struct FakeDisk {
+    blocks: u64,
+    base: File,
+    layers: Vec<Layer>,
+    top: Layer,
+}
+
+#[derive(Debug)]
+struct Layer {
+    file: File,
+    offset: u64,
+    bitmap: Vec<u8>,
+}
+
+impl FakeDisk {
+    pub(super) fn open(disk: Disk) -> io::Result<Self> {
+        let blocks = disk.size / PAGE_SIZE as u64;
+        let bitmap_len = usize::try_from(blocks.div_ceil(8)).map_err(io::Error::other)?;
+        let mut layers = Vec::new();
+        for layer in disk.layers {
+            let mut bitmap = vec![0; bitmap_len];
+            layer.file.read_exact_at(&mut bitmap, layer.bitmap_offset)?;
+            layers.push(Layer {
+                file: layer.file,
+                offset: layer.blocks_offset,
+                bitmap,
+            });
+        }
+        let top = Layer::empty(disk.top, bitmap_len);
+        Ok(Self {
+            blocks,
+            base: disk.base,
+            layers,
+            top,
+        })
+    }
+
+    pub(super) fn read(&self, block: u64) -> io::Result<Block> {
+        let mut bytes = [0; PAGE_SIZE];
+        if block >= self.blocks {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let all = self.layers.iter().chain([&self.top]).rev();
+        if let Some(layer) = all.into_iter().find(|layer| layer.has(block)) {
+            layer
+                .file
+                .read_exact_at(&mut bytes, layer.offset + block * PAGE_SIZE as u64)?;
+            return Ok(bytes);
+        }
+        let mut read = 0;
+        while read < bytes.len() {
+            match self
+                .base
+                .read_at(&mut bytes[read..], block * PAGE_SIZE as u64 + read as u64)?
+            {
+                0 => break,
+                more => read += more,
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn write(&mut self, block: u64, bytes: &Block) -> io::Result<()> {
+        if block >= self.blocks {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.top
+            .file
+            .write_all_at(bytes, self.top.offset + block * PAGE_SIZE as u64)?;
+        let byte = usize::try_from(block / 8).map_err(io::Error::other)?;
+        self.top.bitmap[byte] |= 1 << (block % 8);
+        Ok(())
+    }
+
+    /// The bitmap of the top layer.
+    pub(super) fn written(&self) -> &[u8] {
+        &self.top.bitmap
+    }
+
+    /// Seals the top layer and goes on with another.
+    pub(super) fn advance(&mut self, top: TopLayer) {
+        let top = Layer::empty(top, self.top.bitmap.len());
+        self.layers.push(std::mem::replace(&mut self.top, top));
+    }
+}
+
+impl Layer {
+    fn empty(top: TopLayer, bitmap_len: usize) -> Self {
+        Self {
+            file: top.file,
+            offset: top.blocks_offset,
+            bitmap: vec![0; bitmap_len],
+        }
+    }
+
+    fn has(&self, block: u64) -> bool {
+        let byte = usize::try_from(block / 8)
+            .ok()
+            .and_then(|at| self.bitmap.get(at));
+        byte.is_some_and(|byte| byte & (1 << (block % 8)) != 0)
+    }
+}
