@@ -1,3 +1,54 @@
-//! Pid 1 inside: mounts, reaps, serves the envd API, relays ports, survives being forked.
+//! `catnap-guest`: pid 1 of a guest, or with `--listen ADDRESS` the same agent on a TCP address, for trying it out.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use guest::{Agent, Config, LinuxKernel, Reap, init, serve};
+use tokio::{net::TcpListener, runtime, task::LocalSet};
+use tracing::error;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    if std::process::id() == 1 {
+        return init::run();
+    }
+    let mut arguments = std::env::args().skip(1);
+    let address = match (
+        arguments.next().as_deref(),
+        arguments.next(),
+        arguments.next(),
+    ) {
+        (Some("--listen"), Some(address), None) => address.parse::<SocketAddr>().ok(),
+        _ => None,
+    };
+    let Some(address) = address else {
+        eprintln!(
+            "usage: catnap-guest --listen 127.0.0.1:PORT (without arguments only as pid 1 of a guest)"
+        );
+        return ExitCode::from(2);
+    };
+    match listen(address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            error!(%address, error = %problem, "could not serve");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::bind(address).await?;
+        let agent = Agent::start(Config::default(), Box::new(LinuxKernel), Reap::Own)?;
+        serve::tcp(agent, listener, guest::Peer::Host).await;
+        Ok(())
+    })
+}

@@ -1,3 +1,9 @@
-//! The one binary people install: the gateway and its command line.
+//! The one binary people install.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    catnap::main()
+}

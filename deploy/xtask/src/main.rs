@@ -1,3 +1,53 @@
 //! Builds the guest kernel and root disks; runs the demo and the checks.
+//!
+//! `cargo xtask COMMAND`, from anywhere in the workspace. [`build`] makes everything that runs, [`guest`] what goes into
+//! guests, and [`tidy`] checks the rules of this code base that a machine can check.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod apt;
+mod build;
+mod cache;
+mod guest;
+mod step;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the gateway, the monitor, and what runs in guests
+    Build(build::Options),
+    /// Check the rules of this code base that a machine can check
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let workspace = Workspace::find()?;
+    match &arguments.command {
+        Command::Build(options) => build::run(&workspace, options),
+        Command::Tidy => tidy::run(&workspace),
+    }
+}

@@ -108,7 +108,9 @@ impl SandboxId {
 }
 
 /// The count of a sandbox's lives. Whoever names an older one is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -146,7 +148,10 @@ impl TryFrom<u16> for Port {
 
     fn try_from(number: u16) -> Result<Self, InvalidId> {
         if number == 0 {
-            return Err(InvalidId { text: "0".to_owned(), expected: "a port (1 to 65535)" });
+            return Err(InvalidId {
+                text: "0".to_owned(),
+                expected: "a port (1 to 65535)",
+            });
         }
         Ok(Self(number))
     }
@@ -163,7 +168,11 @@ impl FromStr for Port {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let digits = (1..=5).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit());
-        let number = if digits { text.parse::<u16>().unwrap_or(0) } else { 0 };
+        let number = if digits {
+            text.parse::<u16>().unwrap_or(0)
+        } else {
+            0
+        };
         Self::try_from(number).map_err(|_| InvalidId {
             text: text.chars().take(80).collect(),
             expected: "a port (1 to 65535)",

@@ -3,6 +3,8 @@
 //! A host owns machines. Others name a sandbox and ask: create it, let me in, pause it, fork it, kill it. [`Node`] is
 //! that boundary; [`Lease`] is what a caller holds while it uses a sandbox. Nothing here knows KVM, HTTP or SQL.
 
+#[cfg(feature = "testing")]
+pub mod fake;
 mod id;
 mod lease;
 mod node;
@@ -13,12 +15,12 @@ pub use self::{
     id::{Epoch, InvalidId, NodeId, Port, SandboxId, SnapshotId, TemplateName},
     lease::{DialError, Lease, Stage, Start, WakeReport},
     node::{
-        Cause, CreateError, EnterError, ForkError, KillError, Node, PauseError, ResumeError, SnapshotError,
-        TemplateError,
+        Cause, CreateError, EnterError, ForkError, KillError, Node, PauseError, ResumeError,
+        SnapshotError, TemplateError,
     },
     sandbox::{
-        Child, Event, Happening, Origin, Resources, SandboxInfo, SandboxSpec, SandboxState, StopReason,
-        TemplateInfo, Wake,
+        Child, Event, Happening, Origin, Resources, SandboxInfo, SandboxSpec, SandboxState,
+        StopReason, TemplateInfo, Wake,
     },
     secret::Secret,
 };

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::{
-    Child, Epoch, Event, Lease, SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotId, TemplateInfo,
-    TemplateName, Wake,
+    Child, Epoch, Event, Lease, SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotId,
+    TemplateInfo, TemplateName, Wake,
 };
 
 /// A cause that only logs and operators see.

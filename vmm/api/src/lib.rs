@@ -6,18 +6,23 @@
 
 #[cfg(feature = "testing")]
 pub mod fake;
+#[cfg(feature = "testing")]
+pub mod flat;
 mod machine;
 mod page;
+mod process;
 mod spec;
+pub mod wire;
 
 pub use self::{
     machine::{
-        Blank, BootError, CaptureError, DialError, Exit, Hypervisor, LoadError, LoadReport, Machine, MachineError,
-        SpawnError,
+        Blank, BootError, CaptureError, DialError, Exit, Hypervisor, LoadError, LoadReport,
+        Machine, MachineError, SpawnError,
     },
     page::{PAGE_SIZE, PageRecord, page_digest},
+    process::{Kvm, Monitor, Process},
     spec::{
-        BlankSpec, BootSpec, CaptureSpec, Captured, Disk, DiskLayer, LoadSpec, MemoryRegion, MemorySource, Pager,
-        TopLayer,
+        BlankSpec, BootSpec, CaptureSpec, Captured, Disk, DiskLayer, LoadSpec, MemoryRegion,
+        MemorySource, Pager, TopLayer,
     },
 };

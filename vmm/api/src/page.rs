@@ -44,7 +44,11 @@ impl PageRecord {
             1 => true,
             _ => return None,
         };
-        Some(Self { number: u32::from_le_bytes(*number), zero, digest: u64::from_le_bytes(*digest) })
+        Some(Self {
+            number: u32::from_le_bytes(*number),
+            zero,
+            digest: u64::from_le_bytes(*digest),
+        })
     }
 }
 
@@ -54,13 +58,22 @@ mod test {
 
     #[test]
     fn a_record_survives_its_bytes() {
-        let record = PageRecord { number: 7, zero: true, digest: 0x0123_4567_89ab_cdef };
+        let record = PageRecord {
+            number: 7,
+            zero: true,
+            digest: 0x0123_4567_89ab_cdef,
+        };
         assert_eq!(PageRecord::decode(&record.encode()), Some(record));
     }
 
     #[test]
     fn an_unknown_flag_is_refused() {
-        let mut bytes = PageRecord { number: 7, zero: true, digest: 1 }.encode();
+        let mut bytes = PageRecord {
+            number: 7,
+            zero: true,
+            digest: 1,
+        }
+        .encode();
         bytes[4] = 2;
         assert_eq!(PageRecord::decode(&bytes), None);
     }

@@ -53,7 +53,11 @@ pub trait Pager: fmt::Debug + Send + Sync {
     /// Takes over the faults of `region`, whose pages are all missing. The region is registered for missing pages and,
     /// asynchronously, for write protection: a page installed write-protected counts as unchanged until the guest writes
     /// it. Installs the recorded working set, if there is one, before it returns; then serves until the machine is gone.
-    fn attach(&self, uffd: OwnedFd, region: MemoryRegion) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn attach(
+        &self,
+        uffd: OwnedFd,
+        region: MemoryRegion,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// Guest memory as it lies in the monitor's address space.

@@ -1,0 +1,149 @@
+//! Control as a whole: opened, reconciled, served.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{Router, serve::ListenerExt};
+use coordinator::Coordinator;
+use pool_api::{Event, Node};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Notify, broadcast},
+};
+use tracing::info;
+
+use crate::{
+    api,
+    config::Config,
+    expiry,
+    ledger::{Ledger, OpenError},
+    reconcile::{self, ReconcileError},
+    sandboxes::Sandboxes,
+};
+
+/// Control, agreed with its host and ready to serve.
+#[derive(Debug)]
+pub struct Control {
+    sandboxes: Arc<Sandboxes>,
+    events: broadcast::Receiver<Event>,
+}
+
+/// Control that did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The host.
+    #[error(transparent)]
+    Reconcile(#[from] ReconcileError),
+}
+
+/// An API that is not served any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket could not be made.
+    #[error("listen on {path}")]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Serving ended.
+    #[error("serve the API")]
+    Serve(#[source] io::Error),
+}
+
+impl Control {
+    /// Opens the ledger and makes it agree with the host. The coordinator knows every sandbox when this returns.
+    pub async fn start(
+        config: Config,
+        node: Arc<dyn Node>,
+        coordinator: Arc<dyn Coordinator>,
+    ) -> Result<Self, StartError> {
+        let ledger = Ledger::open(config.database.clone()).await?;
+        // Listened to before the host is asked what it has, so that nothing falls between the two.
+        let events = node.events();
+        let sandboxes = Sandboxes {
+            config,
+            node,
+            coordinator,
+            ledger,
+            ends_changed: Notify::new(),
+        };
+        reconcile::at_start(&sandboxes).await?;
+        Ok(Self {
+            sandboxes: Arc::new(sandboxes),
+            events,
+        })
+    }
+
+    /// Serves on a Unix socket until `shutdown` is ready. A socket left by an earlier process is replaced.
+    pub async fn serve_unix(
+        self,
+        path: &Path,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let failed = |source| ServeError::Listen {
+            path: path.to_owned(),
+            source,
+        };
+        match std::fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        info!(socket = %path.display(), "control listens");
+        self.serve(|router| {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(shutdown)
+                .into_future()
+        })
+        .await
+    }
+
+    /// Serves on a TCP listener until `shutdown` is ready.
+    pub async fn serve_tcp(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let listener = listener.tap_io(|socket| {
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::debug!(%error, "could not set a socket up");
+            }
+        });
+        self.serve(|router| {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(shutdown)
+                .into_future()
+        })
+        .await
+    }
+
+    async fn serve<F>(self, serving: impl FnOnce(Router) -> F) -> Result<(), ServeError>
+    where
+        F: Future<Output = io::Result<()>>,
+    {
+        let Self { sandboxes, events } = self;
+        let serving = serving(api::router(sandboxes.clone()));
+        let followed = async {
+            tokio::join!(
+                reconcile::follow(&sandboxes, events),
+                expiry::run(sandboxes.clone())
+            );
+        };
+        let served = tokio::select! {
+            served = serving => served,
+            () = followed => Ok(()),
+        };
+        sandboxes.ledger.close().await;
+        served.map_err(ServeError::Serve)
+    }
+}

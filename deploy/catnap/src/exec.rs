@@ -1,0 +1,196 @@
+//! `sandbox exec`: a command in a sandbox, its output here, its exit code ours.
+//!
+//! The guest agent's `process.Process/Start` over the Connect protocol: one request message, then a stream of events,
+//! each behind a flag byte and a length.
+
+mod frame;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::StreamExt;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use self::frame::{Frame, Frames};
+use crate::{
+    cli,
+    client::{Client, accepted},
+};
+
+/// Where the guest agent serves.
+const AGENT: u16 = 49983;
+
+/// Runs it.
+pub(crate) async fn run(args: &cli::Exec) -> Result<ExitCode> {
+    let client = Client::new(&args.remote)?;
+    let found = client
+        .call(Method::GET, &format!("/sandboxes/{}", args.id), None)
+        .await;
+    let sandbox = found.context("find the sandbox")?;
+    let Some((program, arguments)) = args.command.split_first() else {
+        bail!("there is no command to run")
+    };
+    let mut process = json!({
+        "cmd": program,
+        "args": arguments,
+        "envs": args.env.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    if let Some(cwd) = &args.cwd {
+        process["cwd"] = json!(cwd);
+    }
+    let body = frame::encode(
+        json!({ "process": process, "stdin": false })
+            .to_string()
+            .as_bytes(),
+    )?;
+    let mut request = client
+        .sandbox(&args.id, AGENT, "/process.Process/Start")
+        .header("content-type", "application/connect+json")
+        .header("connect-protocol-version", "1")
+        .body(body);
+    if let Some(token) = sandbox.get("envdAccessToken").and_then(Value::as_str) {
+        request = request.header("X-Access-Token", token);
+    }
+    let response = accepted(client.send(request).await?)
+        .await
+        .context("start the command")?;
+    let mut chunks = response.bytes_stream();
+    let mut frames = Frames::default();
+    let mut ended = None;
+    while let Some(chunk) = chunks.next().await {
+        frames.push(&chunk.context("follow the command")?);
+        while let Some(frame) = frames.next()? {
+            match frame {
+                Frame::Message(bytes) => {
+                    if let Some(end) = event(&bytes)? {
+                        ended = Some(end);
+                    }
+                }
+                Frame::End(bytes) => failed(&bytes)?,
+            }
+        }
+    }
+    ended
+        .map(ExitCode::from)
+        .ok_or_else(|| anyhow!("the stream ended before the command did"))
+}
+
+/// Passes an event on; the exit code when it is the last.
+fn event(bytes: &[u8]) -> Result<Option<u8>> {
+    let message: Value = serde_json::from_slice(bytes).context("understand an event")?;
+    let event = message.get("event").unwrap_or(&Value::Null);
+    if let Some(data) = event.get("data") {
+        write(data, "stdout", &mut io::stdout().lock())?;
+        write(data, "stderr", &mut io::stderr().lock())?;
+    }
+    Ok(event.get("end").map(exit_code))
+}
+
+fn write(data: &Value, stream: &str, out: &mut impl Write) -> Result<()> {
+    if let Some(text) = data.get(stream).and_then(Value::as_str) {
+        out.write_all(&STANDARD.decode(text).context("decode output")?)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// The command's own code; 128 and the signal's number when one ended it.
+fn exit_code(end: &Value) -> u8 {
+    let status = end
+        .get("status")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if let Some(signal) = status.strip_prefix("signal: ") {
+        return signal_number(signal).map_or(255, |number| 128 + number);
+    }
+    // Zero values may be left out.
+    let code = end.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
+    u8::try_from(code).unwrap_or(255)
+}
+
+/// Signals as the guest agent's status names them.
+fn signal_number(name: &str) -> Option<u8> {
+    const SIGNALS: [(&str, u8); 14] = [
+        ("hangup", 1),
+        ("interrupt", 2),
+        ("quit", 3),
+        ("illegal instruction", 4),
+        ("trace/breakpoint trap", 5),
+        ("aborted", 6),
+        ("bus error", 7),
+        ("floating point exception", 8),
+        ("killed", 9),
+        ("user defined signal 1", 10),
+        ("segmentation fault", 11),
+        ("user defined signal 2", 12),
+        ("broken pipe", 13),
+        ("terminated", 15),
+    ];
+    let name = name.strip_suffix(" (core dumped)").unwrap_or(name);
+    let known = SIGNALS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number);
+    known.or_else(|| name.parse().ok().filter(|number| *number < 65))
+}
+
+/// The end of the stream: an error, or nothing.
+fn failed(bytes: &[u8]) -> Result<()> {
+    let end: Value = serde_json::from_slice(bytes).context("understand the end of the stream")?;
+    match end.get("error") {
+        None | Some(Value::Null) => Ok(()),
+        Some(error) => {
+            let text = |name: &str| {
+                error
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            bail!(
+                "the guest agent refused: {} ({})",
+                text("message"),
+                text("code")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn the_command_s_end_is_our_exit_code() {
+        for (end, code) in [
+            (json!({}), 0),
+            (
+                json!({ "exitCode": 7, "exited": true, "status": "exit status 7" }),
+                7,
+            ),
+            (json!({ "exitCode": -1, "status": "signal: killed" }), 137),
+            (
+                json!({ "exitCode": -1, "status": "signal: segmentation fault (core dumped)" }),
+                139,
+            ),
+            (json!({ "exitCode": -1, "status": "signal: odd" }), 255),
+        ] {
+            assert_eq!(exit_code(&end), code, "{end}");
+        }
+    }
+
+    #[test]
+    fn an_error_at_the_end_is_one() {
+        assert!(failed(b"{}").is_ok());
+        let error = failed(br#"{"error":{"code":"not_found","message":"no bash"}}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the guest agent refused: no bash (not_found)"
+        );
+    }
+}

@@ -1,0 +1,345 @@
+//! The only mapping of errors to answers.
+//!
+//! Bodies, codes and titles are the contract's, exactly: clients look for their words.
+
+mod page;
+
+use http::HeaderMap;
+use pingora::{Error, http::ResponseHeader, proxy::Session};
+use pool_api::{DialError, EnterError, Port, SandboxId, SandboxState};
+use serde_json::{Value, json};
+use tracing::{debug, error, warn};
+
+use crate::{
+    access::Denied,
+    admit::AdmitError,
+    host::{Address, HostError},
+    route::RouteError,
+    visit::Stay,
+};
+
+/// Seconds after which a full host is worth another try: about what an idle sandbox takes to make room.
+const RETRY_AFTER: u32 = 2;
+
+/// An answer the edge gives itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    status: u16,
+    body: Body,
+    retry_after: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Body {
+    Text(&'static str),
+    /// JSON for programs, a page for browsers.
+    Either {
+        json: String,
+        title: &'static str,
+        message: String,
+    },
+    Json(String),
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// A host nobody can make sense of.
+    pub(crate) fn bad_host(error: HostError) -> Self {
+        let text = match error {
+            HostError::Host => "Invalid host",
+            HostError::Sandbox => "Invalid sandbox ID",
+            HostError::Port => "Invalid sandbox port",
+            HostError::MissingHeader => "missing header",
+        };
+        Self {
+            status: 400,
+            body: Body::Text(text),
+            retry_after: None,
+        }
+    }
+
+    /// A sandbox that could not be routed to.
+    pub(crate) fn unrouted(error: &RouteError) -> Self {
+        match error {
+            RouteError::Unknown(id) => Self::not_found(id),
+            RouteError::Coordinator { sandbox, source } => {
+                error!(%sandbox, error = %chain(source), "could not locate a sandbox");
+                Self::sandbox(
+                    503,
+                    sandbox,
+                    "Sandbox Unavailable",
+                    "The sandbox could not be located. Try again in a moment.",
+                )
+            }
+        }
+    }
+
+    /// Tokens that are not good enough. `asleep`: the sandbox is paused, and requests may wake it.
+    pub(crate) fn denied(denied: Denied, address: &Address, asleep: bool, path: &str) -> Self {
+        let secured = "Sandbox is secured with traffic access token.";
+        let header = "header 'e2b-traffic-access-token' is";
+        match denied {
+            Denied::Reserved => Self::reserved(path),
+            Denied::TrafficTokenMissing | Denied::TrafficTokenInvalid if asleep => {
+                Self::bad_credentials(&address.sandbox)
+            }
+            Denied::TrafficTokenMissing => {
+                let message = format!("{secured} Token {header} missing");
+                Self::sandbox(
+                    403,
+                    &address.sandbox,
+                    "Missing Traffic Access Token",
+                    &message,
+                )
+            }
+            Denied::TrafficTokenInvalid => {
+                let message = format!("{secured} Provided token in {header} invalid");
+                Self::sandbox(
+                    403,
+                    &address.sandbox,
+                    "Invalid Traffic Access Token",
+                    &message,
+                )
+            }
+        }
+    }
+
+    /// A request that was not let in; `None` when nobody is there to be answered.
+    pub(crate) fn not_admitted(error: &AdmitError) -> Option<Self> {
+        Some(match error {
+            AdmitError::HungUp => return None,
+            AdmitError::BadCredentials(id) => Self::bad_credentials(id),
+            AdmitError::TimedOut { sandbox, limit } => {
+                warn!(%sandbox, ?limit, "a sandbox did not wake in time");
+                Self::sandbox(
+                    504,
+                    sandbox,
+                    "Sandbox Wake Timed Out",
+                    "The sandbox did not wake in time.",
+                )
+            }
+            AdmitError::Enter(error) => Self::not_entered(error),
+        })
+    }
+
+    fn not_entered(error: &EnterError) -> Self {
+        match error {
+            EnterError::NotFound(id)
+            | EnterError::Asleep(id)
+            | EnterError::Transitioning {
+                id,
+                state: SandboxState::Stopping | SandboxState::Stopped(_),
+            } => Self::not_found(id),
+            EnterError::Transitioning { id, .. } => {
+                let message = "The sandbox is still transitioning. Try again in a moment.";
+                Self::sandbox(409, id, "Sandbox Still Transitioning", message)
+            }
+            EnterError::NoRoom { diagnostic } => {
+                warn!(%diagnostic, "no room to wake a sandbox");
+                let message =
+                    "There is no room to wake the sandbox right now. Try again in a moment.";
+                let json = json!({ "message": message, "code": 503 }).to_string();
+                let body = Body::Either {
+                    json,
+                    title: "No Room",
+                    message: message.to_owned(),
+                };
+                Self {
+                    status: 503,
+                    body,
+                    retry_after: Some(RETRY_AFTER),
+                }
+            }
+            EnterError::Failed { id, source } => {
+                error!(sandbox = %id, error = %chain(source.as_ref()), "could not wake a sandbox");
+                let message = "The sandbox could not be woken. Try again in a moment.";
+                let mut answer = Self::sandbox(503, id, "Sandbox Not Woken", message);
+                answer.retry_after = Some(RETRY_AFTER);
+                answer
+            }
+        }
+    }
+
+    /// A request that was inside a sandbox when something broke.
+    pub(crate) fn broken(stay: &Stay) -> Self {
+        let Address { sandbox, port } = &stay.address;
+        match stay.outcome.get() {
+            Some(DialError::Closed(_)) => Self::port_closed(sandbox, *port),
+            _ if stay.is_revoked() => Self::not_found(sandbox),
+            Some(DialError::Failed { source, .. }) => {
+                warn!(%sandbox, %port, error = %chain(source), "could not connect into a guest");
+                Self::disconnected(sandbox)
+            }
+            _ => Self::disconnected(sandbox),
+        }
+    }
+
+    /// The API could not be reached, or did not answer.
+    pub(crate) fn api_down(reached: bool) -> Self {
+        let (status, message) = if reached {
+            (502, "the API ended the connection before it answered")
+        } else {
+            (503, "the API is not available, try again in a moment")
+        };
+        let json = json!({ "code": status, "message": message }).to_string();
+        Self {
+            status,
+            body: Body::Json(json),
+            retry_after: (!reached).then_some(1),
+        }
+    }
+
+    /// Something in the edge itself.
+    pub(crate) fn internal(status: u16) -> Self {
+        let json =
+            json!({ "code": status, "message": "the request could not be carried" }).to_string();
+        Self {
+            status,
+            body: Body::Json(json),
+            retry_after: None,
+        }
+    }
+
+    /// Unknown, killed, or paused for good as far as requests go.
+    pub(crate) fn not_found(id: &SandboxId) -> Self {
+        Self::sandbox(502, id, "Sandbox Not Found", "The sandbox was not found")
+    }
+
+    fn bad_credentials(id: &SandboxId) -> Self {
+        let message = "This sandbox can't be resumed with the credentials provided. Check your access token and try again.";
+        Self::sandbox(403, id, "Unable to Resume Sandbox", message)
+    }
+
+    fn port_closed(id: &SandboxId, port: Port) -> Self {
+        let message = "The sandbox is running but port is not open";
+        let json = ordered(&[
+            ("sandboxId", json!(id)),
+            ("message", json!(message)),
+            ("port", json!(port.get())),
+            ("code", json!(502)),
+        ]);
+        let message = format!("{message}: no service running on port {port}");
+        Self {
+            status: 502,
+            body: Body::Either {
+                json,
+                title: "Closed Port Error",
+                message,
+            },
+            retry_after: None,
+        }
+    }
+
+    fn disconnected(id: &SandboxId) -> Self {
+        let message = "The service in the sandbox ended the connection before it answered";
+        Self::sandbox(502, id, "Connection Lost", message)
+    }
+
+    fn reserved(path: &str) -> Self {
+        let message = "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL";
+        let path: String = path.chars().take(200).collect();
+        let json = ordered(&[
+            ("message", json!(message)),
+            ("path", json!(path)),
+            ("code", json!(404)),
+        ]);
+        let body = Body::Either {
+            json,
+            title: "Endpoint Not Available",
+            message: message.to_owned(),
+        };
+        Self {
+            status: 404,
+            body,
+            retry_after: None,
+        }
+    }
+
+    fn sandbox(status: u16, id: &SandboxId, title: &'static str, message: &str) -> Self {
+        let json = ordered(&[
+            ("sandboxId", json!(id)),
+            ("message", json!(message)),
+            ("code", json!(status)),
+        ]);
+        Self {
+            status,
+            body: Body::Either {
+                json,
+                title,
+                message: message.to_owned(),
+            },
+            retry_after: None,
+        }
+    }
+
+    /// The code it is sent with.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Sends it.
+    pub(crate) async fn send(self, session: &mut Session) -> pingora::Result<()> {
+        let request = session.req_header();
+        let (content, text) = self.body.rendered(&request.headers);
+        let bodiless = request.method == http::Method::HEAD;
+        let mut header = ResponseHeader::build(self.status, Some(4))?;
+        header.insert_header(http::header::CONTENT_TYPE, content)?;
+        header.insert_header(http::header::CONTENT_LENGTH, text.len())?;
+        header.insert_header(http::header::CACHE_CONTROL, "no-store")?;
+        if let Some(seconds) = self.retry_after {
+            header.insert_header(http::header::RETRY_AFTER, seconds)?;
+        }
+        session
+            .write_response_header(Box::new(header), bodiless)
+            .await?;
+        if !bodiless {
+            session.write_response_body(Some(text.into()), true).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Body {
+    fn rendered(self, headers: &HeaderMap) -> (&'static str, String) {
+        const JSON: &str = "application/json; charset=utf-8";
+        match self {
+            Self::Text(text) => ("text/plain; charset=utf-8", text.to_owned()),
+            Self::Either { title, message, .. } if page::wanted(headers) => {
+                ("text/html; charset=utf-8", page::render(title, &message))
+            }
+            Self::Either { json, .. } | Self::Json(json) => (JSON, json),
+        }
+    }
+}
+
+/// An object whose members keep their order.
+fn ordered(members: &[(&str, Value)]) -> String {
+    let members: Vec<String> = members
+        .iter()
+        .map(|(name, value)| format!("{}:{value}", json!(name)))
+        .collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Notes a failure of a request that was under way. What is named holds no header field and no body.
+pub(crate) fn note(stay: Option<&Stay>, error: &Error) {
+    match stay {
+        Some(stay) => {
+            debug!(sandbox = %stay.address.sandbox, port = %stay.address.port, %error, "a request broke")
+        }
+        None => debug!(%error, "a request broke"),
+    }
+}

@@ -1,0 +1,94 @@
+//! Answers for people who look with a browser.
+
+use http::{HeaderMap, header};
+
+/// Whether the client is a browser that shows a page: by its name, and not when a script in a page asks.
+pub(super) fn wanted(headers: &HeaderMap) -> bool {
+    const BROWSERS: [&str; 7] = [
+        "mozilla", "chrome", "safari", "firefox", "edge", "opera", "msie",
+    ];
+    let field = |name: &str| {
+        headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
+    };
+    let agent = field(header::USER_AGENT.as_str()).unwrap_or_default();
+    if !BROWSERS.iter().any(|browser| agent.contains(browser)) {
+        return false;
+    }
+    let accept = field(header::ACCEPT.as_str()).unwrap_or_default();
+    let wants_json = accept.contains("application/json") && !accept.contains("text/html");
+    match field("sec-fetch-mode").as_deref() {
+        Some("navigate") => true,
+        Some("cors" | "no-cors" | "same-origin" | "websocket") => false,
+        _ => !wants_json && !headers.contains_key("x-requested-with"),
+    }
+}
+
+/// The page.
+pub(super) fn render(title: &str, message: &str) -> String {
+    let (title, message) = (escape(title), escape(message));
+    format!(
+        "<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>body{{font-family:sans-serif;\
+         max-width:40em;margin:20vh auto;padding:0 1em}}</style></head><body><h1>{title}</h1><p>{message}</p></body></html>"
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod test {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn only_a_browser_that_shows_a_page_gets_one() {
+        let chrome = ("user-agent", "Mozilla/5.0 Chrome/140");
+        for (fields, expected) in [
+            (&[chrome][..], true),
+            (&[chrome, ("accept", "text/html,application/json")], true),
+            (&[chrome, ("accept", "application/json")], false),
+            (
+                &[
+                    chrome,
+                    ("accept", "application/json"),
+                    ("sec-fetch-mode", "navigate"),
+                ],
+                true,
+            ),
+            (&[chrome, ("sec-fetch-mode", "cors")], false),
+            (&[chrome, ("x-requested-with", "XMLHttpRequest")], false),
+            (&[("user-agent", "curl/8"), ("accept", "text/html")], false),
+            (&[], false),
+        ] {
+            let headers: HeaderMap = fields
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    )
+                })
+                .collect();
+            assert_eq!(wanted(&headers), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_whole_and_safe() {
+        let page = render("Not <b>", "a & b");
+        assert!(
+            page.starts_with("<html") && page.ends_with("</html>"),
+            "{page}"
+        );
+        assert!(
+            page.contains("Not &lt;b&gt;") && page.contains("a &amp; b"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! An edge, a fake host, an API, and a client.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use bytes::Bytes;
+use coordinator::{Access, Coordinator, InMemory, Placement};
+use edge::{Config, Edge};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use pool_api::{
+    Epoch, Node, Origin, SandboxId, SandboxSpec, Secret,
+    fake::{Echo, Fake},
+};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpStream, UnixListener},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+/// The longest any test waits for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Rig {
+    pub(crate) fake: Fake,
+    pub(crate) coordinator: Arc<InMemory>,
+    pub(crate) port: u16,
+    pub(crate) dir: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    edge: JoinHandle<std::io::Result<()>>,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(set: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (fake, coordinator) = (
+            Fake::with_templates(&["base"]),
+            Arc::new(InMemory::default()),
+        );
+        let mut config = Config::new("127.0.0.1:0".parse().unwrap(), dir.path().join("api.sock"));
+        config.grace = Duration::from_millis(100);
+        set(&mut config);
+        let edge = Edge::bind(config, Arc::new(fake.clone()), coordinator.clone()).unwrap();
+        let port = edge.address().port();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let edge = tokio::spawn(edge.run(async move { drop(stopped.await) }));
+        Self {
+            fake,
+            coordinator,
+            port,
+            dir,
+            stop: Some(stop),
+            edge,
+        }
+    }
+
+    /// Serves an API at the socket the edge expects it at.
+    pub(crate) fn serve_api(&self, router: Router) {
+        let listener = UnixListener::bind(self.dir.path().join("api.sock")).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+
+    /// A running sandbox.
+    pub(crate) async fn sandbox(&self, name: &str, access: Access) -> SandboxId {
+        let id: SandboxId = name.parse().unwrap();
+        let spec = SandboxSpec {
+            id: id.clone(),
+            epoch: Epoch(1),
+            origin: Origin::Template("base".parse().unwrap()),
+            template: "base".parse().unwrap(),
+            idle: None,
+            env: std::collections::BTreeMap::new(),
+            access_token: access.envd_token.clone(),
+        };
+        let info = self.fake.create(spec).await.unwrap();
+        let placement = Placement {
+            node: "n1".parse().unwrap(),
+            epoch: info.epoch,
+            access,
+        };
+        self.coordinator.publish(&id, placement).await.unwrap();
+        id
+    }
+
+    /// A sleeping one.
+    pub(crate) async fn sleeping(&self, name: &str, access: Access) -> SandboxId {
+        let id = self.sandbox(name, access).await;
+        self.pause(&id).await;
+        id
+    }
+
+    pub(crate) async fn pause(&self, id: &SandboxId) {
+        let epoch = self.fake.info(id).await.unwrap().epoch;
+        self.fake.pause(id, epoch).await.unwrap();
+    }
+
+    pub(crate) async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
+        connect(self.port).await
+    }
+
+    /// A `GET` with these header fields, `host` among them, on a connection of its own.
+    pub(crate) async fn get(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        get_on(&mut self.connect().await, path, fields).await
+    }
+
+    /// A `GET /` at a port of a sandbox.
+    pub(crate) async fn visit(&self, port: u16, id: &SandboxId, fields: &[(&str, &str)]) -> Reply {
+        let host = format!("{port}-{id}.example.com");
+        let fields: Vec<_> = [("host", host.as_str())]
+            .into_iter()
+            .chain(fields.iter().copied())
+            .collect();
+        self.get("/", &fields).await
+    }
+
+    /// Ends the edge and gives back how it ended.
+    pub(crate) async fn stop(mut self) -> std::io::Result<()> {
+        drop(self.stop.take());
+        tokio::time::timeout(PATIENCE, &mut self.edge)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+pub(crate) async fn connect(port: u16) -> http1::SendRequest<Full<Bytes>> {
+    let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    sender
+}
+
+pub(crate) fn request(path: &str, fields: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().uri(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::default()).unwrap()
+}
+
+pub(crate) async fn get_on(
+    sender: &mut http1::SendRequest<Full<Bytes>>,
+    path: &str,
+    fields: &[(&str, &str)],
+) -> Reply {
+    let response = tokio::time::timeout(PATIENCE, sender.send_request(request(path, fields)))
+        .await
+        .unwrap()
+        .unwrap();
+    reply(response).await
+}
+
+pub(crate) async fn reply(response: Response<Incoming>) -> Reply {
+    let (parts, body) = response.into_parts();
+    let body = tokio::time::timeout(PATIENCE, body.collect())
+        .await
+        .unwrap()
+        .unwrap()
+        .to_bytes();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    Reply {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    }
+}
+
+impl Reply {
+    pub(crate) fn echo(&self) -> Echo {
+        assert_eq!(self.status, 200, "{}", self.body);
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Anybody may use it, and requests wake it.
+pub(crate) fn open() -> Access {
+    Access {
+        auto_resume: true,
+        ..Access::default()
+    }
+}
+
+pub(crate) fn private(token: &str) -> Access {
+    Access {
+        traffic_token: Some(Secret::new(token)),
+        ..open()
+    }
+}
+
+pub(crate) fn secured(token: &str) -> Access {
+    Access {
+        envd_token: Some(Secret::new(token)),
+        ..open()
+    }
+}

@@ -1,0 +1,77 @@
+//! The kernel of this machine: its clock, its name, its pool of randomness.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use nix::{
+    libc,
+    sys::time::TimeSpec,
+    time::{ClockId, clock_settime},
+    unistd::sethostname,
+};
+
+use crate::awaken::Kernel;
+
+/// `_IOW('R', 3, int[2])` of `linux/random.h`.
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+/// `_IO('R', 7)` of `linux/random.h`.
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+const CAPACITY: usize = guest_api::Entropy::MAX_LEN;
+
+/// `struct rand_pool_info` of `linux/random.h`, with room for the most that is added at once.
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_count: libc::c_int,
+    buf_size: libc::c_int,
+    buf: [u8; CAPACITY],
+}
+
+const _: () = assert!(size_of::<RandPoolInfo>() == 8 + CAPACITY);
+
+/// The real one.
+#[derive(Debug, Clone, Copy)]
+pub struct LinuxKernel;
+
+impl Kernel for LinuxKernel {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn set_clock(&self, to: SystemTime) -> io::Result<()> {
+        let since: Duration = to.duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+        clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(since))?;
+        Ok(())
+    }
+
+    fn add_entropy(&self, bytes: &[u8]) -> io::Result<()> {
+        let device = File::open("/dev/urandom")?;
+        let mut info = RandPoolInfo {
+            entropy_count: 0,
+            buf_size: 0,
+            buf: [0; CAPACITY],
+        };
+        let room = info
+            .buf
+            .get_mut(..bytes.len())
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(bytes);
+        info.buf_size = libc::c_int::try_from(bytes.len()).map_err(io::Error::other)?;
+        info.entropy_count = info.buf_size.saturating_mul(8);
+        // SAFETY: RNDADDENTROPY reads a rand_pool_info and then `buf_size` bytes behind it; `info` is one, and `buf_size`
+        // is no longer than `buf`, as the slice above was in bounds.
+        let rc = unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) };
+        nix::errno::Errno::result(rc)?;
+        // SAFETY: RNDRESEEDCRNG takes no argument.
+        let rc = unsafe { libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG) };
+        nix::errno::Errno::result(rc)?;
+        Ok(())
+    }
+
+    fn set_hostname(&self, name: &str) -> io::Result<()> {
+        Ok(sethostname(name)?)
+    }
+}

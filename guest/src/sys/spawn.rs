@@ -1,0 +1,34 @@
+//! What a child does between fork and exec.
+
+use std::{io, os::unix::process::CommandExt, process::Command};
+
+use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+
+/// Whose rights a child has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// User id.
+    pub(crate) uid: Uid,
+    /// Group id.
+    pub(crate) gid: Gid,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<Gid>,
+}
+
+/// Makes `command` run in a session of its own, and as `who` if that is said. When the agent is not root it can only be
+/// itself.
+pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>) {
+    let who = who.filter(|_| Uid::effective().is_root());
+    let between = move || -> io::Result<()> {
+        setsid()?;
+        if let Some(who) = &who {
+            setgroups(&who.groups)?;
+            setgid(who.gid)?;
+            setuid(who.uid)?;
+        }
+        Ok(())
+    };
+    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these four
+    // are plain system calls on memory made before the fork; nothing allocates, locks or unwinds.
+    unsafe { command.pre_exec(between) };
+}

@@ -1,0 +1,142 @@
+//! The serial console: what the guest prints goes to a file.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+use serde::{Deserialize, Serialize};
+use vm_superio::{
+    Trigger,
+    serial::{NoEvents, SerialState},
+};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Interrupt line of the first serial port.
+pub(crate) const LINE: u32 = 4;
+/// Bytes of console kept for a machine; what a guest prints beyond is dropped, so that it cannot fill the host's disk.
+const LIMIT: u64 = 16 << 20;
+
+/// A 16550A whose output is a file.
+pub(crate) struct Serial {
+    device: vm_superio::Serial<Line, NoEvents, Console>,
+}
+
+/// Its registers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Registers {
+    divisor: [u8; 2],
+    interrupt_enable: u8,
+    interrupt_identification: u8,
+    line_control: u8,
+    line_status: u8,
+    modem_control: u8,
+    modem_status: u8,
+    scratch: u8,
+    input: Vec<u8>,
+}
+
+struct Line(EventFd);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+struct Console {
+    file: File,
+    room: u64,
+}
+
+impl Console {
+    fn new(file: File) -> Self {
+        let len = file.metadata().map_or(0, |metadata| metadata.len());
+        Self {
+            file,
+            room: LIMIT.saturating_sub(len),
+        }
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.room > 0 {
+            let written = self.file.write(bytes)?;
+            self.room = self.room.saturating_sub(written as u64);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Serial {
+    pub(crate) fn new(interrupt: EventFd, console: File) -> Self {
+        Self {
+            device: vm_superio::Serial::new(Line(interrupt), Console::new(console)),
+        }
+    }
+
+    pub(crate) fn restored(
+        interrupt: EventFd,
+        console: File,
+        registers: &Registers,
+    ) -> Result<Self, SerialError> {
+        let state = SerialState {
+            baud_divisor_low: registers.divisor[0],
+            baud_divisor_high: registers.divisor[1],
+            interrupt_enable: registers.interrupt_enable,
+            interrupt_identification: registers.interrupt_identification,
+            line_control: registers.line_control,
+            line_status: registers.line_status,
+            modem_control: registers.modem_control,
+            modem_status: registers.modem_status,
+            scratch: registers.scratch,
+            in_buffer: registers.input.clone(),
+        };
+        let device = vm_superio::Serial::from_state(
+            &state,
+            Line(interrupt),
+            NoEvents,
+            Console::new(console),
+        )
+        .map_err(|error| SerialError(format!("{error:?}")))?;
+        Ok(Self { device })
+    }
+
+    pub(crate) fn registers(&self) -> Registers {
+        let state = self.device.state();
+        Registers {
+            divisor: [state.baud_divisor_low, state.baud_divisor_high],
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            line_status: state.line_status,
+            modem_control: state.modem_control,
+            modem_status: state.modem_status,
+            scratch: state.scratch,
+            input: state.in_buffer,
+        }
+    }
+
+    pub(crate) fn read(&mut self, offset: u16) -> u8 {
+        self.device.read(u8::try_from(offset).unwrap_or(0))
+    }
+
+    pub(crate) fn write(&mut self, offset: u16, value: u8) {
+        // A console that cannot be written (a full disk) loses its output; the guest must not fail for it.
+        if let Err(error) = self.device.write(u8::try_from(offset).unwrap_or(0), value) {
+            tracing::debug!(?error, "console output lost");
+        }
+    }
+}
+
+/// Registers that no serial port has.
+#[derive(Debug, thiserror::Error)]
+#[error("restore serial console: {0}")]
+pub(crate) struct SerialError(String);

@@ -1,0 +1,93 @@
+//! Which pages of a range have changed, by `PAGEMAP_SCAN` (Linux 6.7 and later).
+
+use std::{fs::File, io, os::fd::AsRawFd};
+
+const PAGE_IS_WRITTEN: u64 = 1 << 1;
+const PAGE_IS_FILE: u64 = 1 << 2;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_SWAPPED: u64 = 1 << 4;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+/// `struct pm_scan_arg` of `linux/fs.h`.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region` of `linux/fs.h`: a run of pages, by address.
+#[repr(C)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    categories: u64,
+}
+
+const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
+const _: () = assert!(size_of::<ScanArg>() == 0x60);
+const _: () = assert!(size_of::<Run>() == 24);
+
+/// What counts as changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Anonymous pages: over a private file map those the guest wrote, in anonymous memory all that were written.
+    Anonymous,
+    /// Pages written since they were installed write-protected through a userfaultfd.
+    Written,
+}
+
+/// Opens this process's page map. Before any filter forbids opening files.
+pub(crate) fn open() -> io::Result<File> {
+    File::open("/proc/self/pagemap")
+}
+
+/// The runs of changed pages in `[start, end)`, ascending.
+pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io::Result<Vec<Run>> {
+    let (inverted, mask) = match changed {
+        Changed::Anonymous => (
+            PAGE_IS_FILE | PAGE_IS_PFNZERO,
+            PAGE_IS_FILE | PAGE_IS_PFNZERO,
+        ),
+        Changed::Written => (PAGE_IS_PFNZERO, PAGE_IS_PFNZERO | PAGE_IS_WRITTEN),
+    };
+    let mut runs = Vec::new();
+    let mut batch = vec![Run::default(); 1024];
+    let mut from = start;
+    while from < end {
+        let mut arg = ScanArg {
+            size: size_of::<ScanArg>() as u64,
+            start: from,
+            end,
+            vec: batch.as_mut_ptr() as u64,
+            vec_len: batch.len() as u64,
+            category_inverted: inverted,
+            category_mask: mask,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            ..ScanArg::default()
+        };
+        // SAFETY: PAGEMAP_SCAN reads and writes `arg` and writes at most `vec_len` regions at `vec`: both live here.
+        // It reads page tables of this process only and, without PM_SCAN_WP_MATCHING, changes nothing.
+        let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
+        let Ok(found) = usize::try_from(found) else {
+            return Err(io::Error::last_os_error());
+        };
+        runs.extend_from_slice(batch.get(..found).ok_or(io::ErrorKind::InvalidData)?);
+        if arg.walk_end <= from {
+            return Err(io::Error::other("the page map scan does not advance"));
+        }
+        from = arg.walk_end;
+    }
+    Ok(runs)
+}

@@ -1,0 +1,237 @@
+//! A disk of layers under a writable top.
+//!
+//! Each block of 4096 bytes is read from the topmost layer that has it; the base has all. A layer's bitmap is small
+//! enough to be kept in memory: 32 KiB for each GiB.
+
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+
+/// Bytes in a block.
+pub(crate) const BLOCK: usize = 4096;
+
+/// A disk as the guest's block device sees it.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    blocks: u64,
+    base: File,
+    layers: Vec<Layer>,
+    top: Layer,
+}
+
+#[derive(Debug)]
+struct Layer {
+    file: File,
+    present: Vec<u8>,
+    blocks_offset: u64,
+}
+
+/// A disk that cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    #[error("the disk's size of {0} bytes is not a multiple of 4096")]
+    Size(u64),
+    #[error("read the bitmap of disk layer {layer}")]
+    Bitmap {
+        layer: usize,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Disk {
+    /// Puts a disk together: base, layers with their bitmap and blocks offsets, oldest first, and an empty top.
+    pub(crate) fn new(
+        size: u64,
+        base: File,
+        layers: Vec<(File, u64, u64)>,
+        top: File,
+        top_offset: u64,
+    ) -> Result<Self, DiskError> {
+        if size == 0 || !size.is_multiple_of(BLOCK as u64) {
+            return Err(DiskError::Size(size));
+        }
+        let blocks = size / BLOCK as u64;
+        let bitmap_len = bitmap_len(blocks).ok_or(DiskError::Size(size))?;
+        let mut sealed = Vec::new();
+        for (layer, (file, bitmap_offset, blocks_offset)) in layers.into_iter().enumerate() {
+            let mut present = vec![0; bitmap_len];
+            file.read_exact_at(&mut present, bitmap_offset)
+                .map_err(|source| DiskError::Bitmap { layer, source })?;
+            sealed.push(Layer {
+                file,
+                present,
+                blocks_offset,
+            });
+        }
+        let top = Layer {
+            file: top,
+            present: vec![0; bitmap_len],
+            blocks_offset: top_offset,
+        };
+        Ok(Self {
+            blocks,
+            base,
+            layers: sealed,
+            top,
+        })
+    }
+
+    /// Size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.blocks * BLOCK as u64
+    }
+
+    /// The bitmap of the top layer.
+    pub(crate) fn top_bitmap(&self) -> &[u8] {
+        &self.top.present
+    }
+
+    /// Seals the top and goes on with a new one.
+    pub(crate) fn advance(&mut self, file: File, blocks_offset: u64) {
+        let fresh = Layer {
+            file,
+            present: vec![0; self.top.present.len()],
+            blocks_offset,
+        };
+        let sealed = std::mem::replace(&mut self.top, fresh);
+        self.layers.push(sealed);
+    }
+
+    /// Reads whole blocks from block `first`.
+    pub(crate) fn read(&self, first: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let range = self.range(first, bytes.len())?;
+        let mut rest = bytes;
+        let mut at = range.start;
+        while at < range.end {
+            let source = self.source(at);
+            let mut end = at + 1;
+            while end < range.end && same(self.source(end), source) {
+                end += 1;
+            }
+            let len = usize::try_from(end - at).map_err(io::Error::other)? * BLOCK;
+            let (part, after) = rest.split_at_mut(len.min(rest.len()));
+            match source {
+                Some(layer) => layer
+                    .file
+                    .read_exact_at(part, layer.blocks_offset + at * BLOCK as u64)?,
+                None => read_padded(&self.base, part, at * BLOCK as u64)?,
+            }
+            rest = after;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks from block `first` into the top.
+    pub(crate) fn write(&mut self, first: u64, bytes: &[u8]) -> io::Result<()> {
+        let range = self.range(first, bytes.len())?;
+        self.top
+            .file
+            .write_all_at(bytes, self.top.blocks_offset + range.start * BLOCK as u64)?;
+        for block in range {
+            self.top.add(block);
+        }
+        Ok(())
+    }
+
+    /// The topmost layer that has a block; `None`: the base.
+    fn source(&self, block: u64) -> Option<&Layer> {
+        std::iter::once(&self.top)
+            .chain(self.layers.iter().rev())
+            .find(|layer| layer.has(block))
+    }
+
+    fn range(&self, first: u64, len: usize) -> io::Result<Range<u64>> {
+        let count = (len / BLOCK) as u64;
+        match first.checked_add(count) {
+            Some(end) if end <= self.blocks && len.is_multiple_of(BLOCK) => Ok(first..end),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+impl Layer {
+    fn has(&self, block: u64) -> bool {
+        let byte = usize::try_from(block / 8)
+            .ok()
+            .and_then(|at| self.present.get(at));
+        byte.is_some_and(|byte| byte >> (block % 8) & 1 == 1)
+    }
+
+    fn add(&mut self, block: u64) {
+        if let Some(byte) = usize::try_from(block / 8)
+            .ok()
+            .and_then(|at| self.present.get_mut(at))
+        {
+            *byte |= 1 << (block % 8);
+        }
+    }
+}
+
+fn same(one: Option<&Layer>, other: Option<&Layer>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => std::ptr::eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn bitmap_len(blocks: u64) -> Option<usize> {
+    usize::try_from(blocks.div_ceil(8)).ok()
+}
+
+/// Reads what the file has; beyond its end there are zeroes.
+fn read_padded(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.read_at(bytes, at) {
+            Ok(0) => {
+                bytes.fill(0);
+                break;
+            }
+            Ok(count) => {
+                bytes = &mut bytes[count..];
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn block(fill: u8) -> Vec<u8> {
+        vec![fill; BLOCK]
+    }
+
+    #[test]
+    fn a_block_comes_from_the_topmost_layer_that_has_it() {
+        let base = file(&[block(1), block(1)].concat());
+        let mut disk = Disk::new(4 * BLOCK as u64, base, Vec::new(), file(&[]), 8192).unwrap();
+        disk.write(1, &block(2)).unwrap();
+        disk.advance(file(&[]), 4096);
+        disk.write(2, &block(3)).unwrap();
+        let mut bytes = vec![9; 4 * BLOCK];
+        disk.read(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [block(1), block(2), block(3), block(0)].concat());
+        assert_eq!(disk.top_bitmap(), [0b100]);
+    }
+
+    #[test]
+    fn nothing_beyond_the_end_is_read_or_written() {
+        let mut disk = Disk::new(BLOCK as u64, file(&[]), Vec::new(), file(&[]), 0).unwrap();
+        assert!(disk.write(1, &block(1)).is_err());
+        assert!(disk.read(u64::MAX, &mut block(0)).is_err());
+        assert!(disk.read(0, &mut [0; 100]).is_err());
+    }
+}
