@@ -5,7 +5,7 @@
 
 mod row;
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
 
 use pool_api::{Epoch, SandboxId};
 use sqlx::{
@@ -78,9 +78,20 @@ fn failed(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> LedgerError {
 impl Ledger {
     /// Opens the file, making it and its tables when they are not there.
     pub(crate) async fn open(path: PathBuf) -> Result<Self, OpenError> {
+        // It holds tokens. SQLite gives the files beside it the same mode.
+        let made = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path);
+        if let Err(source) = made {
+            return Err(OpenError::Open {
+                path,
+                source: sqlx::Error::Io(source),
+            });
+        }
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));

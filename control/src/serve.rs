@@ -1,7 +1,9 @@
 //! Control as a whole: opened, reconciled, served.
 
 use std::{
+    fs::Permissions,
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -99,6 +101,7 @@ impl Control {
             Err(error) => return Err(failed(error)),
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         info!(socket = %path.display(), "control listens");
         self.serve(|router| {
             axum::serve(listener, router)

@@ -338,7 +338,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 pub(crate) fn note(stay: Option<&Stay>, error: &Error) {
     match stay {
         Some(stay) => {
-            debug!(sandbox = %stay.address.sandbox, port = %stay.address.port, %error, "a request broke")
+            debug!(sandbox = %stay.address.sandbox, port = %stay.address.port, %error, "a request broke");
         }
         None => debug!(%error, "a request broke"),
     }

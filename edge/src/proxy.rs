@@ -3,8 +3,9 @@
 use std::{os::fd::RawFd, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use coordinator::{Coordinator, Placement};
-use http::header;
+use http::{StatusCode, header};
 use pingora::{
     Error, ErrorSource, ErrorType, OrErr,
     http::{RequestHeader, ResponseHeader},
@@ -24,7 +25,7 @@ use crate::{
     host::{self, Address, Destination},
     route::route,
     timing::Timing,
-    upstream::{Line, Upstreams},
+    upstream::{Line, Traffic, Upstreams},
     visit::{Purpose, Stay, Visit},
 };
 
@@ -189,15 +190,16 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         visit: &mut Visit,
     ) -> pingora::Result<Box<HttpPeer>> {
         visit.dialling = Some(Instant::now());
         match &visit.purpose {
             Purpose::Sandbox(stay) => {
+                let (lease, outcome) = (stay.lease.clone(), stay.outcome.clone());
                 Ok(self
                     .upstreams
-                    .peer(&stay.address, stay.lease.clone(), stay.outcome.clone()))
+                    .peer(&stay.address, lease, outcome, Traffic::of(session)))
             }
             Purpose::Api => self.upstreams.api(&self.config.api_socket),
             Purpose::Undecided => Err(Error::explain(
@@ -246,19 +248,41 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
+    /// Lets the response catch up before more of the request is taken, or what is read ahead would only grow: Pingora
+    /// carries as much of the one as of the other.
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        if let Purpose::Sandbox(stay) = &visit.purpose {
+            for _ in 0..CATCH_UP {
+                if stay.ahead() < MUCH_AHEAD {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
     async fn response_filter(
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
-        if let Purpose::Sandbox(stay) = &visit.purpose {
+        let interim = response.status.is_informational()
+            && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if let Purpose::Sandbox(stay) = &visit.purpose
+            && !interim
+        {
             stay.begin_response()
                 .or_err(ErrorType::ConnectionClosed, "begin a response")
                 .map_err(up)?;
-            if !response.status.is_informational() {
-                response.append_header("server-timing", stay.timing.header(stay.lease.wake()))?;
-            }
+            response.append_header("server-timing", stay.timing.header(stay.lease.wake()))?;
         }
         Ok(())
     }
@@ -344,6 +368,11 @@ impl ProxyHttp for Proxy {
         true
     }
 }
+
+/// Bytes of a response read ahead from which on it must catch up.
+const MUCH_AHEAD: usize = 256 << 10;
+/// Turns it is given for that: as many pieces of it as Pingora queues.
+const CATCH_UP: usize = 4;
 
 fn up(error: Box<Error>) -> Box<Error> {
     error.into_up()

@@ -3,31 +3,39 @@
 //! Pingora keeps connections for reuse under a key that does not know of the connector, so the peer of every port of
 //! every life of every sandbox gets a `group_key` of its own.
 
+mod duplex;
+
 use std::{
     hash::{BuildHasher, RandomState},
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use http::header;
 use pingora::{
     Error, ErrorType,
     connectors::L4Connect,
     http::ResponseHeader,
     protocols::{
         Digest, GetProxyDigest,
-        l4::{socket::SocketAddr, stream::Stream},
+        l4::{socket::SocketAddr, stream::Stream, virt::VirtualSocketStream},
         raw_connect::ProxyDigest,
     },
+    proxy::Session,
     upstreams::peer::HttpPeer,
 };
 use pool_api::{DialError, Lease, Port};
 use tokio::net::UnixStream;
 use tracing::debug;
 
+use self::duplex::Duplex;
 use crate::{config::Config, host::Address};
 
 /// Waits between tries to reach a port: a service that has just been started may not listen yet.
@@ -46,12 +54,45 @@ pub(crate) struct Upstreams {
     keep_alive: Duration,
 }
 
+/// What passes over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Traffic {
+    /// A request that fits the buffers on its way, then a response. The connection may be used again.
+    Exchange,
+    /// Both ways at once for long. The connection is used once: Pingora takes no such stream for another request.
+    Duplex,
+}
+
 /// Why a connection into a guest did not come about, left here for whoever answers the request.
 pub(crate) type DialOutcome = Arc<OnceLock<DialError>>;
 
 /// The descriptor of a connection into a guest, by which it can be cut.
 #[derive(Debug)]
-pub(crate) struct Line(OwnedFd);
+pub(crate) struct Line {
+    socket: OwnedFd,
+    /// Bytes that were read ahead and not taken yet.
+    ahead: Arc<AtomicUsize>,
+}
+
+/// Bytes of a request's body that certainly fit the buffers on its way.
+const SMALL_BODY: u64 = 64 << 10;
+
+impl Traffic {
+    /// What a request asks for.
+    pub(crate) fn of(session: &Session) -> Self {
+        let headers = &session.req_header().headers;
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let large = headers.contains_key(header::TRANSFER_ENCODING)
+            || length.is_some_and(|length| length > SMALL_BODY);
+        if large || session.is_upgrade_req() {
+            Self::Duplex
+        } else {
+            Self::Exchange
+        }
+    }
+}
 
 impl Upstreams {
     pub(crate) fn new(config: &Config) -> Self {
@@ -68,18 +109,20 @@ impl Upstreams {
         address: &Address,
         lease: Arc<dyn Lease>,
         outcome: DialOutcome,
+        traffic: Traffic,
     ) -> Box<HttpPeer> {
         // Nothing is at this address. Before Pingora reuses a connection it compares the address with the socket's peer,
         // and takes any peer for this one. The name is part of the reuse key too.
         let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port.get());
         let mut peer = HttpPeer::new(nowhere, false, address.sandbox.to_string());
-        peer.group_key = self
-            .keys
-            .hash_one((&address.sandbox, lease.epoch(), address.port));
+        peer.group_key =
+            self.keys
+                .hash_one((&address.sandbox, lease.epoch(), address.port, traffic));
         peer.options.custom_l4 = Some(Arc::new(Dialer {
             lease,
             port: address.port,
             outcome,
+            traffic,
         }));
         peer.options.total_connection_timeout = Some(self.dial_timeout);
         peer.options.idle_timeout = Some(self.keep_alive);
@@ -106,6 +149,7 @@ struct Dialer {
     lease: Arc<dyn Lease>,
     port: Port,
     outcome: DialOutcome,
+    traffic: Traffic,
 }
 
 impl Dialer {
@@ -136,12 +180,21 @@ impl L4Connect for Dialer {
         });
         match dialed {
             Ok((stream, line)) => {
-                let mut stream = Stream::from(stream);
+                let ahead: Arc<AtomicUsize> = Arc::default();
+                let mut stream = match self.traffic {
+                    Traffic::Exchange => Stream::from(stream),
+                    Traffic::Duplex => Stream::from(VirtualSocketStream::new(Box::new(
+                        Duplex::new(stream, ahead.clone()),
+                    ))),
+                };
                 // The digest stays with the connection for as long as it is reused, and the line with it.
                 let header = ResponseHeader::build(200, None)?;
                 stream.set_proxy_digest(ProxyDigest::new(
                     Box::new(header),
-                    Some(Box::new(Arc::new(Line(line)))),
+                    Some(Box::new(Arc::new(Line {
+                        socket: line,
+                        ahead,
+                    }))),
                 ));
                 Ok(stream)
             }
@@ -166,9 +219,14 @@ impl Line {
             .cloned()
     }
 
+    /// Bytes that were read ahead and not taken yet.
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
     /// Ends the connection: whoever reads from it reads its end, whoever writes to it gets an error.
     pub(crate) fn cut(&self) {
-        if let Err(error) = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both) {
+        if let Err(error) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
             debug!(%error, "could not cut a connection into a guest");
         }
     }

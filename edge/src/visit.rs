@@ -126,6 +126,14 @@ impl Stay {
         Ok(())
     }
 
+    /// Bytes of the response that were read ahead and not taken yet.
+    pub(crate) fn ahead(&self) -> usize {
+        lock(&self.passage)
+            .line
+            .as_ref()
+            .map_or(0, |line| line.ahead())
+    }
+
     /// Whether the lease was revoked.
     pub(crate) fn is_revoked(&self) -> bool {
         lock(&self.passage).revoked || matches!(self.outcome.get(), Some(DialError::Gone))

@@ -1,6 +1,6 @@
 //! Ends, wakes by traffic, crashes.
 
-use std::sync::Arc;
+use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use control::{Config, Control};
 use coordinator::InMemory;
@@ -121,7 +121,7 @@ async fn a_crashed_sandbox_is_forgotten() {
     );
     let gone = async {
         while rig.placement(&id).await.is_some() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.unwrap();
@@ -254,6 +254,13 @@ async fn control_serves_on_a_unix_socket_and_replaces_a_stale_one() {
         .body(http_body_util::Empty::<bytes::Bytes>::new())
         .unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    for file in ["control.sock", "control.db", "control.db-wal"] {
+        let mode = std::fs::metadata(dir.path().join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
     drop((sender, stop));
     tokio::time::timeout(PATIENCE, served)
         .await

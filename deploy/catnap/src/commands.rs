@@ -51,7 +51,7 @@ fn object(pairs: &[(String, String)]) -> Value {
 }
 
 /// The path of a sandbox's route. An id that is not one cannot be found.
-fn path(id: &str, rest: &str) -> String {
+pub(crate) fn path(id: &str, rest: &str) -> String {
     let id: String = id
         .chars()
         .map(|c| {
@@ -86,9 +86,9 @@ async fn create(args: &Create) -> Result<()> {
 /// Prints a sandbox: all of it as JSON, or its id.
 fn show(remote: &Remote, sandbox: &Value) -> Result<()> {
     if remote.json {
-        output::json(sandbox)?
+        output::json(sandbox)?;
     } else {
-        output::line(&member(sandbox, "sandboxID"))?
+        output::line(&member(sandbox, "sandboxID"))?;
     }
     Ok(())
 }
@@ -284,9 +284,9 @@ async fn build(args: &Build) -> Result<()> {
         .await;
     let answer = answer.with_context(|| format!("build template {}", args.name))?;
     if args.remote.json {
-        output::json(&answer)?
+        output::json(&answer)?;
     } else {
-        output::line(&member(&answer, "templateID"))?
+        output::line(&member(&answer, "templateID"))?;
     }
     Ok(())
 }

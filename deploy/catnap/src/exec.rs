@@ -6,6 +6,7 @@
 mod frame;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     process::ExitCode,
 };
@@ -13,13 +14,14 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
-use reqwest::Method;
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use self::frame::{Frame, Frames};
 use crate::{
     cli,
-    client::{Client, accepted},
+    client::{Client, Refused, accepted},
+    commands::path,
 };
 
 /// Where the guest agent serves.
@@ -28,37 +30,53 @@ const AGENT: u16 = 49983;
 /// Runs it.
 pub(crate) async fn run(args: &cli::Exec) -> Result<ExitCode> {
     let client = Client::new(&args.remote)?;
-    let found = client
-        .call(Method::GET, &format!("/sandboxes/{}", args.id), None)
-        .await;
+    let found = client.call(Method::GET, &path(&args.id, ""), None).await;
     let sandbox = found.context("find the sandbox")?;
-    let Some((program, arguments)) = args.command.split_first() else {
-        bail!("there is no command to run")
-    };
-    let mut process = json!({
-        "cmd": program,
-        "args": arguments,
-        "envs": args.env.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-    });
-    if let Some(cwd) = &args.cwd {
-        process["cwd"] = json!(cwd);
+    if sandbox.get("state").and_then(Value::as_str) == Some("paused")
+        && sandbox.pointer("/lifecycle/autoResume") != Some(&Value::Bool(true))
+    {
+        let message = format!(
+            "sandbox {} is paused: wake it with `catnap sandbox resume {}`",
+            args.id, args.id
+        );
+        return Err(Refused {
+            status: StatusCode::CONFLICT,
+            message,
+        }
+        .into());
     }
-    let body = frame::encode(
-        json!({ "process": process, "stdin": false })
-            .to_string()
-            .as_bytes(),
-    )?;
     let mut request = client
         .sandbox(&args.id, AGENT, "/process.Process/Start")
         .header("content-type", "application/connect+json")
         .header("connect-protocol-version", "1")
-        .body(body);
+        .body(frame::encode(start(args)?.to_string().as_bytes())?);
     if let Some(token) = sandbox.get("envdAccessToken").and_then(Value::as_str) {
         request = request.header("X-Access-Token", token);
     }
     let response = accepted(client.send(request).await?)
         .await
         .context("start the command")?;
+    follow(response).await
+}
+
+/// The message that asks for the command.
+fn start(args: &cli::Exec) -> Result<Value> {
+    let Some((program, arguments)) = args.command.split_first() else {
+        bail!("there is no command to run")
+    };
+    let mut process = json!({
+        "cmd": program,
+        "args": arguments,
+        "envs": args.env.iter().cloned().collect::<BTreeMap<_, _>>(),
+    });
+    if let Some(cwd) = &args.cwd {
+        process["cwd"] = json!(cwd);
+    }
+    Ok(json!({ "process": process, "stdin": false }))
+}
+
+/// Passes the command's output on until it ends.
+async fn follow(response: Response) -> Result<ExitCode> {
     let mut chunks = response.bytes_stream();
     let mut frames = Frames::default();
     let mut ended = None;
@@ -66,11 +84,7 @@ pub(crate) async fn run(args: &cli::Exec) -> Result<ExitCode> {
         frames.push(&chunk.context("follow the command")?);
         while let Some(frame) = frames.next()? {
             match frame {
-                Frame::Message(bytes) => {
-                    if let Some(end) = event(&bytes)? {
-                        ended = Some(end);
-                    }
-                }
+                Frame::Message(bytes) => ended = event(&bytes)?.or(ended),
                 Frame::End(bytes) => failed(&bytes)?,
             }
         }

@@ -1,5 +1,7 @@
 //! The real binary against a whole gateway around a fake host.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{net::SocketAddr, path::PathBuf, process::Output};
 
 use pool_api::{Node, Secret, fake::Fake};
@@ -174,6 +176,14 @@ async fn a_command_s_output_and_code_come_through() {
         (&"b".into(), &false.into())
     );
     assert_eq!(gateway.fake.wakes(), 1);
+
+    let id = gateway.text(&["sandbox", "create"]).await;
+    gateway.text(&["sandbox", "pause", id.trim()]).await;
+    let (code, complaint) = gateway
+        .fails(&["sandbox", "exec", id.trim(), "--", "true"])
+        .await;
+    assert_eq!(code, 6);
+    assert!(complaint.contains("catnap sandbox resume"), "{complaint}");
 }
 
 #[tokio::test]

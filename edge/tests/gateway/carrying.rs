@@ -120,6 +120,7 @@ async fn connections_are_kept_within_a_life_and_never_shared_beyond_it() {
     let stranger = rig.visit(80, &other, &[]).await.echo();
     assert_eq!(stranger.sandbox, "ixyz");
     assert_ne!(stranger.connection, first.connection, "another sandbox");
+    rig.fake.set_stale(true);
     rig.pause(&id).await;
     let second = rig.visit(80, &id, &[]).await.echo();
     assert_eq!((second.epoch, first.epoch), (2, 1));
@@ -236,4 +237,50 @@ async fn a_large_body_passes_whole() {
         echoed.len(),
         body.len()
     );
+}
+
+#[tokio::test]
+async fn a_guest_that_answers_as_it_reads_does_not_stall() {
+    let rig = Rig::new().await;
+    let id = rig.sandbox("iabc", open()).await;
+    let body: Vec<u8> = (0..40_000_000u32)
+        .map(|n| u8::try_from(n % 251).unwrap())
+        .collect();
+    let request = Request::post("/echo")
+        .header("host", format!("80-{id}.x"))
+        .body(http_body_util::Full::new(Bytes::from(body.clone())))
+        .unwrap();
+    let response = rig.connect().await.send_request(request).await.unwrap();
+    let echoed = tokio::time::timeout(PATIENCE, response.into_body().collect())
+        .await
+        .unwrap()
+        .unwrap()
+        .to_bytes();
+    assert!(
+        echoed == body,
+        "{} of {} bytes, or altered",
+        echoed.len(),
+        body.len()
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_lease_resets_a_client_that_does_not_read() {
+    let rig = Rig::new().await;
+    let id = rig.sandbox("iabc", open()).await;
+    let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+    socket
+        .write_all(format!("GET /flood HTTP/1.1\r\nHost: 80-{id}.x\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut head = [0; 12];
+    tokio::time::timeout(PATIENCE, socket.read_exact(&mut head))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    rig.fake.kill(&id).await.unwrap();
+    tokio::time::timeout(PATIENCE, rig.fake.wait_for_leases(0))
+        .await
+        .unwrap();
 }

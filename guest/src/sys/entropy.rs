@@ -75,3 +75,24 @@ impl Kernel for LinuxKernel {
         Ok(sethostname(name)?)
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn the_kernel_takes_entropy_from_root_alone() {
+        let added = LinuxKernel.add_entropy(&[0x5a; 64]);
+        if nix::unistd::Uid::effective().is_root() {
+            added.unwrap();
+        } else {
+            assert_eq!(added.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_refused() {
+        let error = LinuxKernel.add_entropy(&[0; CAPACITY + 1]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `/echo` | the request's body, chunk by chunk as it comes |
 //! | `/hang` | `hello`, and no end |
+//! | `/flood` | zeroes, and no end |
 //! | `/ws` | a WebSocket that sends back what it gets |
 //! | `/process.Process/Start` | a Connect stream of a process that prints what it was asked to run and exits with 3 |
 //! | anything else | what was asked, as JSON: [`Echo`] |
@@ -114,6 +115,7 @@ fn router(connection: Connection) -> Router {
     Router::new()
         .route("/echo", any(|body: Body| async { Response::new(body) }))
         .route("/hang", any(hang))
+        .route("/flood", any(flood))
         .route(
             "/ws",
             any(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(repeat) }),
@@ -127,6 +129,12 @@ async fn hang() -> Response {
     let first =
         stream::once(async { Ok::<_, std::convert::Infallible>(Bytes::from_static(b"hello")) });
     Response::new(Body::from_stream(first.chain(stream::pending())))
+}
+
+async fn flood() -> Response {
+    let piece = Bytes::from_static(&[0; 1 << 14]);
+    let pieces = stream::repeat_with(move || Ok::<_, std::convert::Infallible>(piece.clone()));
+    Response::new(Body::from_stream(pieces))
 }
 
 async fn repeat(mut socket: WebSocket) {

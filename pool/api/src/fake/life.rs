@@ -23,6 +23,8 @@ pub(super) struct Life {
     pub(super) info: SandboxInfo,
     pub(super) spec: SandboxSpec,
     guest: Arc<Guest>,
+    /// Guests of earlier lives whose connections are still open.
+    stale: Vec<Arc<Guest>>,
     revoked: watch::Sender<bool>,
     wake: Option<WakeReport>,
     /// Leases of this life that were told what the wake cost.
@@ -36,6 +38,7 @@ impl Life {
             info,
             spec,
             guest,
+            stale: Vec::new(),
             revoked: watch::channel(false).0,
             wake: None,
             told: Arc::default(),
@@ -56,6 +59,15 @@ impl Life {
         ];
         self.wake = Some(WakeReport { start, stages });
         self.told = Arc::default();
+    }
+
+    /// Ends this life by a pause. `stale`: the guest's connections stay open.
+    pub(super) fn sleep(&mut self, stale: bool) {
+        if stale {
+            self.stale.push(self.guest.clone());
+            self.guest = Arc::new(Guest::new(&self.info));
+        }
+        self.leave(SandboxState::Paused);
     }
 
     /// Ends this life: leases are revoked and the guest's connections close.
