@@ -59,6 +59,16 @@ impl Bitmap {
         }
     }
 
+    /// Clears a bit; does nothing beyond the end.
+    pub fn clear(&mut self, bit: u32) {
+        if let Some(byte) = usize::try_from(bit / 8)
+            .ok()
+            .and_then(|at| self.bytes.get_mut(at))
+        {
+            *byte &= !(1 << (bit % 8));
+        }
+    }
+
     /// How many are set.
     pub fn count(&self) -> u32 {
         self.bytes.iter().map(|byte| byte.count_ones()).sum()

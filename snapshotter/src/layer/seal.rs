@@ -101,6 +101,26 @@ impl Tables {
         self.zeroes.set(page);
     }
 
+    /// The layer does not have this page after all.
+    pub fn remove(&mut self, page: u32) {
+        self.present.clear(page);
+        self.zeroes.clear(page);
+        if let Some(slot) = usize::try_from(page)
+            .ok()
+            .and_then(|at| self.digests.get_mut(at))
+        {
+            *slot = 0;
+        }
+    }
+
+    /// The digest of a page that the layer has; `None` for a zero page.
+    pub fn digest(&self, page: u32) -> Option<u64> {
+        let digest = usize::try_from(page)
+            .ok()
+            .and_then(|at| self.digests.get(at).copied());
+        digest.filter(|_| !self.zeroes.get(page))
+    }
+
     /// Whether the layer has this page.
     pub fn has(&self, page: u32) -> bool {
         self.present.get(page)
