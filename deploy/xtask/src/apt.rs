@@ -19,6 +19,7 @@ pub(crate) const BUILD: &[&str] = &[
     "e2fsprogs",
     "flex",
     "gcc",
+    "libclang-dev",
     "libelf-dev",
     "libssl-dev",
     "linux-source-6.12",
