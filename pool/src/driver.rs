@@ -277,13 +277,19 @@ impl Driver {
     async fn feed(&mut self, input: Input) {
         let before = self.life.state();
         let effects = self.life.step(input);
-        self.publish(before);
+        let news = self.publish(before);
         for effect in effects {
             self.carry_out(effect).await;
         }
+        // Told when it is so: a sandbox that is gone has left nothing.
+        if let Some(event) = news {
+            // An error only says that nobody listens.
+            let _listeners = self.host.events.send(event);
+        }
     }
 
-    fn publish(&mut self, before: SandboxState) {
+    /// Tells others where the sandbox is, and gives what is to be told once that is done.
+    fn publish(&mut self, before: SandboxState) -> Option<Event> {
         let state = self.life.state();
         let trouble = self.trouble.as_ref().map(Trouble::text);
         let snapshot = self.own.as_ref().map(|pin| pin.id().clone());
@@ -296,23 +302,21 @@ impl Driver {
             (info.state, info.trouble, info.snapshot) = (state, trouble, snapshot);
         });
         if !changed {
-            return;
+            return None;
         }
         info!(epoch = %self.epoch(), ?state, "changed");
         let what = match state {
             SandboxState::Running => Happening::Started,
             SandboxState::Paused => Happening::Paused,
             SandboxState::Stopped(reason) => Happening::Stopped(reason),
-            _ => return,
+            _ => return None,
         };
-        let event = Event {
+        Some(Event {
             id: self.spec.id.clone(),
             epoch: self.epoch(),
             at: now,
             what,
-        };
-        // An error only says that nobody listens.
-        let _listeners = self.host.events.send(event);
+        })
     }
 
     fn epoch(&self) -> Epoch {

@@ -38,6 +38,33 @@ pub(crate) struct Up {
     /// The key callers must send. Without it one is made, kept in the data directory, and printed.
     #[arg(long, env = "CATNAP_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
+    /// The folder with the guest's kernel (vmlinux) and root disk (base.ext4). By default `guest` beside this program's
+    /// folder, or /usr/lib/catnap/guest.
+    #[arg(long, env = "CATNAP_GUEST_DIR")]
+    pub(crate) guest_dir: Option<PathBuf>,
+    /// The monitor. By default `catnap-vmm` beside this program.
+    #[arg(long, env = "CATNAP_VMM")]
+    pub(crate) vmm: Option<PathBuf>,
+    /// How the memory of woken machines arrives; force one to measure it.
+    #[arg(long, value_enum, default_value_t = Memory::Auto)]
+    pub(crate) memory: Memory,
+    /// Memory of all running machines together, in MiB. By default three quarters of this machine's.
+    #[arg(long)]
+    pub(crate) memory_limit: Option<u64>,
+    /// Running machines at most.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) machine_limit: usize,
+}
+
+/// How memory arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Memory {
+    /// Shared from RAM where it is there, else page by page.
+    Auto,
+    /// Always shared from RAM, and brought there first.
+    Cow,
+    /// Always page by page.
+    Paged,
 }
 
 /// Where the gateway is, and how to print.

@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod commands;
 mod exec;
+mod host;
 mod key;
 mod output;
 mod up;

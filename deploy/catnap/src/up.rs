@@ -11,12 +11,12 @@ use anyhow::{Context, Result, bail};
 use control::Control;
 use coordinator::InMemory;
 use edge::Edge;
-use pool_api::{Node, NodeId, Secret};
+use pool_api::{Node, NodeId, Secret, TemplateName};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use crate::{
-    cli,
+    cli, host,
     key::{self, Origin},
     output,
 };
@@ -30,31 +30,27 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What callers of the API must send.
     pub api_key: Secret,
+    /// A template to be built, if it is not yet, before requests are answered.
+    pub template: Option<TemplateName>,
 }
 
 /// `catnap up`.
 pub(crate) async fn up(args: cli::Up) -> Result<()> {
     let data_dir = make_dir(&args.data_dir)?;
     let (api_key, origin) = key::obtain(args.api_key.as_deref(), &data_dir)?;
-    let node = open_node(&data_dir)?;
-    match origin {
-        Origin::Given => {}
-        Origin::Kept | Origin::Made => output::line(&format!("API key: {}", api_key.expose()))?,
+    let pool = host::open(&args, &data_dir)?;
+    if origin == Origin::Made {
+        output::line(&format!("API key: {}", api_key.expose()))?;
     }
     let config = Config {
         listen: args.listen,
         data_dir,
         api_key,
+        template: Some(host::BASE.parse().context("name the template")?),
     };
-    run(config, node, interrupted(), None).await
-}
-
-/// The host of this machine.
-fn open_node(data_dir: &Path) -> Result<Arc<dyn Node>> {
-    bail!(
-        "this build has no pool to run machines with (data directory {})",
-        data_dir.display()
-    )
+    let done = run(config, pool.clone(), interrupted(), None).await;
+    pool.shutdown().await;
+    done
 }
 
 /// Runs edge and control around a host until `shutdown` is ready. `ready` is told where it listens.
@@ -70,6 +66,13 @@ pub async fn run(
     let edge = edge::Config::new(config.listen, socket.clone());
     let edge = Edge::bind(edge, node.clone(), coordinator.clone())?;
     let address = edge.address();
+    tokio::pin!(shutdown);
+    if let Some(template) = &config.template {
+        tokio::select! {
+            built = build(&*node, template) => built?,
+            () = &mut shutdown => return Ok(()),
+        }
+    }
     let name: NodeId = "local".parse().context("name this host")?;
     let control = control::Config::new(config.data_dir.join("control.db"), config.api_key, name);
     let control = Control::start(control, node, coordinator).await?;
@@ -81,7 +84,7 @@ pub async fn run(
     };
     let edge = edge.run(until(stopped.clone()));
     let control = control.serve_unix(&socket, until(stopped));
-    tokio::pin!(edge, control, shutdown);
+    tokio::pin!(edge, control);
     output::line(&format!("catnap listens on http://{address}"))?;
     if let Some(ready) = ready {
         // Whoever asked may have gone.
@@ -97,6 +100,29 @@ pub async fn run(
     let (edge, control) = tokio::join!(edge, control);
     edge.context("end the edge")?;
     control.context("end control")
+}
+
+/// Sees to it that a template is there.
+async fn build(node: &dyn Node, name: &TemplateName) -> Result<()> {
+    let begun = std::time::Instant::now();
+    let known = node
+        .templates()
+        .await
+        .iter()
+        .any(|template| template.name == *name);
+    if !known {
+        output::line(&format!(
+            "building template {name}: booting a guest and keeping its snapshot"
+        ))?;
+    }
+    node.build_template(name).await?;
+    if !known {
+        output::line(&format!(
+            "built template {name} in {:.1} s",
+            begun.elapsed().as_secs_f64()
+        ))?;
+    }
+    Ok(())
 }
 
 /// The data directory, by its full name, for this user only.

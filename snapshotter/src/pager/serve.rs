@@ -81,14 +81,14 @@ fn answer(
     let start = region
         .base
         .saturating_add(u64::from(page) * PAGE_SIZE as u64);
+    // Before it is installed: whoever waited for it may ask at once what was demanded.
+    let mut demanded = shared.demanded.lock();
+    if demanded.len() < MAX_RECORDED {
+        demanded.push(page);
+    }
+    drop(demanded);
     let errno = match uffd::copy_protected(uffd, start, &bytes) {
-        Ok(()) => {
-            let mut demanded = shared.demanded.lock();
-            if demanded.len() < MAX_RECORDED {
-                demanded.push(page);
-            }
-            return Ok(Go::On);
-        }
+        Ok(()) => return Ok(Go::On),
         Err(stopped) => stopped.errno,
     };
     let result = match errno {

@@ -20,7 +20,7 @@ pub use self::{
         Machine, MachineError, SpawnError,
     },
     page::{PAGE_SIZE, PageRecord, page_digest},
-    process::{Kvm, Monitor, Process},
+    process::{Kvm, Monitor, Process, check_userfaultfd},
     spec::{
         BlankSpec, BootSpec, CaptureSpec, Captured, Disk, DiskLayer, LoadSpec, MemoryRegion,
         MemorySource, Pager, TopLayer,

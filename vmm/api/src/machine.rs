@@ -102,6 +102,12 @@ pub enum SpawnError {
     /// This host has no usable KVM.
     #[error("{0}")]
     NoKvm(String),
+    /// This process may not make a userfaultfd.
+    #[error(
+        "userfaultfd is not permitted: run as root, or give this user /dev/userfaultfd, or set the sysctl \
+         vm.unprivileged_userfaultfd to 1"
+    )]
+    NoUserfaultfd,
     /// The process or its socket could not be made.
     #[error("spawn monitor {program}")]
     Spawn {

@@ -97,3 +97,22 @@ impl Hypervisor for Kvm {
         Ok(Box::new(self.monitor(spec).await?))
     }
 }
+
+/// Fails with one sentence when this process may not make a userfaultfd that serves the kernel's own faults, which
+/// restoring memory page by page needs.
+pub fn check_userfaultfd() -> Result<(), SpawnError> {
+    if std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/userfaultfd")
+        .is_ok()
+    {
+        return Ok(());
+    }
+    let allowed =
+        std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap_or_default();
+    if allowed.trim() == "1" || rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(SpawnError::NoUserfaultfd)
+}
