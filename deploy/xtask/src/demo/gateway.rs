@@ -114,8 +114,7 @@ impl Gateway {
             .arg(&place.data_dir)
             .arg("--guest-dir")
             .arg(&place.guest_dir)
-            .arg("--template-cache")
-            .arg(&place.template_cache)
+            .env("CATNAP_TEMPLATE_CACHE", &place.template_cache)
             // The demo reads the key from where the gateway keeps it.
             .env_remove("CATNAP_API_KEY")
             .stdin(Stdio::null())
@@ -211,8 +210,7 @@ mod test {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("catnap");
         // Takes the signal in its own time, and says so.
-        let script =
-            "#!/bin/sh\ntrap 'echo told; exit 0' TERM\necho \"$@\"\nwhile :; do sleep 0.05; done\n";
+        let script = "#!/bin/sh\ntrap 'echo told; exit 0' TERM\necho \"$@ $CATNAP_TEMPLATE_CACHE\"\nwhile :; do sleep 0.05; done\n";
         fs::write(&program, script).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, mode).unwrap();
@@ -234,6 +232,6 @@ mod test {
             thread::yield_now();
         }
         gateway.stop(&happened).unwrap();
-        assert!(log().contains("--guest-dir /guest --template-cache /templates\ntold"));
+        assert!(log().contains("--guest-dir /guest /templates\ntold"));
     }
 }
