@@ -83,11 +83,51 @@ pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io
         let Ok(found) = usize::try_from(found) else {
             return Err(io::Error::last_os_error());
         };
-        runs.extend_from_slice(batch.get(..found).ok_or(io::ErrorKind::InvalidData)?);
-        if arg.walk_end <= from {
+        let found = batch.get(..found).ok_or(io::ErrorKind::InvalidData)?;
+        runs.extend_from_slice(found);
+        // A batch that is just full at the end of a stretch is reported with the stretch's beginning (Linux 6.18).
+        let reached = arg.walk_end.max(found.last().map_or(0, |run| run.end));
+        if reached <= from {
             return Err(io::Error::other("the page map scan does not advance"));
         }
-        from = arg.walk_end;
+        from = reached;
     }
     Ok(runs)
+}
+
+#[cfg(test)]
+mod test {
+    use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
+
+    use super::*;
+    use crate::{memory::GuestMemory, sys::mmap::Reservation};
+
+    const PAGE: u64 = 4096;
+
+    /// Every other page is written, so that there are more runs than one call gives.
+    #[test]
+    fn many_runs_are_all_found_once_and_in_order() {
+        let pages = 8192_u64;
+        let memory = Reservation::new(usize::try_from(pages * PAGE).unwrap()).unwrap();
+        let region = memory.region(0, memory.len()).unwrap();
+        let guest =
+            GuestMemory::from_regions(vec![GuestRegionMmap::new(region, GuestAddress(0)).unwrap()])
+                .unwrap();
+        for page in (0..pages).step_by(2) {
+            guest.write_obj(1_u8, GuestAddress(page * PAGE)).unwrap();
+        }
+        let start = memory.address();
+        let runs = scan(
+            &open().unwrap(),
+            start,
+            start + pages * PAGE,
+            Changed::Anonymous,
+        )
+        .unwrap();
+        let found: Vec<u64> = runs
+            .iter()
+            .flat_map(|run| (run.start - start) / PAGE..(run.end - start) / PAGE)
+            .collect();
+        assert_eq!(found, (0..pages).step_by(2).collect::<Vec<_>>());
+    }
 }
