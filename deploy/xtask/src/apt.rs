@@ -16,6 +16,7 @@ pub(crate) const BUILD: &[&str] = &[
     "bc",
     "bison",
     "bzip2",
+    "cmake",
     "e2fsprogs",
     "flex",
     "gcc",
