@@ -95,7 +95,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             }
         }
     };
-    if !keep {
+    // One that is still booting its template has nothing to kill, and would not answer.
+    if !keep && Api::is_up(place.listen) {
         clean_up(&place);
     }
     gateway.stop(&happened)?;

@@ -1,6 +1,7 @@
 //! The gateway, called: its API, and sandboxes behind it.
 
 use std::{
+    fmt,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
@@ -8,10 +9,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use ureq::{Agent, http::Request};
+use ureq::{
+    Agent,
+    http::{Request, StatusCode},
+};
 
-/// How long any answer may take. A guest's first boot is the longest.
+/// How long any answer may take.
 const ANSWER: Duration = Duration::from_secs(300);
+/// How long a gateway that takes requests may take to say so.
+const SOON: Duration = Duration::from_secs(2);
 /// How often something is asked for that is not announced.
 const AGAIN: Duration = Duration::from_millis(100);
 /// The label of what the demo makes.
@@ -34,6 +40,27 @@ pub(super) struct Visit {
     pub(super) timing: String,
 }
 
+/// An answer of the API that says no.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    text: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the gateway answered {}: {}", self.status, self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Refused>()
+        .is_some_and(|refused| refused.status == StatusCode::CONFLICT)
+}
+
 impl Api {
     /// The gateway at `listen`.
     pub(super) fn new(listen: SocketAddr, key: String) -> Self {
@@ -50,21 +77,12 @@ impl Api {
         }
     }
 
-    /// Waits until the gateway takes requests.
-    pub(super) fn wait_for_health(listen: SocketAddr, limit: Duration) -> Result<()> {
-        let api = Self::new(listen, String::new());
-        let healthy = || {
-            let answer = api.agent.get(format!("http://{listen}/health")).call();
-            Ok(answer.is_ok_and(|answer| answer.status() == 200))
-        };
-        until("the gateway to take requests", limit, healthy)
-    }
-
-    /// Builds a template, unless it is built.
-    pub(super) fn build_template(&self, name: &str) -> Result<()> {
-        self.ask("POST", &format!("/templates/{name}/build"), None)
-            .map(drop)
-            .with_context(|| format!("build template {name}"))
+    /// Whether the gateway takes requests.
+    pub(super) fn is_up(listen: SocketAddr) -> bool {
+        let config = Agent::config_builder().timeout_global(Some(SOON));
+        let agent = Agent::from(config.build());
+        let answer = agent.get(format!("http://{listen}/health")).call();
+        answer.is_ok_and(|answer| answer.status() == 200)
     }
 
     /// Makes a sandbox that falls asleep after `idle` seconds of no use and is woken by requests.
@@ -91,11 +109,12 @@ impl Api {
         text(&found, "state")
     }
 
-    /// Waits until a sandbox is in a state.
-    pub(super) fn wait_for_state(&self, id: &str, state: &str, limit: Duration) -> Result<()> {
-        until(&format!("sandbox {id} to be {state}"), limit, || {
-            Ok(self.state(id)? == state)
-        })
+    /// Pauses a sandbox, or waits for a pause that is under way, or finds that it is paused.
+    pub(super) fn pause(&self, id: &str) -> Result<()> {
+        match self.ask("POST", &format!("/sandboxes/{id}/pause"), None) {
+            Err(error) if is_conflict(&error) => Ok(()),
+            answered => answered.map(drop).context("pause the sandbox"),
+        }
     }
 
     /// Forks a sandbox, and gives the names of its children.
@@ -178,7 +197,8 @@ impl Api {
             .read_to_string()
             .context("read the gateway's answer")?;
         if !answer.status().is_success() {
-            bail!("the gateway answered {}: {text}", answer.status());
+            let status = answer.status();
+            return Err(Refused { status, text }.into());
         }
         if text.is_empty() {
             return Ok(Value::Null);
@@ -284,6 +304,16 @@ mod test {
                 .to_lowercase()
                 .contains("x-api-key: e2b_key")
         );
+    }
+
+    #[test]
+    fn a_gateway_that_does_not_answer_is_not_up() {
+        let (address, served) = once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        assert!(Api::is_up(address));
+        assert!(served.join().unwrap().starts_with("GET /health HTTP/1.1"));
+        assert!(!Api::is_up(address));
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!Api::is_up(silent.local_addr().unwrap()));
     }
 
     #[test]

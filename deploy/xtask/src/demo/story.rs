@@ -59,17 +59,16 @@ struct Said {
 /// Tells the story to a gateway that was started.
 pub(super) fn tell(place: &Place, keep: bool) -> Result<Told> {
     let mut rows = Vec::new();
-    timed(&mut rows, "gateway", || {
-        Api::wait_for_health(place.listen, START)
-    })?;
+    timed(
+        &mut rows,
+        "start the gateway (the first time it boots the template)",
+        || api::until("the gateway", START, || Ok(Api::is_up(place.listen))),
+    )?;
     let api = Api::new(place.listen, place.api_key()?);
     if !keep {
         api.kill_earlier()
             .context("kill what an earlier demo left")?;
     }
-    timed(&mut rows, "template base, booted once and kept", || {
-        api.build_template(TEMPLATE)
-    })?;
     let sandbox = timed(&mut rows, "create a sandbox", || api.create(TEMPLATE, IDLE))?;
     timed(&mut rows, "start a server in it", || serve(place, &sandbox))?;
     let first = timed(&mut rows, "its first answer", || {
@@ -84,7 +83,7 @@ pub(super) fn tell(place: &Place, keep: bool) -> Result<Told> {
     timed(
         &mut rows,
         &format!("left alone, it falls asleep (after {IDLE} s)"),
-        || api.wait_for_state(&sandbox, "paused", PATIENCE),
+        || asleep(&api, &sandbox),
     )?;
     let woken = timed(&mut rows, "a plain request wakes it", || {
         api.visit(&sandbox, PORT)
@@ -165,6 +164,15 @@ fn first_answer(api: &Api, sandbox: &str) -> Result<Said> {
         Ok(true)
     })?;
     answer.context("keep the server's first answer")
+}
+
+/// Waits until a sandbox has fallen asleep and nothing of its machine is left.
+fn asleep(api: &Api, sandbox: &str) -> Result<()> {
+    api::until("the sandbox to fall asleep", PATIENCE, || {
+        Ok(api.state(sandbox)? == "paused")
+    })?;
+    // The API says so as soon as the machine has stopped; this returns when it is written down.
+    api.pause(sandbox)
 }
 
 /// Calls every fork at once: each goes on from where its origin was, by itself.
