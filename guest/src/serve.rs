@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, io, rc::Rc, time::Duration};
 
-use guest_api::{AGENT_VSOCK_PORT, RELAY_VSOCK_PORT};
+use guest_api::{AGENT_VSOCK_PORT, HOST_VSOCK_PORT, RELAY_VSOCK_PORT};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -33,13 +33,20 @@ pub async fn tcp(agent: Rc<Agent>, listener: TcpListener, peer: Peer) {
 
 /// Serves the agent and the relay on this guest's vsock ports. Returns only an error of binding them.
 pub async fn vsock(agent: Rc<Agent>) -> io::Result<Infallible> {
+    let host = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, HOST_VSOCK_PORT))?;
     let calls = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_VSOCK_PORT))?;
     let relays = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, RELAY_VSOCK_PORT))?;
     loop {
         tokio::select! {
-            accepted = calls.accept() => match accepted {
+            accepted = host.accept() => match accepted {
                 Ok((stream, _)) => {
                     spawn_local(connection(Rc::clone(&agent), stream, Peer::Host));
+                }
+                Err(error) => respite(&error).await,
+            },
+            accepted = calls.accept() => match accepted {
+                Ok((stream, _)) => {
+                    spawn_local(connection(Rc::clone(&agent), stream, Peer::Other));
                 }
                 Err(error) => respite(&error).await,
             },

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use guest_api::{
-    AGENT_VSOCK_PORT, AgentError, Entropy, Hostname, InitRequest, InvalidInit, MachineId, Token,
+    AgentError, Entropy, HOST_VSOCK_PORT, Hostname, InitRequest, InvalidInit, MachineId, Token,
     client,
 };
 use pool_api::{Epoch, SandboxSpec};
@@ -48,7 +48,7 @@ pub(crate) async fn awaken(
     let request = request(as_what)?;
     let told = async {
         let stream = loop {
-            match machine.dial(AGENT_VSOCK_PORT).await {
+            match machine.dial(HOST_VSOCK_PORT).await {
                 Ok(stream) => break stream,
                 Err(error) if machine.exit().borrow().is_some() => {
                     return Err(AwakenError::Dial(error));

@@ -29,6 +29,7 @@ impl Gateway {
             listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: PathBuf::from(dir.path()),
             api_key: Secret::new(KEY),
+            template: None,
         };
         let ((stop, stopped), (ready, listens)) = (oneshot::channel::<()>(), oneshot::channel());
         let node = std::sync::Arc::new(fake.clone());
@@ -224,6 +225,7 @@ async fn a_port_in_use_is_one_sentence() {
         listen: gateway.address,
         data_dir: PathBuf::from(dir.path()),
         api_key: Secret::new(KEY),
+        template: None,
     };
     let node = std::sync::Arc::new(Fake::default());
     let error = catnap::run(config, node, std::future::pending(), None)

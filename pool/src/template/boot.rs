@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
-use guest_api::{AGENT_VSOCK_PORT, client};
+use guest_api::{HOST_VSOCK_PORT, client};
 use pool_api::{Resources, TemplateName};
 use snapshotter::{BaseImage, Chain, DiskManifest};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -85,7 +85,7 @@ pub(super) async fn ready(live: &Live, limit: Duration) -> Result<(), BuildError
     let healthy = async {
         let mut backoff = Duration::from_millis(50);
         loop {
-            if let Ok(stream) = live.machine.dial(AGENT_VSOCK_PORT).await
+            if let Ok(stream) = live.machine.dial(HOST_VSOCK_PORT).await
                 && let Ok(Ok(())) = timeout(ATTEMPT, client::health(stream)).await
             {
                 return;

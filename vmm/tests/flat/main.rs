@@ -70,7 +70,7 @@ async fn a_capture_holds_what_the_guest_wrote_and_nothing_else() {
     let fork = rig.fork(&snapshot).await;
     assert_eq!(
         rig.capture(&fork).await.pages(),
-        [],
+        Vec::<u64>::new(),
         "a fork that has not run has changed nothing"
     );
     assert_eq!(ring(&fork).await, 0);

@@ -138,7 +138,7 @@ impl Snapshot {
         let mut bytes = vec![0; usize::try_from(self.index.metadata().unwrap().len()).unwrap()];
         self.index.read_exact_at(&mut bytes, 0).unwrap();
         let (records, rest) = bytes.as_chunks::<{ PageRecord::SIZE }>();
-        assert_eq!(rest, []);
+        assert!(rest.is_empty());
         records
             .iter()
             .map(|record| u64::from(PageRecord::decode(record).unwrap().number))

@@ -19,6 +19,8 @@ use tokio::{
 
 use super::{Fault, died, machine::Inner};
 
+/// The vsock port on which the host speaks to the agent.
+pub const HOST_PORT: u32 = 1025;
 /// The vsock port of the agent.
 pub const AGENT_PORT: u32 = 49983;
 /// The vsock port of the relay.
@@ -29,7 +31,7 @@ pub const CLOSED_PORT: u16 = 81;
 /// Answers on one stream until it ends.
 pub(super) async fn serve(inner: Arc<Inner>, port: u32, stream: UnixStream) {
     let result = match port {
-        AGENT_PORT => agent(&inner, stream).await,
+        HOST_PORT | AGENT_PORT => agent(&inner, stream).await,
         _ => relay(&inner, stream).await,
     };
     if let Err(error) = result {

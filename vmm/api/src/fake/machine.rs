@@ -293,7 +293,12 @@ impl Machine for FakeMachine {
     }
 
     async fn dial(&self, port: u32) -> Result<UnixStream, DialError> {
-        if self.inner.check().is_err() || !matches!(port, guest::AGENT_PORT | guest::RELAY_PORT) {
+        if self.inner.check().is_err()
+            || !matches!(
+                port,
+                guest::HOST_PORT | guest::AGENT_PORT | guest::RELAY_PORT
+            )
+        {
             return Err(DialError::Closed(port));
         }
         let (host, stream) = UnixStream::pair().map_err(DialError::Io)?;
