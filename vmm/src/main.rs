@@ -1,5 +1,7 @@
 //! `catnap-vmm`: one microVM. It is started by Catnap, with a socket as its standard input.
 
+#![forbid(unsafe_code)]
+
 use std::{io, os::fd::AsFd, process::ExitCode};
 
 use rustix::net::sockopt::socket_type;

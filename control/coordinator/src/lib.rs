@@ -4,6 +4,8 @@
 //! a wake goes to the host that has its layers. A [`Claim`] is a host's right to run it, and has an end. Epochs order
 //! both: whoever names an older life is refused.
 
+#![forbid(unsafe_code)]
+
 pub mod conformance;
 mod memory;
 

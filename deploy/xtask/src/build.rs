@@ -1,11 +1,11 @@
 //! `cargo xtask build`: everything that runs.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::{apt, guest, step::step, workspace::Workspace};
+use crate::{apt, guest, step::shown, workspace::Workspace};
 
 /// What to build, and how.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct Options {
     /// Build `catnap` and `catnap-vmm` with debug assertions and without optimisation
     #[arg(long)]
@@ -28,11 +28,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !options.debug {
         cargo.arg("--release");
     }
-    // Cargo shows its own progress, so its output is not kept from the terminal.
-    let status = step("catnap and catnap-vmm", || Ok(cargo.status()?))?;
-    if !status.success() {
-        bail!("cargo build failed ({status})");
-    }
+    shown("catnap and catnap-vmm", &mut cargo)?;
     let profile = if options.debug { "debug" } else { "release" };
     eprintln!(
         "programs are in {}",

@@ -74,6 +74,13 @@ impl Cache {
         Ok(entry)
     }
 
+    /// A folder in which somebody else keeps things by their own rules.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("make folder {}", dir.display()))?;
+        Ok(dir)
+    }
+
     fn lock(&self, kind: &str) -> Result<File> {
         let path = self.dir.join(format!("{kind}.lock"));
         let file = File::options()

@@ -1,15 +1,18 @@
 //! Builds the guest kernel and root disks; runs the demo and the checks.
 //!
 //! `cargo xtask COMMAND`, from anywhere in the workspace. [`build`] makes everything that runs, [`guest`] what goes into
-//! guests, and [`tidy`] checks the rules of this code base that a machine can check.
+//! guests; [`demo`] shows it to a person; [`test`] runs every check, of which [`tidy`] is the one for the rules of this
+//! code base that a machine can check.
 
 #![forbid(unsafe_code)]
 
 mod apt;
 mod build;
 mod cache;
+mod demo;
 mod guest;
 mod step;
+mod test;
 mod tidy;
 mod workspace;
 
@@ -30,13 +33,17 @@ struct Arguments {
 enum Command {
     /// Build the gateway, the monitor, and what runs in guests
     Build(build::Options),
+    /// Build everything, then start the gateway and show what it does
+    Demo(demo::Options),
+    /// Run every check and test
+    Test(test::Options),
     /// Check the rules of this code base that a machine can check
     Tidy,
 }
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -44,10 +51,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match &arguments.command {
-        Command::Build(options) => build::run(&workspace, options),
-        Command::Tidy => tidy::run(&workspace),
+        Command::Build(options) => build::run(&workspace, options)?,
+        Command::Demo(options) => demo::run(&workspace, options)?,
+        Command::Test(options) => return test::run(&workspace, options),
+        Command::Tidy => tidy::run(&workspace)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

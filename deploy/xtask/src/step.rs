@@ -44,6 +44,24 @@ pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     result
 }
 
+/// Runs a program that shows its own progress, and says what it was for and how long it took.
+pub(crate) fn shown(title: &str, command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let began = Instant::now();
+    eprintln!("{title} ...");
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("run {name}"))?;
+    let took = began.elapsed().as_secs_f64();
+    if !status.success() {
+        eprintln!("{title}: failed after {took:.1} s");
+        bail!("{title}: {name} failed ({status})");
+    }
+    eprintln!("{title}: done in {took:.1} s");
+    Ok(())
+}
+
 /// Does `work` while another thread says from time to time that it goes on.
 fn beating<T>(title: &str, began: Instant, work: impl FnOnce() -> T) -> T {
     let (done, waiting) = mpsc::channel::<()>();
@@ -112,6 +130,14 @@ mod test {
             "{text}"
         );
         logged(&mut Command::new("true"), &log).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_fails_fails_its_step() {
+        shown("good", &mut Command::new("true")).unwrap();
+        let error = shown("bad", &mut Command::new("false")).unwrap_err();
+        assert!(error.to_string().starts_with("bad: false failed"));
+        shown("none", &mut Command::new("/no/such/program")).unwrap_err();
     }
 
     #[test]

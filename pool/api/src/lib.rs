@@ -3,6 +3,8 @@
 //! A host owns machines. Others name a sandbox and ask: create it, let me in, pause it, fork it, kill it. [`Node`] is
 //! that boundary; [`Lease`] is what a caller holds while it uses a sandbox. Nothing here knows KVM, HTTP or SQL.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "testing")]
 pub mod fake;
 mod id;

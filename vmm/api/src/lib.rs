@@ -4,6 +4,8 @@
 //! it; booting or loading uses the blank up and gives a [`Machine`]. A machine can be paused, captured and resumed, and a
 //! stream can be opened to any vsock port of its guest. Dropping it kills it.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "testing")]
 pub mod fake;
 #[cfg(feature = "testing")]

@@ -269,6 +269,21 @@ fn a_stream_is_asked_for_opened_and_carries_bytes_both_ways() {
 }
 
 #[test]
+fn another_life_does_not_use_the_ports_of_the_former() {
+    let first_port = || {
+        let mut driver = Driver::new();
+        driver.give(0, &[]);
+        let mut stream = UnixStream::connect(&driver.socket).unwrap();
+        stream.write_all(b"CONNECT 80\n").unwrap();
+        driver.attend();
+        driver.received().pop().unwrap().1
+    };
+    let ports: std::collections::BTreeSet<u32> = (0..8).map(|_| first_port()).collect();
+    assert_eq!(ports.len(), 8);
+    assert!(ports.iter().all(|port| *port >= 1 << 30));
+}
+
+#[test]
 fn a_refused_stream_is_closed_without_an_answer() {
     let mut driver = Driver::new();
     driver.give(0, &[]);

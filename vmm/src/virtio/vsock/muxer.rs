@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 1024;
 /// Refusals that wait for a guest; those beyond are forgotten.
 const REFUSALS: usize = 256;
 const LISTENER: u64 = 0;
-/// Host ports are counted from here.
+/// Host ports are from here on.
 const FIRST_PORT: u32 = 1 << 30;
 
 /// The streams, by host port.
@@ -42,6 +42,14 @@ struct Stream {
     guest_port: u32,
 }
 
+/// Where this life of the guest begins to count. A restored guest may still hold connections of its former life, in vain
+/// but under their ports, for seconds; it resets a new one that it takes for such. So lives begin far from each other.
+fn first_port() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(FIRST_PORT | u32::from_le_bytes(bytes) >> 2)
+}
+
 impl Muxer {
     pub(super) fn new(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
@@ -58,7 +66,7 @@ impl Muxer {
             streams: HashMap::new(),
             turns: VecDeque::new(),
             refusals: VecDeque::new(),
-            next_port: FIRST_PORT,
+            next_port: first_port()?,
         })
     }
 
