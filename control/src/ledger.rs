@@ -189,6 +189,32 @@ impl Ledger {
         Ok(())
     }
 
+    /// Notes that a sandbox was woken into this life by a request, unless this life is noted already, as it is when the
+    /// API woke it. Says whether it was not.
+    pub(crate) async fn woken(
+        &self,
+        id: &SandboxId,
+        epoch: Epoch,
+        started_at: Micros,
+        end_at: Micros,
+    ) -> Result<bool, LedgerError> {
+        let epoch = row::signed(epoch.0);
+        let noted = sqlx::query(
+            "UPDATE sandboxes SET state = 'running', epoch = ?, started_at = ?, end_at = ? \
+             WHERE id = ? AND (epoch < ? OR (epoch = ? AND state = 'paused'))",
+        )
+        .bind(epoch)
+        .bind(started_at.0)
+        .bind(end_at.0)
+        .bind(id.as_str())
+        .bind(epoch)
+        .bind(epoch)
+        .execute(&self.pool)
+        .await
+        .map_err(failed("note a wake"))?;
+        Ok(noted.rows_affected() > 0)
+    }
+
     /// Notes that a sandbox was paused, in this life, at that time. An older life changes nothing.
     pub(crate) async fn paused(
         &self,

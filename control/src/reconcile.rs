@@ -83,12 +83,14 @@ async fn one(sandboxes: &Sandboxes, event: Event) -> Result<(), Failure> {
 async fn woken(sandboxes: &Sandboxes, mut entry: Entry, at: Micros) -> Result<(), Failure> {
     entry.started_at = at;
     entry.end_at = at.after(entry.lasting.timeout.max(SHORTEST_AUTO_RESUME));
-    sandboxes
+    let noted = sandboxes
         .ledger
-        .started(&entry.id, entry.epoch, entry.started_at, entry.end_at)
+        .woken(&entry.id, entry.epoch, entry.started_at, entry.end_at)
         .await?;
-    sandboxes.publish(&entry).await?;
-    sandboxes.ends_changed.notify_one();
+    if noted {
+        sandboxes.publish(&entry).await?;
+        sandboxes.ends_changed.notify_one();
+    }
     Ok(())
 }
 

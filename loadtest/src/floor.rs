@@ -22,6 +22,7 @@ pub(crate) struct Floor {
     create: Record,
     claim: Record,
     exit: Record,
+    touch: Record,
 }
 
 impl Floor {
@@ -38,6 +39,7 @@ impl Floor {
             create: kvm::create()?,
             claim: kvm::claim()?,
             exit: kvm::exit()?,
+            touch: kvm::touch()?,
         })
     }
 
@@ -66,6 +68,10 @@ impl Floor {
             ),
             ("KVM: memory and registers set, to first exit", &self.claim),
             ("KVM: exit from user mode and back", &self.exit),
+            (
+                "KVM: a page that is there mapped into the guest",
+                &self.touch,
+            ),
         ] {
             report.add(name, record, None);
         }
@@ -78,7 +84,7 @@ impl Floor {
             Arrival::Demanded => &self.uffd_fault,
             Arrival::Installed => &self.uffd_copy,
         };
-        self.claim.p50() + page.p50() * pages
+        self.claim.p50() + (page.p50() + self.touch.p50()) * pages
     }
 }
 

@@ -5,6 +5,7 @@
 //! pages of the sandbox's own older layers that it has not itself.
 
 mod fold;
+mod unchanged;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,7 +18,10 @@ use pool_api::{Resources, SnapshotId, TemplateName};
 use tempfile::TempDir;
 use vmm_api::{CaptureSpec, Captured, PageRecord};
 
-use self::fold::{fold, fold_from, layers};
+use self::{
+    fold::{fold, fold_from, layers},
+    unchanged::drop_unchanged,
+};
 use crate::{
     BaseImage, Bitmap, Chain, Digest, DiskManifest, FileRef, LayerError, LayerRef, Layout,
     Manifest, ManifestError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
@@ -216,6 +220,8 @@ impl Staging {
         chain: &Chain,
     ) -> Result<Chain, CommitError> {
         let mut tables = self.read_index(captured)?;
+        let older = layers(store, &chain.layers, "memory", self.layout.pages)?;
+        drop_unchanged(&self.pages, &self.layout, &mut tables, older).map_err(io("pages"))?;
         let from = fold_from(chain);
         let (kept, folded) = chain.layers.split_at(from);
         fold(

@@ -40,6 +40,8 @@ const VERSION: u32 = 1;
 /// Bytes of the header that the checksum covers.
 const FIELDS: usize = 32;
 const PAGE: u64 = PAGE_SIZE as u64;
+/// Digests in a page of their table.
+const DIGESTS_A_PAGE: usize = PAGE_SIZE / 8;
 
 /// Where the parts of a layer lie, in bytes from the file's beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,8 +196,14 @@ impl Header {
         hasher.update(&self.encode()[..FIELDS]);
         hasher.update(tables.present.as_bytes());
         hasher.update(tables.zeroes.as_bytes());
-        for digest in &tables.digests {
-            hasher.update(&digest.to_le_bytes());
+        for (number, chunk) in tables.digests.chunks(DIGESTS_A_PAGE).enumerate() {
+            if tables.present.has_any_of(number) {
+                let mut bytes = [0; PAGE_SIZE];
+                for (slot, digest) in bytes.chunks_exact_mut(8).zip(chunk) {
+                    slot.copy_from_slice(&digest.to_le_bytes());
+                }
+                hasher.update(&bytes);
+            }
         }
         hasher.into()
     }

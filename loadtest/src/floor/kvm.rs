@@ -15,6 +15,8 @@ const MEMORY: usize = 512 << 20;
 const CODE: [u8; 4] = [0xe6, 0x10, 0xeb, 0xfc];
 const ENTRY: u64 = 0x10_0000;
 const TABLES: u64 = 0x1000;
+/// Pages that are touched.
+const TOUCHED: u32 = 0x40_0000;
 
 /// A VM without a guest. Fields drop in order.
 struct Shell {
@@ -66,6 +68,37 @@ pub(super) fn claim() -> anyhow::Result<Record> {
     })
 }
 
+/// A running guest writes pages that are all there: for each, what mapping it into the guest costs.
+pub(super) fn touch() -> anyhow::Result<Record> {
+    const PAGES: u32 = 2048;
+    let kvm = Kvm::new().context("open /dev/kvm")?;
+    let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+    let mut record = Record::new()?;
+    for _ in 0..20 {
+        let mut shell = shell(&kvm, &cpuid)?;
+        write_guest(&shell.memory);
+        // mov edi, TOUCHED; mov ecx, PAGES; next: inc dword [rdi]; add edi, 4096; dec ecx; jnz next; out 0x10, al
+        let mut code = vec![0xbf];
+        code.extend_from_slice(&TOUCHED.to_le_bytes());
+        code.push(0xb9);
+        code.extend_from_slice(&PAGES.to_le_bytes());
+        code.extend_from_slice(&[
+            0xff, 0x07, 0x81, 0xc7, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf4, 0xe6, 0x10,
+        ]);
+        write_bytes(&shell.memory, ENTRY, &code);
+        for page in 0..PAGES {
+            shell
+                .memory
+                .write(usize::try_from(TOUCHED + page * 4096)?, 1);
+        }
+        set_state(&shell.vcpu)?;
+        let begun = std::time::Instant::now();
+        run(&mut shell.vcpu)?;
+        record.add(begun.elapsed() / PAGES);
+    }
+    Ok(record)
+}
+
 /// One exit of a running guest.
 pub(super) fn exit() -> anyhow::Result<Record> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
@@ -83,15 +116,24 @@ fn run(vcpu: &mut VcpuFd) -> anyhow::Result<()> {
     }
 }
 
-/// An identity map of the first 2 MiB and the code.
+/// An identity map of the first 16 MiB and the code.
 fn write_guest(memory: &Mapping) {
-    for (at, entry) in [(TABLES, 0x2007_u64), (0x2000, 0x3007), (0x3000, 0x87)] {
-        for (offset, byte) in entry.to_le_bytes().into_iter().enumerate() {
-            memory.write(usize::try_from(at).unwrap_or(0) + offset, byte);
-        }
+    for directory in 1..8_u64 {
+        write_bytes(
+            memory,
+            0x3000 + directory * 8,
+            &(directory << 21 | 0x87).to_le_bytes(),
+        );
     }
-    for (offset, byte) in CODE.into_iter().enumerate() {
-        memory.write(usize::try_from(ENTRY).unwrap_or(0) + offset, byte);
+    for (at, entry) in [(TABLES, 0x2007_u64), (0x2000, 0x3007), (0x3000, 0x87)] {
+        write_bytes(memory, at, &entry.to_le_bytes());
+    }
+    write_bytes(memory, ENTRY, &CODE);
+}
+
+fn write_bytes(memory: &Mapping, at: u64, bytes: &[u8]) {
+    for (address, byte) in (at..).zip(bytes) {
+        memory.write(usize::try_from(address).unwrap_or(usize::MAX), *byte);
     }
 }
 

@@ -60,6 +60,7 @@ pub(super) async fn measure(
             .await
             .context("make a snapshot of the flat guest")?;
         // The second row's first restore records what the third installs ahead.
+        let _resident = bench.store.keep_resident(&snapshot)?;
         for (mode, arrival, name) in [
             (Mode::Cow, Arrival::Cow, "fork, Cow"),
             (

@@ -39,6 +39,13 @@ impl Bitmap {
         bit < self.bits && byte.is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
     }
 
+    /// Whether any bit of a stretch is set; stretch `number` is the one whose digests fill page `number` of their table.
+    pub(super) fn has_any_of(&self, number: usize) -> bool {
+        const BYTES: usize = super::DIGESTS_A_PAGE / 8;
+        let stretch = self.bytes.chunks(BYTES).nth(number);
+        stretch.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+    }
+
     /// Sets a bit; does nothing beyond the end.
     pub fn set(&mut self, bit: u32) {
         if bit >= self.bits {
@@ -49,6 +56,16 @@ impl Bitmap {
             .and_then(|at| self.bytes.get_mut(at))
         {
             *byte |= 1 << (bit % 8);
+        }
+    }
+
+    /// Clears a bit; does nothing beyond the end.
+    pub fn clear(&mut self, bit: u32) {
+        if let Some(byte) = usize::try_from(bit / 8)
+            .ok()
+            .and_then(|at| self.bytes.get_mut(at))
+        {
+            *byte &= !(1 << (bit % 8));
         }
     }
 

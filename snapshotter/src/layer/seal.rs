@@ -4,7 +4,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use vmm_api::{PAGE_SIZE, page_digest};
 
-use super::{Bitmap, Header, Layout};
+use super::{Bitmap, DIGESTS_A_PAGE, Header, Layout};
 use crate::Digest;
 
 /// What a layer says of its pages.
@@ -64,19 +64,19 @@ impl Tables {
         };
         let present = bitmap(layout.bitmap_offset)?;
         let zeroes = bitmap(layout.zeroes_offset)?;
-        let mut bytes = vec![
-            0;
-            usize::try_from(layout.pages)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(8)
-        ];
-        file.read_exact_at(&mut bytes, layout.digests_offset)?;
-        let digests = bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|word| u64::from_le_bytes(*word))
-            .collect();
+        let mut digests = vec![0; usize::try_from(layout.pages).unwrap_or(usize::MAX)];
+        let mut offset = layout.digests_offset;
+        for (number, chunk) in digests.chunks_mut(DIGESTS_A_PAGE).enumerate() {
+            // Of stretches without pages nothing is read: a small layer of a large memory opens fast.
+            if present.has_any_of(number) {
+                let mut bytes = [0; PAGE_SIZE];
+                file.read_exact_at(&mut bytes, offset)?;
+                for (digest, word) in chunk.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                    *digest = u64::from_le_bytes(*word);
+                }
+            }
+            offset += PAGE_SIZE as u64;
+        }
         Ok(Self {
             present,
             zeroes,
@@ -99,6 +99,26 @@ impl Tables {
     pub fn add_zero(&mut self, page: u32) {
         self.present.set(page);
         self.zeroes.set(page);
+    }
+
+    /// The layer does not have this page after all.
+    pub fn remove(&mut self, page: u32) {
+        self.present.clear(page);
+        self.zeroes.clear(page);
+        if let Some(slot) = usize::try_from(page)
+            .ok()
+            .and_then(|at| self.digests.get_mut(at))
+        {
+            *slot = 0;
+        }
+    }
+
+    /// The digest of a page that the layer has; `None` for a zero page.
+    pub fn digest(&self, page: u32) -> Option<u64> {
+        let digest = usize::try_from(page)
+            .ok()
+            .and_then(|at| self.digests.get(at).copied());
+        digest.filter(|_| !self.zeroes.get(page))
     }
 
     /// Whether the layer has this page.

@@ -9,11 +9,12 @@ use rustix::{
 use vmm_api::{MemoryRegion, PAGE_SIZE};
 
 use super::{Damage, Shared, working_set::MAX_RECORDED};
-use crate::sys::uffd;
+use crate::sys::uffd::{self, Count};
 
 /// Bytes of `struct uffd_msg`.
 const MESSAGE: usize = 32;
 const EVENT_PAGEFAULT: u8 = 0x12;
+const FLAG_WRITE: u64 = 1;
 
 /// Whether serving goes on.
 enum Go {
@@ -45,8 +46,8 @@ pub(super) fn serve(shared: &Shared, uffd: &OwnedFd, region: MemoryRegion, stop:
             Err(errno) => return (shared.on_damage)(Damage::Faults(errno.into())),
         };
         let (whole, _) = messages[..len.min(messages.len())].as_chunks::<MESSAGE>();
-        for page in whole.iter().filter_map(|message| faulted(message, region)) {
-            match answer(shared, uffd.as_fd(), region, page) {
+        for fault in whole.iter().filter_map(|message| faulted(message, region)) {
+            match answer(shared, uffd.as_fd(), region, fault) {
                 Ok(Go::On) => {}
                 Ok(Go::Gone) => return,
                 Err(damage) => (shared.on_damage)(damage),
@@ -55,24 +56,40 @@ pub(super) fn serve(shared: &Shared, uffd: &OwnedFd, region: MemoryRegion, stop:
     }
 }
 
-/// The page a message is about. Total: `None` for whatever is no fault in the region.
-fn faulted(message: &[u8; MESSAGE], region: MemoryRegion) -> Option<u32> {
+/// Somebody waits for a page.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    page: u32,
+    /// To write it: it need not be protected against that.
+    write: bool,
+}
+
+/// The fault a message is about. Total: `None` for whatever is no fault in the region.
+fn faulted(message: &[u8; MESSAGE], region: MemoryRegion) -> Option<Fault> {
     if message[0] != EVENT_PAGEFAULT {
         return None;
     }
-    let mut address = [0; 8];
-    address.copy_from_slice(&message[16..24]);
-    let offset = u64::from_ne_bytes(address).checked_sub(region.base)?;
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&message[at..at + 8]);
+        u64::from_ne_bytes(word)
+    };
+    let offset = word(16).checked_sub(region.base)?;
     (offset < region.len).then_some(())?;
-    u32::try_from(offset / PAGE_SIZE as u64).ok()
+    let page = u32::try_from(offset / PAGE_SIZE as u64).ok()?;
+    Some(Fault {
+        page,
+        write: word(8) & FLAG_WRITE != 0,
+    })
 }
 
 fn answer(
     shared: &Shared,
     uffd: BorrowedFd<'_>,
     region: MemoryRegion,
-    page: u32,
+    fault: Fault,
 ) -> Result<Go, Damage> {
+    let Fault { page, write } = fault;
     let mut bytes = [0; PAGE_SIZE];
     shared
         .stack
@@ -87,7 +104,12 @@ fn answer(
         demanded.push(page);
     }
     drop(demanded);
-    let errno = match uffd::copy_protected(uffd, start, &bytes) {
+    let count = if write {
+        Count::Changed
+    } else {
+        Count::Unchanged
+    };
+    let errno = match uffd::copy(uffd, start, &bytes, count) {
         Ok(()) => return Ok(Go::On),
         Err(stopped) => stopped.errno,
     };
@@ -123,8 +145,8 @@ mod test {
         #[test]
         fn any_message_is_a_page_of_the_region_or_nothing(message: [u8; MESSAGE], base: u64, pages in 0u64..1 << 20) {
             let region = MemoryRegion { base, len: pages * 4096 };
-            if let Some(page) = faulted(&message, region) {
-                prop_assert!(u64::from(page) < pages);
+            if let Some(fault) = faulted(&message, region) {
+                prop_assert!(u64::from(fault.page) < pages);
             }
         }
     }

@@ -44,15 +44,33 @@ pub(crate) struct Stopped {
     pub(crate) errno: Errno,
 }
 
-/// Installs `bytes` at `dst`, write-protected, and wakes whoever waits for them.
-pub(crate) fn copy_protected(uffd: BorrowedFd<'_>, dst: u64, bytes: &[u8]) -> Result<(), Stopped> {
+/// As what a page counts from its installation on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// Unchanged until the guest writes it, which costs a fault then.
+    Unchanged,
+    /// Changed.
+    Changed,
+}
+
+/// Installs `bytes` at `dst` and wakes whoever waits for them.
+pub(crate) fn copy(
+    uffd: BorrowedFd<'_>,
+    dst: u64,
+    bytes: &[u8],
+    count: Count,
+) -> Result<(), Stopped> {
+    let mode = match count {
+        Count::Unchanged => COPY_MODE_WP,
+        Count::Changed => 0,
+    };
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
         let mut copy = Copy {
             dst: dst.saturating_add(done as u64),
             src: rest.as_ptr() as u64,
             len: rest.len() as u64,
-            mode: COPY_MODE_WP,
+            mode,
             copy: 0,
         };
         // SAFETY: UFFDIO_COPY reads and writes a `struct uffdio_copy`, which `Copy` is (asserted above).

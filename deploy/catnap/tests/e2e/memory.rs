@@ -1,0 +1,98 @@
+//! Memory and registers over pauses.
+
+use serde_json::json;
+
+use crate::rig::{Gateway, Sandbox, until};
+
+/// A buffer of 8 MiB is as it was after two pauses, and what was changed between them is in it.
+async fn comes_back_twice(gateway: &Gateway) -> Sandbox {
+    let sandbox = gateway.probed(json!({})).await;
+    let filled = sandbox
+        .get(gateway, "/fill/20261122")
+        .await
+        .ok()
+        .value::<String>("sum");
+    sandbox.pause(gateway).await;
+    let woken = sandbox.get(gateway, "/sum").await.ok();
+    assert!(woken.header("server-timing").starts_with("wake;"));
+    assert_eq!(woken.value::<String>("sum"), filled);
+
+    let changed = sandbox
+        .get(gateway, "/touch/123457")
+        .await
+        .ok()
+        .value::<String>("sum");
+    assert_ne!(changed, filled);
+    sandbox.pause(gateway).await;
+    let woken = sandbox.get(gateway, "/sum").await.ok();
+    assert!(woken.header("server-timing").starts_with("wake;"));
+    assert_eq!(woken.value::<String>("sum"), changed);
+    sandbox
+}
+
+#[tokio::test]
+async fn memory_shared_from_ram_comes_back() {
+    let Some(gateway) = Gateway::with(&["--memory", "cow"]).await else {
+        return;
+    };
+    let sandbox = comes_back_twice(&gateway).await;
+    sandbox.pause(&gateway).await;
+    let timing = sandbox.get(&gateway, "/sum").await.ok();
+    assert!(
+        !timing.header("server-timing").contains("prefetch"),
+        "nothing came by a pager"
+    );
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn memory_brought_page_by_page_comes_back() {
+    let Some(gateway) = Gateway::with(&["--memory", "paged"]).await else {
+        return;
+    };
+    let sandbox = comes_back_twice(&gateway).await;
+    sandbox.pause(&gateway).await;
+    let recorded: Vec<_> = gateway
+        .work
+        .snapshots()
+        .into_iter()
+        .map(|snapshot| snapshot.join("working-set"))
+        .filter(|path| path.is_file())
+        .collect();
+    assert!(
+        !recorded.is_empty(),
+        "what the wake before touched is noted beside the snapshot"
+    );
+    let woken = sandbox.get(&gateway, "/sum").await.ok();
+    assert!(woken.header("server-timing").contains("wake-prefetch;dur="));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn vector_registers_of_two_processes_stay_apart() {
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    let sandbox = gateway.probed(json!({})).await;
+    sandbox.get(&gateway, "/vectors").await.ok();
+    keep_for(&gateway, &sandbox, 150).await;
+    sandbox.pause(&gateway).await;
+    let woken = sandbox.get(&gateway, "/vectors").await.ok();
+    assert!(woken.header("server-timing").starts_with("wake;"));
+    keep_for(&gateway, &sandbox, 150).await;
+    gateway.finish().await;
+}
+
+/// Waits until each process has kept its pattern so many times more, some milliseconds each, and none was spoilt.
+async fn keep_for(gateway: &Gateway, sandbox: &Sandbox, windows: u64) {
+    let begun = sandbox.get(gateway, "/vectors").await.ok();
+    let done = until("both processes have run for some time", async || {
+        let now = sandbox.get(gateway, "/vectors").await.ok();
+        let enough = ["first", "second"]
+            .iter()
+            .all(|who| now.value::<u64>(who) >= begun.value::<u64>(who) + windows);
+        if enough { Ok(now) } else { Err(now.body) }
+    })
+    .await;
+    assert_eq!(done.value::<u64>("bad"), 0, "{}", done.body);
+}
