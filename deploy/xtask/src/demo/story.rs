@@ -29,10 +29,12 @@ const START: Duration = Duration::from_secs(300);
 
 /// A server that counts its requests, so that one can see whether it is still the same. It loads no module, as every file
 /// that is opened costs a guest whose kernel is interpreted many milliseconds; the numbers are those of `AF_INET`,
-/// `SOCK_STREAM`, `SOL_SOCKET` and `SO_REUSEADDR` on Linux.
+/// `SOCK_STREAM`, `SOL_SOCKET` and `SO_REUSEADDR` on Linux. The command ends when the server listens, in the background.
 const SERVER: &str = r#"
 socket(my $s, 2, 1, 0) or die "socket: $!"; setsockopt($s, 1, 2, 1);
 bind($s, pack("S n C4 x8", 2, $ARGV[0], 127, 0, 0, 1)) or die "bind: $!"; listen($s, 64) or die "listen: $!";
+defined(my $child = fork) or die "fork: $!"; exit if $child;
+open(STDOUT, ">/dev/null"); open(STDERR, ">/dev/null");
 while (accept(my $c, $s)) {
     while (<$c>) { last if /^\r?$/ }
     my $t = "request " . ++$n . " of process $$\n";
@@ -73,7 +75,7 @@ pub(super) fn tell(place: &Place, keep: bool) -> Result<Told> {
     let sandbox = timed(&mut rows, "create a sandbox", || api.create(TEMPLATE, IDLE))?;
     timed(&mut rows, "start a server in it", || serve(place, &sandbox))?;
     let first = timed(&mut rows, "its first answer", || {
-        first_answer(&api, &sandbox)
+        said(&api.visit(&sandbox, PORT)?)
     })?;
     let again = timed(&mut rows, "another request, while it is awake", || {
         api.visit(&sandbox, PORT)
@@ -128,7 +130,6 @@ fn timed<T>(
 
 /// Starts the server, as a person would.
 fn serve(place: &Place, sandbox: &str) -> Result<()> {
-    let start = "nohup perl -e \"$SERVER\" \"$0\" >/dev/null 2>&1 &";
     let output = Command::new(&place.program)
         .args([
             "sandbox",
@@ -136,9 +137,7 @@ fn serve(place: &Place, sandbox: &str) -> Result<()> {
             "--url",
             &format!("http://{}", place.listen),
         ])
-        .arg("--env")
-        .arg(format!("SERVER={SERVER}"))
-        .args([sandbox, "--", "sh", "-c", start, &PORT.to_string()])
+        .args([sandbox, "--", "perl", "-e", SERVER, &PORT.to_string()])
         .env("CATNAP_API_KEY", place.api_key()?)
         .stdin(Stdio::null())
         .output()
@@ -151,20 +150,6 @@ fn serve(place: &Place, sandbox: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Asks until the server listens; until then the gateway says that the port is closed.
-fn first_answer(api: &Api, sandbox: &str) -> Result<Said> {
-    let mut answer = None;
-    api::until("the server in the sandbox", PATIENCE, || {
-        let visit = api.visit(sandbox, PORT)?;
-        if visit.status == 502 {
-            return Ok(false);
-        }
-        answer = Some(said(&visit)?);
-        Ok(true)
-    })?;
-    answer.context("keep the server's first answer")
 }
 
 /// Waits until a sandbox has fallen asleep and nothing of its machine is left.
@@ -260,6 +245,11 @@ impl Told {
 mod test {
     use std::net::TcpListener;
 
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+
     use super::*;
 
     #[test]
@@ -277,22 +267,18 @@ mod test {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let mut server = Command::new("perl")
+        let started = Command::new("perl")
             .args(["-e", SERVER, &address.port().to_string()])
-            .spawn()
+            .status()
             .unwrap();
+        assert!(started.success());
         let api = Api::new(address, String::new());
-        let mut answers = Vec::new();
-        api::until("the server", Duration::from_secs(30), || {
-            // Refused until it listens.
-            answers.extend(api.visit("i0", PORT).ok());
-            Ok(answers.len() == 2)
-        })
-        .unwrap();
-        server.kill().unwrap();
-        server.wait().unwrap();
-        follows(said(&answers[0]).unwrap(), said(&answers[1]).unwrap()).unwrap();
-        assert_eq!(said(&answers[0]).unwrap().process, u64::from(server.id()));
+        let answer = || said(&api.visit("i0", PORT).unwrap()).unwrap();
+        let (first, second) = (answer(), answer());
+        let server = Pid::from_raw(first.process.try_into().unwrap());
+        kill(server, Signal::SIGKILL).unwrap();
+        assert_eq!(first.request, 1);
+        follows(first, second).unwrap();
     }
 
     #[test]
