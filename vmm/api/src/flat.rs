@@ -26,7 +26,14 @@ pub fn sum(pages: u32, pass: u32) -> u32 {
 
 /// A kernel image (ELF) of the guest with so many pages.
 pub fn kernel(pages: u32) -> Vec<u8> {
-    let code = code(pages);
+    image(&code(pages))
+}
+
+/// Where the code of an [`image`] begins, in guest memory.
+pub const ENTRY: u64 = LOAD as u64;
+
+/// A kernel image (ELF) of code that begins in kernel mode.
+pub fn image(code: &[u8]) -> Vec<u8> {
     let len = code.len() as u64;
     let mut elf = Vec::new();
     elf.extend_from_slice(b"\x7fELF\x02\x01\x01");
@@ -49,7 +56,7 @@ pub fn kernel(pages: u32) -> Vec<u8> {
         elf.extend_from_slice(&field.to_le_bytes());
     }
     elf.resize(PAGE_SIZE, 0);
-    elf.extend_from_slice(&code);
+    elf.extend_from_slice(code);
     elf
 }
 

@@ -3,7 +3,7 @@
 mod rig;
 
 use rig::{Rig, ring};
-use vmm_api::{Machine, flat};
+use vmm_api::{Exit, Machine, flat, wire::DOORBELL_WAIT_PORT};
 
 const PAGES: u32 = 64;
 
@@ -57,6 +57,10 @@ async fn a_hundred_forks_share_nothing_they_write() {
     }
     let origin = rig.fork(&snapshot).await;
     assert_eq!(ring(&origin).await, 0, "the snapshot itself has changed");
+    forks.push(origin);
+    for fork in forks {
+        fork.kill().await;
+    }
 }
 
 #[tokio::test]
@@ -107,6 +111,44 @@ async fn an_image_that_was_altered_or_cut_is_refused_and_says_so() {
             "cut at {at}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_instruction_that_nobody_can_do_is_named_with_its_place() {
+    let Some(rig) = Rig::new() else { return };
+    if !std::path::Path::new("/sys/module/kvm_pvm").exists() {
+        eprintln!("SKIPPED: this host's KVM runs guest kernel mode itself");
+        return;
+    }
+    // nop; shlx eax, ecx, edx
+    let machine = rig
+        .boot_image(&flat::image(&[0x90, 0xc4, 0xe2, 0x69, 0xf7, 0xc1]))
+        .await;
+    let mut exit = machine.exit();
+    let exit = exit.wait_for(Option::is_some).await.unwrap().clone();
+    let Some(Exit::Failed(why)) = exit else {
+        panic!("{exit:?}")
+    };
+    let place = format!("{:#x}", flat::ENTRY + 1);
+    assert!(
+        why.contains("shlx eax,ecx,edx") && why.contains("c4 e2 69 f7 c1") && why.contains(&place),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn instructions_that_kvm_lacks_are_done_by_the_monitor() {
+    let Some(rig) = Rig::new() else { return };
+    // mov ecx, 0xf0f0; popcnt eax, ecx; fnclex; mov dx, port; out dx, eax
+    let mut code = vec![
+        0xb9, 0xf0, 0xf0, 0, 0, 0xf3, 0x0f, 0xb8, 0xc1, 0xdb, 0xe2, 0x66, 0xba,
+    ];
+    code.extend_from_slice(&DOORBELL_WAIT_PORT.to_le_bytes());
+    code.push(0xef);
+    let machine = rig.boot_image(&flat::image(&code)).await;
+    let mut doorbell = machine.doorbell();
+    let heard = *doorbell.wait_for(Option::is_some).await.unwrap();
+    assert_eq!(heard, Some(8));
 }
 
 #[tokio::test]

@@ -78,17 +78,22 @@ impl Rig {
 
     /// A flat guest that has just said that it is ready.
     pub(crate) async fn boot(&self, pages: u32) -> Process {
+        let machine = self.boot_image(&flat::kernel(pages)).await;
+        assert_eq!(heard(&machine).await, flat::READY);
+        machine
+    }
+
+    /// A guest of this kernel.
+    pub(crate) async fn boot_image(&self, image: &[u8]) -> Process {
         let kernel = tempfile::tempfile().unwrap();
-        kernel.write_all_at(&flat::kernel(pages), 0).unwrap();
+        kernel.write_all_at(image, 0).unwrap();
         let spec = BootSpec {
             kernel,
             command_line: String::new(),
             disks: Vec::new(),
             console: self.console(),
         };
-        let machine = self.blank().await.boot(spec).await.unwrap();
-        assert_eq!(heard(&machine).await, flat::READY);
-        machine
+        self.blank().await.boot(spec).await.unwrap()
     }
 
     /// Writes a paused machine down.
