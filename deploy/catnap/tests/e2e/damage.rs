@@ -1,10 +1,6 @@
 //! Snapshots whose files are not what they were.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 use nix::unistd::{Whence, lseek};
 use serde_json::json;
@@ -29,7 +25,7 @@ async fn refuses(name: &str, damage: fn(&mut Damaged)) {
     let sandbox = gateway.probed(json!({})).await;
     let before: u64 = sandbox.get(&gateway, "/count").await.ok().value("hits");
     sandbox.pause(&gateway).await;
-    let path = file(&gateway, name);
+    let path = gateway.work.snapshot(&sandbox.id).join(name);
     let mut damaged = Damaged::open(&path);
     damage(&mut damaged);
     assert!(!damaged.undo.is_empty(), "something was damaged");
@@ -48,13 +44,6 @@ async fn refuses(name: &str, damage: fn(&mut Damaged)) {
     let woken = sandbox.get(&gateway, "/count").await.ok();
     assert_eq!(woken.value::<u64>("hits"), before + 1);
     gateway.finish().await;
-}
-
-/// A file of the only snapshot that is not the template's.
-fn file(gateway: &Gateway, name: &str) -> PathBuf {
-    let snapshots = gateway.work.snapshots();
-    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
-    snapshots[0].join(name)
 }
 
 impl Damaged {
