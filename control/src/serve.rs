@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::{Notify, broadcast},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     api,
@@ -85,12 +85,16 @@ impl Control {
         })
     }
 
-    /// Serves on a Unix socket until `shutdown` is ready. A socket left by an earlier process is replaced.
-    pub async fn serve_unix(
+    /// Listens on a Unix socket; one left by an earlier process is replaced. What is returned serves until `shutdown` is
+    /// ready, and removes the socket then.
+    pub fn serve_unix<S>(
         self,
         path: &Path,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ServeError> {
+        shutdown: S,
+    ) -> Result<impl Future<Output = Result<(), ServeError>> + use<S>, ServeError>
+    where
+        S: Future<Output = ()> + Send + 'static,
+    {
         let failed = |source| ServeError::Listen {
             path: path.to_owned(),
             source,
@@ -103,12 +107,19 @@ impl Control {
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         info!(socket = %path.display(), "control listens");
-        self.serve(|router| {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(shutdown)
-                .into_future()
+        let path = path.to_owned();
+        Ok(async move {
+            let served = self.serve(|router| {
+                axum::serve(listener, router)
+                    .with_graceful_shutdown(shutdown)
+                    .into_future()
+            });
+            let served = served.await;
+            if let Err(error) = std::fs::remove_file(&path) {
+                warn!(socket = %path.display(), %error, "could not remove the socket");
+            }
+            served
         })
-        .await
     }
 
     /// Serves on a TCP listener until `shutdown` is ready.

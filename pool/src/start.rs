@@ -163,7 +163,7 @@ async fn load(plan: &Plan, parts: Parts, times: &mut Times) -> Result<Loaded, St
     let Parts {
         ready: Ready { blank, run_dir },
         opened,
-        damage,
+        mut damage,
         top,
         console,
     } = parts;
@@ -180,7 +180,12 @@ async fn load(plan: &Plan, parts: Parts, times: &mut Times) -> Result<Loaded, St
         disks: opened.disks.into_iter().zip(top).map(disk).collect(),
         console,
     };
-    let machine: Arc<dyn Machine> = blank.load(spec).await.map_err(StartError::Load)?.into();
+    // The monitor reads guest memory as it loads. A page that cannot be served would keep it waiting for ever; it ends
+    // with the future.
+    let machine: Arc<dyn Machine> = tokio::select! {
+        loaded = blank.load(spec) => loaded.map_err(StartError::Load)?.into(),
+        Some(damage) = damage.recv() => return Err(StartError::Damaged(damage)),
+    };
     let prefetch = machine
         .load_report()
         .map(|report| report.prefetch)

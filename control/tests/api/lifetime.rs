@@ -233,7 +233,7 @@ async fn control_serves_on_a_unix_socket_and_replaces_a_stale_one() {
         .unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (socket, until) = (path.clone(), async move { drop(stopped.await) });
-    let served = tokio::spawn(async move { control.serve_unix(&socket, until).await });
+    let served = tokio::spawn(control.serve_unix(&socket, until).unwrap());
     let answer = async {
         loop {
             // The stale socket refuses until the new one is there.

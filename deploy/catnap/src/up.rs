@@ -83,7 +83,9 @@ pub async fn run(
         drop(stopped.wait_for(|stop| *stop).await);
     };
     let edge = edge.run(until(stopped.clone()));
-    let control = control.serve_unix(&socket, until(stopped));
+    let control = control
+        .serve_unix(&socket, until(stopped))
+        .context("start control")?;
     tokio::pin!(edge, control);
     output::line(&format!("catnap listens on http://{address}"))?;
     if let Some(ready) = ready {

@@ -169,6 +169,16 @@ async fn the_api_says_what_is_wrong() {
     let (status, answer) = gateway.api(Method::GET, "/health", None).await;
     assert!(status == 200 || status == 204, "{answer}");
 
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_paused_sandbox_is_not_paused_again_nor_forked() {
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    let sandbox = gateway.create(json!({})).await;
+    let its = |rest: &str| format!("/sandboxes/{}{rest}", sandbox.id);
     sandbox.pause(&gateway).await;
     let (status, answer) = gateway.api(Method::POST, &its("/pause"), None).await;
     let words = format!(

@@ -143,12 +143,15 @@ impl Gateway {
             "autoPause": true,
             "autoResume": { "enabled": true },
         });
-        for (name, value) in members.as_object().unwrap() {
-            body[name] = value.clone();
+        let Value::Object(members) = members else {
+            panic!("members of a request, not {members}")
+        };
+        for (name, value) in members {
+            body[name] = value;
         }
         let (status, made) = self.api(Method::POST, "/v2/sandboxes", Some(body)).await;
         assert_eq!(status, 201, "{made}");
-        Sandbox::new(self, &made)
+        Sandbox::new(&made)
     }
 
     /// A sandbox that runs the probe on [`Sandbox::PROBE`].

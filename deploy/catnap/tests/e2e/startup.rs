@@ -13,9 +13,13 @@ use crate::rig::{Gateway, KEY, PATIENCE};
 
 /// `catnap up` on a data directory that must not do.
 fn up(gateway: &Gateway, data: &Path) -> Command {
+    up_at(gateway, data, "127.0.0.1:0")
+}
+
+fn up_at(gateway: &Gateway, data: &Path, address: &str) -> Command {
     let mut command = Command::new(&gateway.built.catnap);
     command
-        .args(["up", "--listen", "127.0.0.1:0", "--api-key", KEY])
+        .args(["up", "--listen", address, "--api-key", KEY])
         .arg("--data-dir")
         .arg(data)
         .env("NO_COLOR", "1")
@@ -74,8 +78,7 @@ async fn what_is_missing_is_said_in_one_sentence() {
 
     let used = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = used.local_addr().unwrap().to_string();
-    let mut command = up(&gateway, &data);
-    command.args(["--listen", &address]);
+    let command = up_at(&gateway, &data, &address);
     complains(command, &["listen on", &address]).await;
 
     let file = dir.path().join("file");

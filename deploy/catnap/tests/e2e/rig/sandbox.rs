@@ -37,7 +37,7 @@ impl Sandbox {
     const AGENT: u16 = 49983;
 
     /// What a create, resume or fork answered.
-    pub(crate) fn new(_gateway: &Gateway, made: &Value) -> Self {
+    pub(crate) fn new(made: &Value) -> Self {
         let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
         Self {
             id: text("sandboxID"),
@@ -220,7 +220,7 @@ impl Sandbox {
         assert_eq!(made.len(), count);
         let child = |outcome: &Value| {
             assert!(outcome["sandbox"].is_object(), "{outcome}");
-            Self::new(gateway, &outcome["sandbox"])
+            Self::new(&outcome["sandbox"])
         };
         made.iter().map(child).collect()
     }

@@ -94,15 +94,29 @@ impl WorkDir {
 
     /// Which of its lives a paused sandbox was written down in.
     pub(crate) fn epoch(&self, sandbox: &str) -> u64 {
+        let record = self.record(sandbox);
+        record["epoch"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{record}"))
+    }
+
+    /// The directory of the snapshot that a paused sandbox wakes from.
+    pub(crate) fn snapshot(&self, sandbox: &str) -> PathBuf {
+        let record = self.record(sandbox);
+        let id = record["snapshot"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{record}"));
+        self.data().join("snapshots").join(id)
+    }
+
+    /// What is remembered of a paused sandbox.
+    fn record(&self, sandbox: &str) -> Value {
         let path = self
             .data()
             .join("sandboxes")
             .join(sandbox)
             .join("sandbox.json");
-        let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        record["epoch"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("{record}"))
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 
     /// Directories of snapshots that are not the template's.
