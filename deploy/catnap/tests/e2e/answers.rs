@@ -103,15 +103,13 @@ async fn a_sandbox_s_absence_is_told_in_the_contract_s_words() {
     gateway.finish().await;
 }
 
-#[tokio::test]
-async fn the_api_says_what_is_wrong() {
-    let Some(gateway) = Gateway::start().await else {
-        return;
-    };
-    let sandbox = gateway.create(json!({})).await;
+/// A call that cannot be answered, and the code it gets.
+type WrongCall = (u16, Method, String, Option<Value>);
+
+fn wrong_calls(id: &str) -> Vec<WrongCall> {
     let absent = "/sandboxes/inone";
-    let its = |rest: &str| format!("/sandboxes/{}{rest}", sandbox.id);
-    let cases: Vec<(u16, Method, String, Option<Value>)> = vec![
+    let its = |rest: &str| format!("/sandboxes/{}{rest}", id);
+    vec![
         (404, Method::GET, absent.to_owned(), None),
         (404, Method::DELETE, absent.to_owned(), None),
         (404, Method::POST, format!("{absent}/pause"), None),
@@ -151,8 +149,17 @@ async fn the_api_says_what_is_wrong() {
         ),
         (409, Method::POST, its("/resume"), None),
         (404, Method::GET, "/nothing/here".to_owned(), None),
-    ];
-    for (wanted, method, path, body) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn the_api_says_what_is_wrong() {
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    let sandbox = gateway.create(json!({})).await;
+    let its = |rest: &str| format!("/sandboxes/{}{rest}", sandbox.id);
+    for (wanted, method, path, body) in wrong_calls(&sandbox.id) {
         let (status, answer) = gateway.api(method.clone(), &path, body.clone()).await;
         assert_eq!(status, wanted, "{method} {path} {body:?}: {answer}");
         assert_eq!(answer["code"], wanted, "{method} {path} {body:?}: {answer}");

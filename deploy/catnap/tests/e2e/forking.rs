@@ -69,22 +69,30 @@ async fn forks_share_what_was_and_nothing_that_comes() {
     });
     assert_eq!(distinct(drawn.into_iter().flatten()), 2 * (CHILDREN + 1));
 
-    // What one writes no other sees.
+    nobody_sees_what_another_writes(&gateway, &origin, &children).await;
+    gateway.finish().await;
+}
+
+/// Each child writes the file that all share from their origin.
+async fn nobody_sees_what_another_writes(
+    gateway: &Gateway,
+    origin: &Sandbox,
+    children: &[Sandbox],
+) {
     join_all(
         children
             .iter()
-            .map(|child| child.write(&gateway, "/home/user/file", format!("of {}\n", child.id))),
+            .map(|child| child.write(gateway, "/home/user/file", format!("of {}\n", child.id))),
     )
     .await;
     assert_eq!(
-        origin.read(&gateway, "/home/user/file").await.ok().body,
+        origin.read(gateway, "/home/user/file").await.ok().body,
         "of the origin\n"
     );
-    for child in &children {
-        let file = child.read(&gateway, "/home/user/file").await.ok().body;
+    for child in children {
+        let file = child.read(gateway, "/home/user/file").await.ok().body;
         assert_eq!(file, format!("of {}\n", child.id));
     }
-    gateway.finish().await;
 }
 
 #[tokio::test]

@@ -282,7 +282,7 @@ fn http() -> reqwest::Client {
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider()
             .install_default()
-            .unwrap()
+            .unwrap();
     });
     reqwest::Client::builder()
         .no_proxy()
