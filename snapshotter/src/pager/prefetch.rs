@@ -1,7 +1,7 @@
 //! Installing the working set before the machine runs.
 //!
 //! Pages that the last life changed are installed as changed: they are likely to be written again, and a fault at each
-//! first write costs ten times what it costs to find out, when the machine is written down, that some were not.
+//! first write costs far more than to find out, when the machine is written down, that some were not.
 
 use std::os::fd::BorrowedFd;
 
