@@ -19,7 +19,7 @@ use super::{
     guest, released,
 };
 use crate::{
-    CaptureError, CaptureSpec, Captured, DialError, Disk, Exit, LoadError, LoadReport, LoadSpec,
+    CaptureError, CaptureSpec, Captured, DialError, Disk, Exit, LoadError, LoadReport, LoadSpec, MachineFiles,
     Machine, MachineError, MemorySource, PAGE_SIZE, PageRecord, TopLayer, page_digest,
 };
 
@@ -133,11 +133,21 @@ impl Guest {
     }
 
     fn capture(&self, mut spec: CaptureSpec) -> io::Result<Captured> {
-        spec.image.write_all(STATE)?;
+        let captured = match &mut spec.machine {
+            Some(files) => self.capture_machine(files)?,
+            None => Captured::default(),
+        };
+        for (disk, bitmap) in self.disks.iter().zip(&mut spec.disk_bitmaps) {
+            bitmap.write_all(disk.written())?;
+        }
+        Ok(captured)
+    }
+
+    fn capture_machine(&self, files: &mut MachineFiles) -> io::Result<Captured> {
+        files.image.write_all(STATE)?;
         let mut captured = Captured {
             image_len: STATE.len() as u64,
-            pages: 0,
-            zero_pages: 0,
+            ..Captured::default()
         };
         for (page, bytes) in &self.changed {
             let zero = bytes.iter().all(|byte| *byte == 0);
@@ -146,19 +156,16 @@ impl Guest {
                 zero,
                 digest: page_digest(bytes),
             };
-            spec.page_index.write_all(&record.encode())?;
+            files.page_index.write_all(&record.encode())?;
             captured.pages += 1;
             if zero {
                 captured.zero_pages += 1;
             } else {
-                spec.pages.write_all_at(
+                files.pages.write_all_at(
                     bytes,
-                    spec.pages_offset + u64::from(*page) * PAGE_SIZE as u64,
+                    files.pages_offset + u64::from(*page) * PAGE_SIZE as u64,
                 )?;
             }
-        }
-        for (disk, bitmap) in self.disks.iter().zip(&mut spec.disk_bitmaps) {
-            bitmap.write_all(disk.written())?;
         }
         Ok(captured)
     }
