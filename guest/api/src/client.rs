@@ -10,7 +10,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::InitRequest;
+use crate::{InitRequest, Metrics};
 
 /// Most bytes of an answer that are read, head and body together.
 const MAX_ANSWER: usize = 16 * 1024;
@@ -59,7 +59,41 @@ pub async fn health(stream: UnixStream) -> Result<(), AgentError> {
     exchange(stream, message).await
 }
 
-async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<(), AgentError> {
+/// Writes back what the guest's filesystem holds and freezes it. Frozen before: does nothing.
+pub async fn freeze(stream: UnixStream) -> Result<(), AgentError> {
+    exchange(stream, &bare("POST", "/freeze")).await
+}
+
+/// Lets a frozen filesystem be written again.
+pub async fn unfreeze(stream: UnixStream) -> Result<(), AgentError> {
+    exchange(stream, &bare("POST", "/unfreeze")).await
+}
+
+/// What the guest says of itself.
+pub async fn metrics(stream: UnixStream) -> Result<Metrics, AgentError> {
+    let body = ask(stream, &bare("GET", "/metrics")).await?;
+    serde_json::from_slice(&body).map_err(|_| AgentError::Malformed("not metrics"))
+}
+
+fn bare(method: &str, path: &str) -> Vec<u8> {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: guest\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+async fn exchange(stream: UnixStream, message: &[u8]) -> Result<(), AgentError> {
+    send(stream, message).await.map(drop)
+}
+
+async fn ask(stream: UnixStream, message: &[u8]) -> Result<Vec<u8>, AgentError> {
+    let (mut stream, mut body) = send(stream, message).await?;
+    while read_more(&mut stream, &mut body).await? {}
+    Ok(body)
+}
+
+/// Sends a request and reads the head of its answer, and whatever of its body came with it. A refusal is an error.
+async fn send(mut stream: UnixStream, message: &[u8]) -> Result<(UnixStream, Vec<u8>), AgentError> {
     stream.write_all(message).await.map_err(AgentError::Io)?;
     let mut answer = Vec::with_capacity(512);
     let (status, head_len) = loop {
@@ -71,7 +105,8 @@ async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<(), AgentErr
         }
     };
     if (200..300).contains(&status) {
-        return Ok(());
+        let body = answer.split_off(head_len.min(answer.len()));
+        return Ok((stream, body));
     }
     while answer.len() < MAX_ANSWER && read_more(&mut stream, &mut answer).await? {}
     let body = answer.get(head_len..).unwrap_or_default();

@@ -9,11 +9,13 @@
 
 pub mod client;
 mod init;
+mod metrics;
 pub mod relay;
 
 pub use self::{
     client::AgentError,
     init::{Entropy, Hostname, InitRequest, InvalidInit, MachineId, Token},
+    metrics::Metrics,
     relay::RelayError,
 };
 

@@ -15,8 +15,8 @@ use std::{
 use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use vmm_api::{
-    BlankSpec, BootSpec, CaptureSpec, Kvm, LoadSpec, Machine, MachineFiles, MemorySource, Monitor, PageRecord,
-    Process, flat,
+    BlankSpec, BootSpec, CaptureSpec, Kvm, LoadSpec, Machine, MachineFiles, MemorySource, Monitor,
+    PageRecord, Process, flat,
 };
 
 const MEMORY: u64 = 16 << 20;

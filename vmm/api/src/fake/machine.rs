@@ -19,8 +19,9 @@ use super::{
     guest, released,
 };
 use crate::{
-    CaptureError, CaptureSpec, Captured, DialError, Disk, Exit, LoadError, LoadReport, LoadSpec, MachineFiles,
-    Machine, MachineError, MemorySource, PAGE_SIZE, PageRecord, TopLayer, page_digest,
+    CaptureError, CaptureSpec, Captured, DialError, Disk, Exit, LoadError, LoadReport, LoadSpec,
+    Machine, MachineError, MachineFiles, MemorySource, PAGE_SIZE, PageRecord, TopLayer,
+    page_digest,
 };
 
 const STATE: &[u8] = b"fake machine 1";
@@ -35,6 +36,7 @@ pub(super) struct Guest {
     changed: BTreeMap<u32, Block>,
     disks: Vec<FakeDisk>,
     console: File,
+    pub(super) frozen: bool,
 }
 
 /// The part that its streams know.
@@ -96,6 +98,7 @@ impl Guest {
             changed: BTreeMap::new(),
             disks,
             console,
+            frozen: false,
         })
     }
 
@@ -120,6 +123,9 @@ impl Guest {
     }
 
     pub(super) fn disk_write(&mut self, block: u32, text: &str) -> io::Result<()> {
+        if self.frozen {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let bytes = block_of(text)?;
         self.disks
             .first_mut()
