@@ -55,7 +55,7 @@ test('files', async () => {
   const text = 'grün\n'.repeat(1000)
   await shared.files.write(`${folder}/deep/a.txt`, text)
   assert.equal(await shared.files.read(`${folder}/deep/a.txt`), text)
-  const bytes = new Uint8Array(500_000).map((_, at) => at)
+  const bytes = new Uint8Array(100_000).map((_, at) => at)
   await shared.files.write(`${folder}/b`, bytes.buffer)
   assert.deepEqual(await shared.files.read(`${folder}/b`, { format: 'bytes' }), bytes)
   const written = await shared.files.write([

@@ -29,7 +29,7 @@ def test_what_is_written_is_read(shared, folder):
     written = shared.files.write(f"{folder}/deep/down/a.txt", text)
     assert (written.name, written.path) == ("a.txt", f"{folder}/deep/down/a.txt")
     assert shared.files.read(written.path) == text
-    data = bytes(range(256)) * 5000
+    data = bytes(range(256)) * 500
     shared.files.write(f"{folder}/b", data)
     assert bytes(shared.files.read(f"{folder}/b", format="bytes")) == data
     assert b"".join(shared.files.read(f"{folder}/b", format="stream")) == data
