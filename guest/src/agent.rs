@@ -17,7 +17,10 @@ use tracing::warn;
 use crate::{
     access,
     awaken::{self, AwakenError, Kernel, Told},
-    files, metrics,
+    disk::Disk,
+    files,
+    filesystem::{self, Watchers},
+    metrics,
     process::{self, Processes, Reap},
     respond::{self, Answer},
     user::{self, User, UserError},
@@ -33,6 +36,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Who runs what a caller asks for without naming a user, until the host says otherwise.
     pub default_user: String,
+    /// A directory of the file system that the host may have frozen.
+    pub disk: Option<PathBuf>,
 }
 
 /// Who is at the other end of a connection.
@@ -51,6 +56,8 @@ pub struct Agent {
     kernel: Box<dyn Kernel>,
     told: RefCell<Told>,
     processes: Processes,
+    watchers: Watchers,
+    disk: Disk,
     load: metrics::Load,
 }
 
@@ -59,6 +66,7 @@ impl Default for Config {
         Self {
             root: PathBuf::from("/"),
             default_user: "user".to_owned(),
+            disk: None,
         }
     }
 }
@@ -67,13 +75,15 @@ impl Agent {
     /// Starts it, and the reaping of processes with it. Must be called within a `LocalSet`.
     pub fn start(config: Config, kernel: Box<dyn Kernel>, reap: Reap) -> io::Result<Rc<Self>> {
         let processes = Processes::start(reap)?;
-        let load = metrics::Load::default();
+        let disk = Disk::new(config.disk.clone());
         Ok(Rc::new(Self {
             config,
             kernel,
             told: RefCell::default(),
             processes,
-            load,
+            watchers: Watchers::default(),
+            disk,
+            load: metrics::Load::default(),
         }))
     }
 
@@ -87,6 +97,14 @@ impl Agent {
 
     pub(crate) fn processes(&self) -> &Processes {
         &self.processes
+    }
+
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub(crate) fn told(&self) -> Ref<'_, Told> {
@@ -174,6 +192,9 @@ impl Agent {
             (&Method::GET, "/metrics") => self.metrics(),
             (&Method::POST, _) if path.starts_with(process::SERVICE) => {
                 process::answer(self, request).await
+            }
+            (&Method::POST, _) if path.starts_with(filesystem::SERVICE) => {
+                filesystem::answer(self, request).await
             }
             _ => respond::error(StatusCode::NOT_FOUND, "404 page not found"),
         }

@@ -6,10 +6,10 @@
 mod upload;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
-    path::{Component, Path, PathBuf},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -23,6 +23,7 @@ use nix::libc;
 use crate::{
     access::{self, Operation, Signed},
     agent::Agent,
+    path,
     respond::{self, Answer},
     user::{User, UserError},
 };
@@ -189,7 +190,7 @@ impl Target {
         let workdir = agent.workdir(&user);
         let path = match signed.path.as_str() {
             "" => None,
-            path => Some(resolve(Path::new(path), &user.home, &workdir)?),
+            path => Some(resolve(path, &user, &workdir)?),
         };
         Ok(Self {
             user,
@@ -199,7 +200,7 @@ impl Target {
     }
 
     fn resolve(&self, path: &str) -> Result<PathBuf, Failure> {
-        resolve(Path::new(path), &self.user.home, &self.workdir)
+        resolve(path, &self.user, &self.workdir)
     }
 }
 
@@ -222,29 +223,9 @@ fn parse_query(query: &str) -> Signed {
     signed
 }
 
-/// An absolute path without `.` and `..`, as its text goes; symbolic links are the kernel's affair.
-fn resolve(path: &Path, home: &Path, workdir: &Path) -> Result<PathBuf, Failure> {
-    if path.as_os_str().as_bytes().contains(&0) {
-        return Err(Failure(
-            StatusCode::BAD_REQUEST,
-            "path holds a zero byte".to_owned(),
-        ));
-    }
-    let full = match path.strip_prefix("~") {
-        Ok(below) => home.join(below),
-        Err(_) => workdir.join(path),
-    };
-    let mut clean = PathBuf::from("/");
-    for part in full.components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(clean)
+fn resolve(path: &str, user: &User, workdir: &Path) -> Result<PathBuf, Failure> {
+    path::resolve(Path::new(path), &user.home, workdir)
+        .map_err(|error| Failure(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 impl From<Failure> for Answer {
@@ -253,39 +234,11 @@ impl From<Failure> for Answer {
     }
 }
 
-/// Whether the directory is there already, or the error of looking.
-fn is_dir(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(found.is_dir()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod test {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn resolved(path: &str) -> PathBuf {
-        resolve(
-            Path::new(path),
-            Path::new("/home/user"),
-            Path::new("/srv/work"),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_path_is_absolute_or_at_home_or_in_the_working_directory() {
-        assert_eq!(resolved("/a//b/./../c"), Path::new("/a/c"));
-        assert_eq!(resolved("~/x"), Path::new("/home/user/x"));
-        assert_eq!(resolved("~"), Path::new("/home/user"));
-        assert_eq!(resolved("a/b"), Path::new("/srv/work/a/b"));
-        assert_eq!(resolved("../../../../etc"), Path::new("/etc"));
-        assert_eq!(resolved("~user"), Path::new("/srv/work/~user"));
-    }
 
     #[test]
     fn a_query_is_taken_apart_as_it_was_signed() {
@@ -298,14 +251,6 @@ mod test {
     }
 
     proptest! {
-        #[test]
-        fn any_path_resolves_to_a_clean_one(path: String) {
-            if let Ok(clean) = resolve(Path::new(&path), Path::new("/h"), Path::new("/w")) {
-                prop_assert!(clean.is_absolute());
-                prop_assert!(clean.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))));
-            }
-        }
-
         #[test]
         fn any_query_is_read(query: String) {
             let _signed = parse_query(&query);

@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -17,10 +17,11 @@ use multer::Multipart;
 use nix::{errno::Errno, libc};
 use serde::Serialize;
 
-use super::{CHUNK, Failure, Target, is_dir};
+use super::{CHUNK, Failure, Target};
 use crate::{
     access::Operation,
     agent::Agent,
+    place,
     respond::{self, Answer},
     user::User,
 };
@@ -169,7 +170,8 @@ impl<'a> Upload<'a> {
             .custom_flags(libc::O_NONBLOCK);
         let opened = match options.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_parents(path, user)?;
+                place::make_parents(path, user)
+                    .map_err(|error| write_failure(&error.path, &error.source))?;
                 options.open(path)
             }
             opened => opened,
@@ -182,7 +184,7 @@ impl<'a> Upload<'a> {
                 path.display()
             )));
         }
-        give(&file, user).map_err(failed)?;
+        place::give(&file, user).map_err(failed)?;
         Ok(Self {
             path,
             file,
@@ -214,35 +216,6 @@ impl<'a> Upload<'a> {
             self.write()
         }
     }
-}
-
-/// Makes the directories above `path` that are missing, and gives each to `user`.
-fn make_parents(path: &Path, user: &User) -> Result<(), Failure> {
-    let failed = |dir: &Path| {
-        let dir = dir.to_path_buf();
-        move |error: io::Error| write_failure(&dir, &error)
-    };
-    let mut missing = Vec::new();
-    for dir in path.ancestors().skip(1) {
-        if is_dir(dir).map_err(failed(dir))? {
-            break;
-        }
-        missing.push(dir);
-    }
-    for dir in missing.into_iter().rev() {
-        DirBuilder::new()
-            .mode(0o755)
-            .create(dir)
-            .map_err(failed(dir))?;
-        let opened = File::open(dir).map_err(failed(dir))?;
-        give(&opened, user).map_err(failed(dir))?;
-    }
-    Ok(())
-}
-
-fn give(file: &File, user: &User) -> io::Result<()> {
-    let who = &user.credentials;
-    fchown(file, Some(who.uid.as_raw()), Some(who.gid.as_raw()))
 }
 
 fn write_failure(path: &Path, error: &io::Error) -> Failure {

@@ -346,10 +346,7 @@ async fn what_cannot_be_started_is_told_in_connect() {
                 "invalid_argument",
             ),
             (r#"{"process":{"cmd":""}}"#, "invalid_argument"),
-            (
-                r#"{"process":{"cmd":"true"},"pty":{"size":{"cols":80,"rows":24}}}"#,
-                "unimplemented",
-            ),
+            (r#"{"tag":"x"}"#, "invalid_argument"),
             (r#"{"process":"#, "invalid_argument"),
         ];
         for (body, code) in cases {
