@@ -10,13 +10,14 @@ use std::{
 };
 
 use guest_api::InitRequest;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::warn;
 
 use crate::{
     access,
     awaken::{self, AwakenError, Kernel, Told},
+    cors,
     disk::Disk,
     files,
     filesystem::{self, Watchers},
@@ -173,13 +174,26 @@ impl Agent {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// Answers one request.
+    /// Answers one request, also one of a page of another origin.
     pub(crate) async fn answer(self: Rc<Self>, peer: Peer, request: Request<Incoming>) -> Answer {
+        if let Some(answer) = cors::preflight(&request) {
+            return answer;
+        }
+        let crosses = cors::crosses(&request);
+        let mut answer = self.route(peer, request).await;
+        if crosses {
+            cors::allow(answer.headers_mut());
+        }
+        answer
+    }
+
+    async fn route(self: Rc<Self>, peer: Peer, request: Request<Incoming>) -> Answer {
         let path = request.uri().path();
         match (request.method(), path) {
-            (&Method::GET, "/health") => return respond::no_content(),
-            (&Method::POST, "/init") => return self.init(peer, request).await,
-            (&Method::GET, "/files") => return files::download(&self, &request),
+            (&Method::GET | &Method::HEAD, "/health") => return respond::no_content(),
+            (_, "/init" | "/freeze" | "/unfreeze") => return self.host_only(peer, request).await,
+            (&Method::GET, "/metrics") if peer == Peer::Host => return self.metrics(),
+            (&Method::GET | &Method::HEAD, "/files") => return files::download(&self, &request),
             (&Method::POST, "/files") => return files::upload(&self, request).await,
             _ => {}
         }
@@ -188,6 +202,7 @@ impl Agent {
             return respond::error(StatusCode::UNAUTHORIZED, &denied.to_string());
         }
         match (request.method(), path) {
+            (&Method::POST, "/files/compose") => files::compose(&self, request).await,
             (&Method::GET, "/envs") => respond::json(StatusCode::OK, &self.told().env),
             (&Method::GET, "/metrics") => self.metrics(),
             (&Method::POST, _) if path.starts_with(process::SERVICE) => {
@@ -196,17 +211,39 @@ impl Agent {
             (&Method::POST, _) if path.starts_with(filesystem::SERVICE) => {
                 filesystem::answer(self, request).await
             }
+            (_, "/health" | "/files" | "/files/compose" | "/envs" | "/metrics") => {
+                respond::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+            }
             _ => respond::error(StatusCode::NOT_FOUND, "404 page not found"),
         }
     }
 
-    async fn init(&self, peer: Peer, request: Request<Incoming>) -> Answer {
+    /// What only the host may ask for.
+    async fn host_only(&self, peer: Peer, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
         if peer != Peer::Host {
-            return respond::error(
-                StatusCode::FORBIDDEN,
-                "only the host may initialize the guest",
-            );
+            let text = format!("only the host may ask for {path}");
+            return respond::error(StatusCode::FORBIDDEN, &text);
         }
+        if request.method() != Method::POST {
+            return respond::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+        }
+        let done = match path {
+            "/freeze" => self.disk.freeze(),
+            "/unfreeze" => self.disk.thaw(),
+            _ => return self.init(request).await,
+        };
+        match done {
+            Ok(()) => respond::no_content(),
+            Err(error) => {
+                let text = respond::chain(&error);
+                warn!(error = text, path, "could not do as the host asked");
+                respond::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+            }
+        }
+    }
+
+    async fn init(&self, request: Request<Incoming>) -> Answer {
         let body = match respond::collect(request.into_body()).await {
             Ok(body) => body,
             Err(error) => return respond::error(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -221,7 +258,12 @@ impl Agent {
             );
         };
         match awaken::awaken(self, request).await {
-            Ok(()) => respond::no_content(),
+            Ok(()) => {
+                let mut answer = respond::no_content();
+                let version = HeaderValue::from_static(guest_api::ENVD_VERSION);
+                answer.headers_mut().insert("x-envd-version", version);
+                answer
+            }
             Err(error @ AwakenError::Timestamp) => {
                 respond::error(StatusCode::BAD_REQUEST, &error.to_string())
             }

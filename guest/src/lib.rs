@@ -19,6 +19,7 @@ pub mod serve;
 mod access;
 mod agent;
 mod awaken;
+mod cors;
 mod disk;
 mod files;
 mod filesystem;
