@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use control::{Config, Control};
 use coordinator::InMemory;
-use pool_api::{Epoch, Node, Origin, SandboxSpec, SandboxState, Secret, Wake};
+use pool_api::{Epoch, Keep, Node, Origin, SandboxSpec, SandboxState, Secret, Wake};
 use serde_json::{Value, json};
 
 use crate::rig::{KEY, PATIENCE, Rig, sandbox};
@@ -71,7 +71,10 @@ async fn a_sandbox_that_sleeps_has_no_end() {
         .create(json!({ "templateID": "base", "timeout": 1 }))
         .await;
     // As if nobody had used it for a while.
-    rig.fake.pause(&sandbox(&id), Epoch(1)).await.unwrap();
+    rig.fake
+        .pause(&sandbox(&id), Epoch(1), Keep::Full)
+        .await
+        .unwrap();
     rig.until(&other, |reply| reply.status == 404).await;
     assert_eq!(
         rig.get(&format!("/sandboxes/{id}")).await.expect(200)["state"],
@@ -142,7 +145,9 @@ async fn after_a_crash_the_ledger_and_the_host_agree() {
     let (fake, dir) = rig.crash().await;
 
     // While control is down: one falls asleep, one is woken, one ends, and one is made that nobody was told of.
-    fake.pause(&sandbox(&sleeps), Epoch(1)).await.unwrap();
+    fake.pause(&sandbox(&sleeps), Epoch(1), Keep::Full)
+        .await
+        .unwrap();
     drop(fake.enter(&sandbox(&wakes), Wake::Allowed).await.unwrap());
     fake.crash(&sandbox(&ends));
     let orphan = SandboxSpec {

@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Life {
     pub(super) info: SandboxInfo,
     pub(super) spec: SandboxSpec,
+    /// How this life began.
+    pub(super) start: Start,
     guest: Arc<Guest>,
     /// Guests of earlier lives whose connections are still open.
     stale: Vec<Arc<Guest>>,
@@ -32,11 +34,12 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(info: SandboxInfo, spec: SandboxSpec) -> Self {
+    pub(super) fn new(info: SandboxInfo, spec: SandboxSpec, start: Start) -> Self {
         let guest = Arc::new(Guest::new(&info));
         Self {
             info,
             spec,
+            start,
             guest,
             stale: Vec::new(),
             revoked: watch::channel(false).0,
@@ -47,6 +50,7 @@ impl Life {
 
     /// Begins the next life.
     pub(super) fn begin(&mut self, start: Start) {
+        self.start = start;
         self.info.epoch = self.info.epoch.next();
         self.info.state = SandboxState::Running;
         self.info.started_at = SystemTime::now();
