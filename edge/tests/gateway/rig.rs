@@ -104,7 +104,7 @@ impl Rig {
 
     pub(crate) async fn pause(&self, id: &SandboxId) {
         let epoch = self.fake.info(id).await.unwrap().epoch;
-        self.fake.pause(id, epoch).await.unwrap();
+        self.fake.pause(id, epoch, pool_api::Keep::Full).await.unwrap();
     }
 
     pub(crate) async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
