@@ -21,6 +21,38 @@ fn samples(text: &str) -> BTreeMap<&str, f64> {
         .collect()
 }
 
+const EXPECTED: [(&str, f64); 17] = [
+    (
+        r#"catnap_requests_total{status="2xx",target="sandbox"}"#,
+        11.0,
+    ),
+    (r#"catnap_requests_total{status="5xx",target="api"}"#, 1.0),
+    (
+        r#"catnap_requests_total{status="5xx",target="sandbox"}"#,
+        1.0,
+    ),
+    (r#"catnap_requests_total{status="4xx",target="none"}"#, 2.0),
+    (r#"catnap_requests_total{status="5xx",target="none"}"#, 1.0),
+    (r#"catnap_requests_refused_total{reason="forbidden"}"#, 1.0),
+    (r#"catnap_requests_refused_total{reason="not_found"}"#, 1.0),
+    (r#"catnap_requests_refused_total{reason="bad_host"}"#, 1.0),
+    (
+        r#"catnap_requests_refused_total{reason="port_closed"}"#,
+        1.0,
+    ),
+    (
+        r#"catnap_requests_refused_total{reason="unavailable"}"#,
+        1.0,
+    ),
+    (r#"catnap_wakes_total{start="restore"}"#, 1.0),
+    (r#"catnap_wake_stage_seconds_count{stage="load"}"#, 1.0),
+    (r#"catnap_wake_stage_seconds_sum{stage="all"}"#, 0.003),
+    (r#"catnap_request_stage_seconds_count{stage="dial"}"#, 11.0),
+    (r#"catnap_requests_in_flight{target="sandbox"}"#, 0.0),
+    (r#"catnap_sandboxes{state="running"}"#, 2.0),
+    (r#"catnap_sandboxes{state="paused"}"#, 0.0),
+];
+
 #[tokio::test]
 async fn requests_refusals_and_wakes_are_counted() {
     let rig = rig().await;
@@ -53,37 +85,7 @@ async fn requests_refusals_and_wakes_are_counted() {
         .unwrap();
     let text = rig.scrape().await;
     let samples = samples(&text);
-    for (name, expected) in [
-        (
-            r#"catnap_requests_total{status="2xx",target="sandbox"}"#,
-            11.0,
-        ),
-        (r#"catnap_requests_total{status="5xx",target="api"}"#, 1.0),
-        (
-            r#"catnap_requests_total{status="5xx",target="sandbox"}"#,
-            1.0,
-        ),
-        (r#"catnap_requests_total{status="4xx",target="none"}"#, 2.0),
-        (r#"catnap_requests_total{status="5xx",target="none"}"#, 1.0),
-        (r#"catnap_requests_refused_total{reason="forbidden"}"#, 1.0),
-        (r#"catnap_requests_refused_total{reason="not_found"}"#, 1.0),
-        (r#"catnap_requests_refused_total{reason="bad_host"}"#, 1.0),
-        (
-            r#"catnap_requests_refused_total{reason="port_closed"}"#,
-            1.0,
-        ),
-        (
-            r#"catnap_requests_refused_total{reason="unavailable"}"#,
-            1.0,
-        ),
-        (r#"catnap_wakes_total{start="restore"}"#, 1.0),
-        (r#"catnap_wake_stage_seconds_count{stage="load"}"#, 1.0),
-        (r#"catnap_wake_stage_seconds_sum{stage="all"}"#, 0.003),
-        (r#"catnap_request_stage_seconds_count{stage="dial"}"#, 11.0),
-        (r#"catnap_requests_in_flight{target="sandbox"}"#, 0.0),
-        (r#"catnap_sandboxes{state="running"}"#, 2.0),
-        (r#"catnap_sandboxes{state="paused"}"#, 0.0),
-    ] {
+    for (name, expected) in EXPECTED {
         assert_eq!(samples.get(name), Some(&expected), "{name}\n{text}");
     }
     assert!(samples[r#"catnap_body_bytes_total{direction="out",target="sandbox"}"#] > 1000.0);

@@ -69,7 +69,15 @@ async fn a_kill_resets_the_streams_of_that_sandbox_and_no_other() {
     );
     let mut sender = connect(&rig).await;
     let mut doomed = open_stream(&mut sender, &id, "/hang").await;
-    let mut spared = open_stream(&mut sender, &other, "/flood").await;
+    let echo = Request::post(format!("https://80-{other}.{DOMAIN}/echo"))
+        .body(())
+        .unwrap();
+    let (response, mut spared) = sender.send_request(echo, false).unwrap();
+    spared
+        .send_data(Bytes::from_static(b"before"), false)
+        .unwrap();
+    let mut echoed = response.await.unwrap().into_body();
+    assert_eq!(echoed.data().await.unwrap().unwrap(), "before");
     // As control does it: the route is gone first.
     use coordinator::Coordinator;
     rig.coordinator.withdraw(&id).await.unwrap();
@@ -89,19 +97,22 @@ async fn a_kill_resets_the_streams_of_that_sandbox_and_no_other() {
     assert_eq!(health.status(), 502, "the same connection goes on");
     let mut text = Vec::new();
     let mut body = health.into_body();
-    while let Some(piece) = body.data().await {
+    while let Some(piece) = tokio::time::timeout(PATIENCE, body.data()).await.unwrap() {
         text.extend_from_slice(&piece.unwrap());
     }
     assert!(String::from_utf8(text).unwrap().contains("was not found"));
-    for _ in 0..10 {
-        let piece = tokio::time::timeout(PATIENCE, spared.data())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        spared.flow_control().release_capacity(piece.len()).unwrap();
+    spared
+        .send_data(Bytes::from_static(b"after"), true)
+        .unwrap();
+    let piece = tokio::time::timeout(PATIENCE, echoed.data()).await;
+    assert_eq!(
+        piece.unwrap().unwrap().unwrap(),
+        "after",
+        "the other stream lives on"
+    );
+    while let Some(piece) = tokio::time::timeout(PATIENCE, echoed.data()).await.unwrap() {
+        assert!(piece.expect("a clean end").is_empty());
     }
-    drop(spared);
     tokio::time::timeout(PATIENCE, rig.fake.wait_for_leases(0))
         .await
         .unwrap();

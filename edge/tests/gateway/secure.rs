@@ -8,24 +8,25 @@ use std::{
 use axum::{Router, body::Body};
 use coordinator::Access;
 use http::Version;
-use pool_api::fake::Echo;
+use pool_api::{SandboxId, fake::Echo};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::rig::{DOMAIN, PATIENCE, Rig, open, private};
 
+/// What clients offer unless they are pinned to one.
+const EITHER: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// A client that finds every name of the domain at the rig, and trusts its authority.
-pub(crate) fn client(
-    rig: &Rig,
-    set: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-) -> reqwest::Client {
-    let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(trusting(rig, &[b"h2", b"http/1.1"]))
+pub(crate) fn client(rig: &Rig, protocols: &[&[u8]]) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(trusting(rig, protocols))
         .no_proxy()
         .timeout(PATIENCE)
-        .dns_resolver(Arc::new(Loopback));
-    set(builder).build().unwrap()
+        .dns_resolver(Arc::new(Loopback))
+        .build()
+        .unwrap()
 }
 
 /// Every name is this machine.
@@ -71,6 +72,72 @@ pub(crate) fn url(rig: &Rig, host: &str, path: &str) -> String {
     format!("https://{host}.{DOMAIN}:{}{path}", rig.tls_port.unwrap())
 }
 
+async fn reaches_the_api(rig: &Rig, client: &reqwest::Client, version: Version) {
+    let reply = client
+        .post(url(rig, "api", "/x"))
+        .body("b")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(reply.version(), version);
+    assert_eq!(reply.text().await.unwrap(), "api b");
+    let bare = format!("https://{DOMAIN}:{}/", rig.tls_port.unwrap());
+    assert_eq!(
+        client.get(bare).send().await.unwrap().text().await.unwrap(),
+        "api "
+    );
+}
+
+async fn reaches_sandboxes(rig: &Rig, client: &reqwest::Client, version: Version, id: &SandboxId) {
+    let reply = client
+        .post(url(rig, &format!("3000-{id}-old"), "/a?b"))
+        .body("text")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!((reply.status().as_u16(), reply.version()), (200, version));
+    let echo: Echo = reply.json().await.unwrap();
+    assert_eq!(
+        (echo.sandbox.as_str(), echo.port, echo.target.as_str()),
+        ("iabc", 3000, "/a?b")
+    );
+    assert_eq!(echo.body, "text");
+    assert_eq!(
+        echo.headers["host"],
+        format!("3000-{id}-old.{DOMAIN}:{}", rig.tls_port.unwrap())
+    );
+
+    let ask = client.get(url(rig, "sandbox", "/"));
+    let reply = ask
+        .header("e2b-sandbox-id", "iabc")
+        .header("e2b-sandbox-port", "49983")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(reply.json::<Echo>().await.unwrap().port, 49983);
+    let reply = client.get(url(rig, "sandbox", "/")).send().await.unwrap();
+    assert_eq!(
+        (
+            reply.status().as_u16(),
+            reply.text().await.unwrap().as_str()
+        ),
+        (400, "missing header")
+    );
+    let reply = client
+        .get(url(rig, "80-iunknown", "/"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(reply.status(), 502);
+    assert!(
+        reply
+            .text()
+            .await
+            .unwrap()
+            .contains("The sandbox was not found")
+    );
+}
+
 #[tokio::test]
 async fn both_protocols_are_spoken_on_one_port_and_routed_alike() {
     let rig = Rig::secured(|_| {}).await;
@@ -79,70 +146,10 @@ async fn both_protocols_are_spoken_on_one_port_and_routed_alike() {
         format!("api {}", String::from_utf8(body.to_vec()).unwrap())
     }));
     let id = rig.sandbox("iabc", open()).await;
-    let either = client(&rig, |builder| builder);
-    let old = client(&rig, |builder| builder.http1_only());
+    let (either, old) = (client(&rig, EITHER), client(&rig, &[b"http/1.1"]));
     for (client, version) in [(&either, Version::HTTP_2), (&old, Version::HTTP_11)] {
-        let reply = client
-            .post(url(&rig, "api", "/x"))
-            .body("b")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(reply.version(), version);
-        assert_eq!(reply.text().await.unwrap(), "api b");
-        let bare = format!("https://{DOMAIN}:{}/", rig.tls_port.unwrap());
-        assert_eq!(
-            client.get(bare).send().await.unwrap().text().await.unwrap(),
-            "api "
-        );
-
-        let reply = client
-            .post(url(&rig, &format!("3000-{id}-old"), "/a?b"))
-            .body("text")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!((reply.status().as_u16(), reply.version()), (200, version));
-        let echo: Echo = reply.json().await.unwrap();
-        assert_eq!(
-            (echo.sandbox.as_str(), echo.port, echo.target.as_str()),
-            ("iabc", 3000, "/a?b")
-        );
-        assert_eq!(echo.body, "text");
-        assert_eq!(
-            echo.headers["host"],
-            format!("3000-{id}-old.{DOMAIN}:{}", rig.tls_port.unwrap())
-        );
-
-        let ask = client.get(url(&rig, "sandbox", "/"));
-        let reply = ask
-            .header("e2b-sandbox-id", "iabc")
-            .header("e2b-sandbox-port", "49983")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(reply.json::<Echo>().await.unwrap().port, 49983);
-        let reply = client.get(url(&rig, "sandbox", "/")).send().await.unwrap();
-        assert_eq!(
-            (
-                reply.status().as_u16(),
-                reply.text().await.unwrap().as_str()
-            ),
-            (400, "missing header")
-        );
-        let reply = client
-            .get(url(&rig, "80-iunknown", "/"))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(reply.status(), 502);
-        assert!(
-            reply
-                .text()
-                .await
-                .unwrap()
-                .contains("The sandbox was not found")
-        );
+        reaches_the_api(&rig, client, version).await;
+        reaches_sandboxes(&rig, client, version, &id).await;
     }
     let plain = rig.visit(80, &id, &[]).await;
     assert_eq!(plain.status, 200, "the door without TLS stays open");
@@ -156,7 +163,7 @@ async fn masked_hosts_and_tokens_are_the_same_over_http_2() {
         ..private("right")
     };
     let id = rig.sandbox("iabc", access).await;
-    let client = client(&rig, |builder| builder);
+    let client = client(&rig, EITHER);
     let asked = format!("8080-{id}.{DOMAIN}:{}", rig.tls_port.unwrap());
     let url = url(&rig, &format!("8080-{id}"), "/");
     assert_eq!(client.get(&url).send().await.unwrap().status(), 403);
@@ -218,12 +225,7 @@ async fn what_is_not_tls_harms_nobody() {
     );
     let url = url(&rig, &format!("80-{id}"), "/");
     assert_eq!(
-        client(&rig, |builder| builder)
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .status(),
+        client(&rig, EITHER).get(url).send().await.unwrap().status(),
         200
     );
     // Somebody who does not know the authority is refused by himself.
