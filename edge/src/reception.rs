@@ -21,7 +21,7 @@ use crate::{
     path::Prefix,
     route::route,
     timing::Timing,
-    visit::{Purpose, Stay},
+    visit::{Purpose, Stay, Vigil},
 };
 
 /// Lets requests in.
@@ -84,7 +84,10 @@ impl Reception {
             path: request.uri.path(),
         };
         match host::destination(target, self.config.domain.as_deref()) {
-            Ok(Destination::Api) => Ok(Purpose::Api),
+            Ok(Destination::Api) => {
+                let idle = self.config.limits.idle_stream;
+                Ok(Purpose::Api(Vigil::new(client.cloned(), idle)))
+            }
             Ok(Destination::Sandbox(address, prefix)) => {
                 let ticket = self.check(request, address, prefix).await;
                 let ticket = ticket.map_err(Stop::Answer)?;

@@ -3,6 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use futures::{SinkExt, StreamExt};
+use http::Request;
 use pool_api::Node;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -13,7 +14,7 @@ use tokio::{
 
 use crate::{
     resets,
-    rig::{PATIENCE, Rig, get_on, open, request},
+    rig::{DOMAIN, PATIENCE, Rig, get_on, open, request},
 };
 
 /// Reads to the end or the reset of a connection.
@@ -312,6 +313,12 @@ async fn what_stands_still_for_long_is_let_go() {
         .send_request(resets::ask(&id, "/hang"), false)
         .unwrap();
     ws.send("x".into()).await.unwrap();
+    rig.serve_api(axum::Router::new().fallback(async |body: axum::body::Bytes| body));
+    let mut api = Request::post(format!("https://api.{DOMAIN}/x"))
+        .body(())
+        .unwrap();
+    *api.version_mut() = http::Version::HTTP_2;
+    let (stalled, _open) = sender.send_request(api, false).unwrap();
     drop(drained(&mut half).await);
     drained(&mut hung).await;
     tokio::time::timeout(PATIENCE, async {
@@ -325,6 +332,8 @@ async fn what_stands_still_for_long_is_let_go() {
     tokio::time::timeout(PATIENCE, rig.fake.wait_for_leases(0))
         .await
         .unwrap();
+    let stalled = tokio::time::timeout(PATIENCE, stalled).await.unwrap();
+    assert!(stalled.is_err(), "the API has its bound as well");
     // Nothing holds it awake any more.
     let epoch = rig.fake.info(&id).await.unwrap().epoch;
     rig.fake.pause(&id, epoch).await.unwrap();

@@ -209,3 +209,30 @@ async fn a_stream_that_is_reset_while_it_waits_for_a_wake_waits_no_longer() {
         "nothing was sent for the stream that was reset"
     );
 }
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_is_reset_too() {
+    let rig = Rig::secured(|_| {}).await;
+    let port = 80.try_into().unwrap();
+    rig.fake
+        .script_port(port, pool_api::fake::PortScript::Endless);
+    let mut sender = connect(&rig).await;
+    for name in ["ia", "ib", "ic", "id", "ie", "if", "ig", "ih"] {
+        let id = rig.sandbox(name, open()).await;
+        let mut body = open_stream(&mut sender, &id, "/").await;
+        let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nHost: 80-{id}.x\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        while !got.windows(5).any(|window| window == b"hello") {
+            let read = tokio::time::timeout(PATIENCE, socket.read_buf(&mut got)).await;
+            assert_ne!(read.unwrap().unwrap(), 0);
+        }
+        rig.fake.kill(&id).await.unwrap();
+        assert!(end_of(&mut body).await.is_reset());
+        let end = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut got))
+            .await
+            .unwrap();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
