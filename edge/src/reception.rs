@@ -78,6 +78,9 @@ impl Reception {
         if head_size(request) > self.config.limits.head_bytes {
             return Err(Stop::Answer(Answer::head_too_long()));
         }
+        if !is_target(request) {
+            return Err(Stop::Answer(Answer::bad_target()));
+        }
         let target = Target {
             headers: &request.headers,
             authority: request.uri.host(),
@@ -203,6 +206,16 @@ impl Reception {
         };
         Err(Answer::denied(denied, address, asleep, path))
     }
+}
+
+/// Whether what is asked for has a path that all who read it agree on. `init`, for one, is a host to some.
+fn is_target(request: &RequestHeader) -> bool {
+    let target = request.raw_path();
+    let begins = |scheme: &[u8]| {
+        let beginning = target.get(..scheme.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))
+    };
+    target.starts_with(b"/") || target == b"*" || begins(b"http://") || begins(b"https://")
 }
 
 /// Bytes of a request's target and fields.

@@ -2,7 +2,12 @@
 
 use coordinator::Access;
 
-use crate::rig::{Rig, open, private};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::rig::{PATIENCE, Rig, open, private};
 
 const LOCAL: (&str, &str) = ("host", "localhost:3000");
 
@@ -105,4 +110,39 @@ async fn redirects_and_cookies_come_back_under_the_prefix() {
         .get("/redirect?to=/login", &[("host", "80-iabc.x")])
         .await;
     assert_eq!(reply.header("location"), "/login");
+}
+
+#[tokio::test]
+async fn a_target_with_an_authority_is_read_as_any_other() {
+    let rig = Rig::new().await;
+    rig.sandbox("iabc", open()).await;
+    let ask = async |target: &str, host: &str| {
+        let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+        let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut got = String::new();
+        let read = tokio::time::timeout(PATIENCE, socket.read_to_string(&mut got)).await;
+        read.unwrap().unwrap();
+        got
+    };
+    let got = ask("http://localhost/sandbox/iabc/81/a?b", "localhost").await;
+    assert!(
+        got.contains(r#""port":81"#) && got.contains("/a?b\""),
+        "{got}"
+    );
+    assert!(!got.contains(r#"/sandbox/iabc/81/a"#), "{got}");
+    let got = ask("http://82-iabc.x/a", "82-iabc.x").await;
+    assert!(
+        got.contains(r#""port":82"#) && got.contains(r#""target":"/a""#),
+        "{got}"
+    );
+    for target in ["http://49983-iabc.x/init", "http://49983-iabc.x/y/../init"] {
+        let got = ask(target, "49983-iabc.x").await;
+        assert!(got.starts_with("HTTP/1.1 404 "), "{target}: {got}");
+    }
+    for target in ["http://80-iabc.x/", "*", "//init", "init"] {
+        let got = ask(target, "49983-iabc.x").await;
+        let refused = got.starts_with("HTTP/1.1 404 ") || got.starts_with("HTTP/1.1 400 ");
+        assert!(refused || target == "*", "{target}: {got}");
+    }
 }
