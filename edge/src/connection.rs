@@ -78,9 +78,11 @@ async fn serve_h1(server: Server, stream: Stream, link: Arc<Link>) {
     let serve = async {
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive(Some(idle));
-        session.set_read_timeout(Some(server.limits.idle_stream));
-        session.set_total_drain_timeout(Some(DRAIN));
         loop {
+            // For each request again: a session keeps nothing but the time it is kept for.
+            session.set_read_timeout(Some(server.limits.idle_stream));
+            session.set_write_timeout(Some(server.limits.idle_stream));
+            session.set_total_drain_timeout(Some(DRAIN));
             let served = server.proxy.process_new_http(session, &server.closed).await;
             let Some((stream, settings)) = served.map(|served| served.consume()) else {
                 return;
@@ -90,8 +92,6 @@ async fn serve_h1(server: Server, stream: Stream, link: Arc<Link>) {
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
-            session.set_read_timeout(Some(server.limits.idle_stream));
-            session.set_total_drain_timeout(Some(DRAIN));
         }
     };
     client.scope(serve).await;

@@ -58,6 +58,11 @@ impl Answer {
         Self::new(400, Reason::BadHost, Body::Text(text))
     }
 
+    /// A target that is neither a path nor a whole URL.
+    pub(crate) fn bad_target() -> Self {
+        Self::new(400, Reason::BadHost, Body::Text("Invalid request target"))
+    }
+
     /// A head that is longer than it may be.
     pub(crate) fn head_too_long() -> Self {
         let body = Body::Text("Request header too large");

@@ -34,15 +34,21 @@ impl Guise {
         if is_key {
             request.remove_header("x-api-key");
         }
-        // The path alone: an authority in the target would put its own host back.
-        let target = match &self.prefix {
-            Some(prefix) => {
-                request.insert_header("x-forwarded-prefix", prefix.as_str())?;
-                prefix.strip(request.raw_path())
+        let mut target = match request.raw_path() {
+            path if path.starts_with(b"/") || path == b"*" => path.to_vec(),
+            // It names the host as well, which is a proxy's form.
+            _ => {
+                let path = request.uri.path_and_query();
+                path.map_or("/", |path| path.as_str()).as_bytes().to_vec()
             }
-            None => request.raw_path().to_vec(),
         };
-        request.set_raw_path(&target)?;
+        if let Some(prefix) = &self.prefix {
+            request.insert_header("x-forwarded-prefix", prefix.as_str())?;
+            target = prefix.strip(&target);
+        }
+        if target != request.raw_path() {
+            request.set_raw_path(&target)?;
+        }
         if let Some(masked) = &self.masked_host {
             if let Some(asked) = request.headers.get(header::HOST).cloned() {
                 request.insert_header("x-forwarded-host", asked)?;

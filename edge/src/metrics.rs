@@ -142,11 +142,7 @@ impl Metrics {
                 "catnap_connections_abusive_total",
                 "HTTP/2 connections that were ended because of what their clients did.",
             )?,
-            sandboxes: make.gauges(
-                "catnap_sandboxes",
-                "Sandboxes on this host, by state.",
-                "state",
-            )?,
+            sandboxes: make.gauges("catnap_sandboxes", "Sandboxes here, by state.", "state")?,
             registry,
         })
     }

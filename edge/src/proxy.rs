@@ -110,7 +110,7 @@ impl ProxyHttp for Proxy {
                     .upstreams
                     .peer(&stay.address, lease, outcome, Traffic::of(session)))
             }
-            Purpose::Api => self.upstreams.api(&self.api_socket),
+            Purpose::Api(_) => self.upstreams.api(&self.api_socket),
             Purpose::Undecided => Err(Error::explain(
                 ErrorType::InternalError,
                 "a request for nothing",
@@ -248,7 +248,7 @@ impl ProxyHttp for Proxy {
         };
         let stay = match &visit.purpose {
             Purpose::Sandbox(stay) => Some(stay.as_ref()),
-            Purpose::Api | Purpose::Undecided => None,
+            Purpose::Api(_) | Purpose::Undecided => None,
         };
         note(stay, error);
         let final_response = session
@@ -274,7 +274,7 @@ impl ProxyHttp for Proxy {
             }
             (ErrorSource::Downstream, _) => Answer::internal(400),
             (_, Purpose::Sandbox(stay)) => Answer::broken(stay),
-            (ErrorSource::Upstream, Purpose::Api) => {
+            (ErrorSource::Upstream, Purpose::Api(_)) => {
                 Answer::api_down(*error.etype() != ErrorType::ConnectError)
             }
             _ => Answer::internal(500),

@@ -21,7 +21,7 @@ use crate::{
     path::Prefix,
     route::route,
     timing::Timing,
-    visit::{Purpose, Stay},
+    visit::{Purpose, Stay, Vigil},
 };
 
 /// Lets requests in.
@@ -78,13 +78,19 @@ impl Reception {
         if head_size(request) > self.config.limits.head_bytes {
             return Err(Stop::Answer(Answer::head_too_long()));
         }
+        if !is_target(request) {
+            return Err(Stop::Answer(Answer::bad_target()));
+        }
         let target = Target {
             headers: &request.headers,
             authority: request.uri.host(),
             path: request.uri.path(),
         };
         match host::destination(target, self.config.domain.as_deref()) {
-            Ok(Destination::Api) => Ok(Purpose::Api),
+            Ok(Destination::Api) => {
+                let idle = self.config.limits.idle_stream;
+                Ok(Purpose::Api(Vigil::new(client.cloned(), idle)))
+            }
             Ok(Destination::Sandbox(address, prefix)) => {
                 let ticket = self.check(request, address, prefix).await;
                 let ticket = ticket.map_err(Stop::Answer)?;
@@ -200,6 +206,16 @@ impl Reception {
         };
         Err(Answer::denied(denied, address, asleep, path))
     }
+}
+
+/// Whether what is asked for has a path that all who read it agree on. `init`, for one, is a host to some.
+fn is_target(request: &RequestHeader) -> bool {
+    let target = request.raw_path();
+    let begins = |scheme: &[u8]| {
+        let beginning = target.get(..scheme.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))
+    };
+    target.starts_with(b"/") || target == b"*" || begins(b"http://") || begins(b"https://")
 }
 
 /// Bytes of a request's target and fields.

@@ -146,7 +146,8 @@ impl Edge {
         self,
         closed: &watch::Receiver<bool>,
     ) -> io::Result<Vec<impl Future<Output = ()> + use<>>> {
-        let room = Arc::new(Semaphore::new(self.limits.connections));
+        let connections = self.limits.connections.min(Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(connections));
         let server = Server {
             proxy: self.proxy,
             limits: self.limits,

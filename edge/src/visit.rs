@@ -42,7 +42,7 @@ pub(crate) enum Purpose {
     /// Not known yet.
     Undecided,
     /// The API.
-    Api,
+    Api(Vigil),
     /// A sandbox it was let into.
     Sandbox(Box<Stay>),
 }
@@ -63,6 +63,13 @@ pub(crate) struct Stay {
     /// Why there is no connection to the port.
     pub(crate) outcome: DialOutcome,
     passage: Arc<Mutex<Passage>>,
+    watcher: JoinHandle<()>,
+}
+
+/// Watches a request to the API, which is reset once nothing has passed for long.
+#[derive(Debug)]
+pub(crate) struct Vigil {
+    moved: Arc<Mutex<Instant>>,
     watcher: JoinHandle<()>,
 }
 
@@ -100,8 +107,10 @@ impl Visit {
             return;
         };
         self.tally.carried(way, piece.len());
-        if let Purpose::Sandbox(stay) = &self.purpose {
-            stay.moved();
+        match &self.purpose {
+            Purpose::Sandbox(stay) => stay.moved(),
+            Purpose::Api(vigil) => *lock(&vigil.moved) = Instant::now(),
+            Purpose::Undecided => {}
         }
     }
 
@@ -116,7 +125,7 @@ impl Purpose {
     pub(crate) fn class(&self) -> Class {
         match self {
             Self::Undecided => Class::None,
-            Self::Api => Class::Api,
+            Self::Api(_) => Class::Api,
             Self::Sandbox(_) => Class::Sandbox,
         }
     }
@@ -204,8 +213,28 @@ impl Drop for Stay {
     }
 }
 
-fn lock(passage: &Mutex<Passage>) -> MutexGuard<'_, Passage> {
-    passage.lock().unwrap_or_else(PoisonError::into_inner)
+impl Vigil {
+    pub(crate) fn new(client: Option<Client>, idle: Duration) -> Self {
+        let moved = Arc::new(Mutex::new(Instant::now()));
+        let shared = moved.clone();
+        let watcher = tokio::spawn(async move {
+            idle_for(|| *lock(&shared), idle).await;
+            if let Some(client) = client {
+                client.reset();
+            }
+        });
+        Self { moved, watcher }
+    }
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn watch(
@@ -216,7 +245,7 @@ async fn watch(
 ) {
     let revoked = tokio::select! {
         () = lease.revoked() => true,
-        () = idle_for(&passage, idle) => false,
+        () = idle_for(|| lock(&passage).moved, idle) => false,
     };
     let mut passage = lock(&passage);
     (passage.revoked, passage.over) = (revoked, true);
@@ -231,10 +260,10 @@ async fn watch(
     }
 }
 
-/// Returns once nothing has passed for so long.
-async fn idle_for(passage: &Mutex<Passage>, idle: Duration) {
+/// Returns once nothing has passed for so long. `moved` says when something last did.
+async fn idle_for(moved: impl Fn() -> Instant, idle: Duration) {
     loop {
-        let until = lock(passage).moved + idle;
+        let until = moved() + idle;
         if until <= Instant::now() {
             return;
         }

@@ -116,7 +116,8 @@ async fn request(server: Server, session: HttpSession) -> Ended {
     let (client, mut reset) = Client::stream();
     let ending = client.clone();
     let serve = client.scope(async {
-        let session = ServerSession::new_http2(session);
+        let mut session = ServerSession::new_http2(session);
+        session.set_write_timeout(Some(server.limits.idle_stream));
         // A stream is never used for another request.
         drop(server.proxy.process_new_http(session, &server.closed).await);
     });

@@ -37,6 +37,8 @@ pub enum PortScript {
     ClosedTimes(u32),
     /// Reads the head of a request and closes without a byte of an answer.
     HangsUp,
+    /// Answers `hello` without saying how long the answer is, and keeps the connection.
+    Endless,
 }
 
 /// How the next wake ends.

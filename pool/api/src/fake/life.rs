@@ -10,7 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{io::AsyncReadExt, net::UnixStream, sync::watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::watch,
+};
 
 use super::{Fake, PortScript, guest::Guest, lock};
 use crate::{
@@ -141,6 +145,9 @@ impl Lease for FakeLease {
             Some(PortScript::HangsUp) => {
                 hang_up().map_err(|source| DialError::Failed { port, source })
             }
+            Some(PortScript::Endless) => {
+                endless().map_err(|source| DialError::Failed { port, source })
+            }
             Some(PortScript::ClosedTimes(0)) | None => self.guest.connect(port),
         }
     }
@@ -157,6 +164,18 @@ fn hang_up() -> io::Result<UnixStream> {
     tokio::spawn(async move {
         let mut head = [0; 4096];
         drop(theirs.read(&mut head).await);
+    });
+    Ok(ours)
+}
+
+/// A stream whose answer ends when it does, which it does not by itself.
+fn endless() -> io::Result<UnixStream> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    tokio::spawn(async move {
+        let mut head = [0; 4096];
+        drop(theirs.read(&mut head).await);
+        drop(theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
+        while matches!(theirs.read(&mut head).await, Ok(1..)) {}
     });
     Ok(ours)
 }
