@@ -1,14 +1,23 @@
 //! Processes on terminals.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use tokio::time::timeout;
+
 use crate::rig::{Following, Rig, text};
+
+/// How long a terminal may show nothing new.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Follows until the terminal has shown `wanted`, and returns what it showed.
 async fn shown(following: &mut Following, wanted: &str) -> String {
     let mut all = Vec::new();
     while !text(&all).contains(wanted) {
-        let event = following.next_event().await;
+        let event = timeout(LONGEST, following.next_event())
+            .await
+            .unwrap_or_else(|_| panic!("no {wanted:?} in {:?}", text(&all)));
         let data = event["event"]["data"]["pty"]
             .as_str()
             .unwrap_or_else(|| panic!("no output: {event}, after {:?}", text(&all)));
@@ -41,10 +50,8 @@ async fn a_shell_has_a_terminal_of_the_size_that_was_asked_for() {
         shown(&mut following, "22 33").await;
 
         // The terminal is the session's own: Ctrl+C reaches what runs on it, and Ctrl+D ends the shell.
-        type_in(&rig, "shell", "cat\n").await;
-        type_in(&rig, "shell", "runs\n").await;
-        // Once echoed by the terminal, once written by cat.
-        shown(&mut following, "runs\r\nruns\r\n").await;
+        type_in(&rig, "shell", "echo runs-$((1+1)); cat\n").await;
+        shown(&mut following, "runs-2").await;
         type_in(&rig, "shell", "\x03").await;
         type_in(&rig, "shell", "echo went-$((1+1))\n").await;
         shown(&mut following, "went-2").await;
