@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::rig::{Following, Rig, text};
@@ -26,6 +27,16 @@ async fn shown(following: &mut Following, wanted: &str) -> String {
     text(&all)
 }
 
+/// The end, after whatever is shown before it.
+async fn end(following: &mut Following) -> Value {
+    loop {
+        let event = timeout(LONGEST, following.next_event()).await.unwrap();
+        if !event["event"]["end"].is_null() {
+            return event["event"]["end"].clone();
+        }
+    }
+}
+
 async fn type_in(rig: &Rig, tag: &str, keys: &str) {
     let keys = STANDARD.encode(keys);
     let body = format!(r#"{{"process":{{"tag":"{tag}"}},"input":{{"pty":"{keys}"}}}}"#);
@@ -34,33 +45,42 @@ async fn type_in(rig: &Rig, tag: &str, keys: &str) {
 }
 
 #[tokio::test]
-async fn a_shell_has_a_terminal_of_the_size_that_was_asked_for() {
+async fn a_process_has_a_terminal_of_its_own_and_of_the_size_that_was_asked_for() {
     Rig::run(async |rig| {
-        let body = r#"{"process":{"cmd":"/bin/bash","args":["--norc","-i"],"envs":{"TERM":"xterm-256color","PS1":"$ "}},
-                       "pty":{"size":{"cols":100,"rows":40}},"tag":"shell"}"#;
-        let mut following = rig.open_stream("Start", body).await;
+        let script = "trap 'echo caught; exit 7' INT; tty; stty size; read line; stty size; echo sleeps; sleep 600";
+        let body = format!(
+            r#"{{"process":{{"cmd":"/bin/sh","args":["-c","{script}"],"envs":{{"TERM":"xterm-256color"}}}},
+                "pty":{{"size":{{"cols":100,"rows":40}}}},"tag":"script"}}"#
+        );
+        let mut following = rig.open_stream("Start", &body).await;
         assert!(following.next_event().await["event"]["start"]["pid"].is_number());
-        type_in(&rig, "shell", "stty size; tty\n").await;
-        let output = shown(&mut following, "/dev/pts/").await;
-        assert!(output.contains("40 100"), "{output:?}");
+        let output = shown(&mut following, "40 100").await;
+        assert!(output.contains("/dev/pts/"), "{output:?}");
 
-        let resize = r#"{"process":{"tag":"shell"},"pty":{"size":{"cols":33,"rows":22}}}"#;
+        let resize = r#"{"process":{"tag":"script"},"pty":{"size":{"cols":33,"rows":22}}}"#;
         assert_eq!(rig.unary("Update", resize).await.status, 200);
-        type_in(&rig, "shell", "stty size\n").await;
-        shown(&mut following, "22 33").await;
-
-        // The terminal is the session's own: Ctrl+C reaches what runs on it, and Ctrl+D ends the shell.
-        type_in(&rig, "shell", "echo runs-$((1+1)); cat\n").await;
-        shown(&mut following, "runs-2").await;
-        type_in(&rig, "shell", "\x03").await;
-        type_in(&rig, "shell", "echo went-$((1+1))\n").await;
-        shown(&mut following, "went-2").await;
-        type_in(&rig, "shell", "exit 7\n").await;
-        let mut last = following.next_event().await;
-        while last["event"]["end"].is_null() {
-            last = following.next_event().await;
+        type_in(&rig, "script", "\n").await;
+        // What is typed as Ctrl+C is a signal, as the terminal is the session's own.
+        if !shown(&mut following, "22 33").await.contains("sleeps") {
+            shown(&mut following, "sleeps").await;
         }
-        assert_eq!(last["event"]["end"]["exitCode"], 7);
+        type_in(&rig, "script", "\x03").await;
+        shown(&mut following, "caught").await;
+        assert_eq!(end(&mut following).await["exitCode"], 7);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_shell_runs_what_is_typed() {
+    Rig::run(async |rig| {
+        let body = r#"{"process":{"cmd":"/bin/bash","args":["-i","-l"],"envs":{"TERM":"xterm-256color"}},
+                       "pty":{"size":{"cols":80,"rows":24}},"tag":"shell"}"#;
+        let mut following = rig.open_stream("Start", body).await;
+        following.next_event().await;
+        type_in(&rig, "shell", "echo said-$((1+1)); exit 3\n").await;
+        shown(&mut following, "said-2").await;
+        assert_eq!(end(&mut following).await["exitCode"], 3);
     })
     .await;
 }
@@ -97,11 +117,7 @@ async fn a_terminal_is_written_to_as_one_and_others_are_not() {
         type_in(&rig, "term", "hi\n\x04").await;
         // Once echoed by the terminal, once written by cat.
         shown(&mut on_pty, "hi\r\nhi").await;
-        let mut last = on_pty.next_event().await;
-        while last["event"]["end"].is_null() {
-            last = on_pty.next_event().await;
-        }
-        assert_eq!(last["event"]["end"]["status"], "exit status 0");
+        assert_eq!(end(&mut on_pty).await["status"], "exit status 0");
         let missing = rig
             .unary(
                 "Update",
