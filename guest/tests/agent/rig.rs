@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
-    client::conn::http1,
+    client::conn::{http1, http2},
 };
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Uid};
@@ -107,6 +107,25 @@ impl Rig {
 
     pub(crate) async fn tcp(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Calls in HTTP/2 without TLS, all at once on one connection.
+    pub(crate) async fn call_in_two(&self, calls: Vec<(&str, &str, &str, &str)>) -> Vec<Answer> {
+        let (sender, connection) = http2::handshake(LocalExecutor, TokioIo::new(self.tcp().await))
+            .await
+            .unwrap();
+        spawn_local(connection);
+        let calls = calls.into_iter().map(|(method, path, kind, body)| {
+            let request = Request::builder()
+                .method(method)
+                .uri(format!("http://guest{path}"))
+                .header("content-type", kind)
+                .body(whole(body))
+                .unwrap();
+            let mut sender = sender.clone();
+            async move { Answer::of(sender.send_request(request).await.unwrap()).await }
+        });
+        futures::future::join_all(calls).await
     }
 
     async fn send(&self, request: Request<Body>) -> Response<Incoming> {
@@ -220,6 +239,17 @@ impl Rig {
             body: self.send(request).await.into_body(),
             buffer: Vec::new(),
         }
+    }
+}
+
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, work: F) {
+        spawn_local(async move {
+            work.await;
+        });
     }
 }
 
