@@ -45,7 +45,7 @@ pub(crate) async fn answer(agent: Rc<Agent>, request: Request<Incoming>) -> Answ
     let agent = &*agent;
     match path.strip_prefix(SERVICE).unwrap_or_default() {
         "Stat" => {
-            call.unary(async |request, context| stat(agent, request, context))
+            call.unary(async |request, context| stat(agent, &request, context))
                 .await
         }
         "MakeDir" => {
@@ -66,13 +66,13 @@ pub(crate) async fn answer(agent: Rc<Agent>, request: Request<Incoming>) -> Answ
         }
         "WatchDir" => {
             call.server_stream(async |request: WatchDirRequest, context| {
-                watch::stream(Scope::of(agent, context, request)?)
+                watch::stream(Scope::of(agent, context, &request)?)
             })
             .await
         }
         "CreateWatcher" => {
             call.unary(async |request: CreateWatcherRequest, context| {
-                let scope = Scope::of(agent, context, request.into())?;
+                let scope = Scope::of(agent, context, &request.into())?;
                 agent.watchers().create(scope)
             })
             .await
@@ -93,7 +93,7 @@ pub(crate) async fn answer(agent: Rc<Agent>, request: Request<Incoming>) -> Answ
     }
 }
 
-fn stat(agent: &Agent, request: StatRequest, context: &Context) -> Result<StatResponse, RpcError> {
+fn stat(agent: &Agent, request: &StatRequest, context: &Context) -> Result<StatResponse, RpcError> {
     let target = Target::of(agent, context, &request.path)?;
     Ok(StatResponse {
         entry: target.entry(agent)?.into(),

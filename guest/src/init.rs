@@ -134,6 +134,9 @@ fn prepare() {
             _ => {}
         }
     }
+    if let Err(error) = sys::raise_open_files() {
+        warn!(%error, "could not raise the limit of open files");
+    }
     if let Err(error) = sys::bring_up_loopback() {
         warn!(%error, "could not bring up lo");
     }

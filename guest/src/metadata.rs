@@ -88,9 +88,8 @@ pub(crate) fn replace(file: &File, notes: &Notes) -> io::Result<()> {
 
 /// The notes on what is at `path`. Those that cannot be read are left out.
 pub(crate) fn of_path(path: &Path) -> Notes {
-    let mut names = Vec::new();
     // Most files have none, and that is one short call.
-    names.reserve(512);
+    let mut names = Vec::with_capacity(512);
     loop {
         match llistxattr(path, rustix::buffer::spare_capacity(&mut names)) {
             Ok(_) => break,

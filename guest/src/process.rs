@@ -153,13 +153,12 @@ fn send_signal(
     request: &SendSignalRequest,
 ) -> Result<SendSignalResponse, RpcError> {
     let process = processes.find_running(selector(&request.process)?)?;
-    let signal = match request.signal {
-        EnumValue::Known(signal @ (Signal::SIGNAL_SIGKILL | Signal::SIGNAL_SIGTERM)) => signal,
-        _ => {
-            return Err(RpcError::invalid(
-                "signal is neither SIGNAL_SIGKILL nor SIGNAL_SIGTERM",
-            ));
-        }
+    let EnumValue::Known(signal @ (Signal::SIGNAL_SIGKILL | Signal::SIGNAL_SIGTERM)) =
+        request.signal
+    else {
+        return Err(RpcError::invalid(
+            "signal is neither SIGNAL_SIGKILL nor SIGNAL_SIGTERM",
+        ));
     };
     process.signal(signal)?;
     Ok(SendSignalResponse::default())

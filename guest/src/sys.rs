@@ -2,6 +2,7 @@
 
 mod entropy;
 mod freeze;
+mod limit;
 mod net;
 mod ready;
 mod spawn;
@@ -9,6 +10,7 @@ mod spawn;
 pub use self::entropy::LinuxKernel;
 pub(crate) use self::{
     freeze::{freeze, thaw},
+    limit::raise_open_files,
     net::bring_up_loopback,
     ready::ready,
     spawn::{Credentials, Terminal, isolate},

@@ -82,7 +82,7 @@ impl Scope {
     pub(super) fn of(
         agent: &Agent,
         context: &Context,
-        request: WatchDirRequest,
+        request: &WatchDirRequest,
     ) -> Result<Self, RpcError> {
         let target = Target::of(agent, context, &request.path)?;
         target.must_be_dir("path")?;

@@ -3,7 +3,12 @@
 use std::{io, os::unix::process::CommandExt, process::Command};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
-use rustix::{process::ioctl_tiocsctty, stdio};
+use rustix::{
+    process::{Resource, ioctl_tiocsctty, setrlimit},
+    stdio,
+};
+
+use super::limit;
 
 /// Whose rights a child has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +34,12 @@ pub(crate) enum Terminal {
 /// itself.
 pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal: Terminal) {
     let who = who.filter(|_| Uid::effective().is_root());
+    let files = limit::of_children();
     let between = move || -> io::Result<()> {
         setsid()?;
+        if let Some(files) = files {
+            setrlimit(Resource::Nofile, files)?;
+        }
         if terminal == Terminal::Stdin {
             ioctl_tiocsctty(stdio::stdin())?;
         }
@@ -41,7 +50,7 @@ pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal:
         }
         Ok(())
     };
-    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these five
+    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these six
     // are plain system calls on memory made before the fork; nothing allocates, locks or unwinds.
     unsafe { command.pre_exec(between) };
 }
