@@ -75,6 +75,7 @@ struct Inner {
     metrics: watch::Sender<u64>,
     wakes: watch::Sender<u64>,
     entering: watch::Sender<u64>,
+    pausing: watch::Sender<u64>,
     dials: AtomicU64,
     leases: watch::Sender<u64>,
 }
@@ -110,6 +111,7 @@ impl Default for Fake {
             metrics: watch::channel(0).0,
             wakes: watch::channel(0).0,
             entering: watch::channel(0).0,
+            pausing: watch::channel(0).0,
             dials: AtomicU64::new(0),
             leases: watch::channel(0).0,
         };
@@ -212,6 +214,18 @@ impl Fake {
     /// While `hold` is true pauses that were begun do not finish.
     pub fn hold_pauses(&self, hold: bool) {
         self.0.hold_pauses.send_replace(hold);
+    }
+
+    /// Returns once exactly so many callers wait for a pause.
+    pub async fn wait_for_pausing(&self, count: u64) {
+        // The sender lives as long as this host.
+        drop(
+            self.0
+                .pausing
+                .subscribe()
+                .wait_for(|pausing| *pausing == count)
+                .await,
+        );
     }
 
     /// While true pauses fail, and the sandbox goes on running.

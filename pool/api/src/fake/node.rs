@@ -3,7 +3,12 @@
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use super::{Fake, cause, life::FakeLease, lock, wake::Who};
+use super::{
+    Fake, cause,
+    life::FakeLease,
+    lock,
+    wake::{Waiting, Who},
+};
 use crate::{
     Child, CreateError, EnterError, Epoch, Event, ForkError, GiveUpError, GuestMetrics, Happening,
     Keep, KillError, Lease, Node, Origin, PauseError, ResumeError, RollbackError, SandboxId,
@@ -56,6 +61,7 @@ impl Node for Fake {
         epoch: Epoch,
         keep: Keep,
     ) -> Result<SnapshotId, PauseError> {
+        let _waiting = Waiting::new(&self.0.pausing);
         let missing = || PauseError::NotFound(id.clone());
         let life = self.find(id).ok_or_else(missing)?;
         let (mut begins, mut state) = (false, SandboxState::Running);
