@@ -19,12 +19,16 @@ const LONGEST_BODY: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What clients of E2B call themselves.
 const E2B: [&str; 3] = ["e2b-python-sdk/", "e2b-js-sdk/", "e2b-code-interpreter/"];
+/// What the client of CubeSandbox calls itself: what its HTTP library does.
+const CUBE: [&str; 2] = ["cubesandbox", "python-requests/"];
 
 /// Who reads an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// A client of E2B.
     E2b,
+    /// A client of CubeSandbox, to which a sandbox that is given no time has no end.
+    Cube,
     /// Any other.
     Native,
 }
@@ -77,6 +81,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Audience {
             .unwrap_or_default();
         Ok(if E2B.iter().any(|name| agent.contains(name)) {
             Self::E2b
+        } else if CUBE.iter().any(|name| agent.starts_with(name)) {
+            Self::Cube
         } else {
             Self::Native
         })

@@ -146,6 +146,19 @@ fn a_password_is_kept_and_never_shown() {
     );
 }
 
+#[test]
+fn an_injected_secret_is_kept_and_never_shown() {
+    let inject = |injection: Value| json!({ "rules": [{ "name": "n", "action": { "allow": true, "inject": [injection] } }] });
+    let body = inject(json!({ "header": "X", "secret": "hush" }));
+    let network: Network = serde_json::from_value(body.clone()).unwrap();
+    assert_eq!(network.kept(), Some(body));
+    assert_eq!(network.shown(), Some(inject(json!({ "header": "X" }))));
+    // Of any shape.
+    let odd = json!({ "rules": [{ "action": { "inject": { "secret": 1 } } }, { "action": 7 }] });
+    let network: Network = serde_json::from_value(odd.clone()).unwrap();
+    assert_eq!(network.shown(), Some(odd));
+}
+
 proptest! {
     #[test]
     fn any_entry_is_answered(entry in ".{0,80}") {

@@ -121,6 +121,34 @@ async fn nothing_but_a_timeout_gives_it_an_end_again() {
 }
 
 #[tokio::test]
+async fn a_client_of_cubesandbox_that_says_no_time_means_none() {
+    let rig = Rig::new().await;
+    let cube = [("user-agent", "python-requests/2.32.5")];
+    let body = json!({ "templateID": "base" });
+    let made = rig
+        .call_with("POST", "/sandboxes", body, &cube)
+        .await
+        .expect(201);
+    let id = made["sandboxID"].as_str().unwrap();
+    assert_eq!(ends(&rig, id, &cube).await, Value::Null);
+    let path = format!("/sandboxes/{id}");
+    rig.call("POST", &format!("{path}/pause"), Value::Null)
+        .await
+        .expect(204);
+    rig.call_with("POST", &format!("{path}/resume"), json!({}), &cube)
+        .await
+        .expect(201);
+    assert_eq!(ends(&rig, id, &cube).await, Value::Null);
+    let body = json!({ "templateID": "base", "timeout": 30 });
+    let made = rig
+        .call_with("POST", "/sandboxes", body, &cube)
+        .await
+        .expect(201);
+    let path = format!("/sandboxes/{}", made["sandboxID"].as_str().unwrap());
+    assert_eq!(lifetime(&rig.get(&path).await.expect(200)), 30_000_000);
+}
+
+#[tokio::test]
 async fn e2bs_own_routes_do_not_know_of_it() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;

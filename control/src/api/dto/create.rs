@@ -19,6 +19,8 @@ use crate::{
 pub(crate) enum Generation {
     /// Secured if asked for, short-lived, and open to what CubeSandbox's clients send.
     First,
+    /// As the first, from one of those clients: it has no end unless it is given one.
+    Cube,
     /// Always secured.
     Second,
 }
@@ -70,6 +72,7 @@ impl Generation {
     fn default_timeout(self) -> i64 {
         match self {
             Self::First => 15,
+            Self::Cube => -1,
             Self::Second => 300,
         }
     }
@@ -83,7 +86,7 @@ impl New {
         longest: Duration,
     ) -> Result<NewSandbox, Failure> {
         let reference: Reference = self.template_id.parse()?;
-        let never = generation == Generation::First;
+        let never = generation != Generation::Second;
         let seconds = self.timeout.unwrap_or(generation.default_timeout());
         let timeout = window(seconds, longest, never)?;
         let idle_timeout = self.idle_timeout.map(idle).transpose()?;
