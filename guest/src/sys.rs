@@ -1,11 +1,15 @@
 //! All that is unsafe: what the kernel offers and no safe wrapper does.
 
 mod entropy;
+mod freeze;
 mod net;
+mod ready;
 mod spawn;
 
 pub use self::entropy::LinuxKernel;
 pub(crate) use self::{
+    freeze::{freeze, thaw},
     net::bring_up_loopback,
-    spawn::{Credentials, isolate},
+    ready::ready,
+    spawn::{Credentials, Terminal, isolate},
 };

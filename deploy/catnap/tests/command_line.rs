@@ -25,19 +25,18 @@ impl Gateway {
             Fake::with_templates(&["base"]),
             tempfile::tempdir().unwrap(),
         );
-        let config = catnap::Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data_dir: PathBuf::from(dir.path()),
-            api_key: Secret::new(KEY),
-            template: None,
-        };
+        let config = catnap::Config::new(
+            "127.0.0.1:0".parse().unwrap(),
+            PathBuf::from(dir.path()),
+            Secret::new(KEY),
+        );
         let ((stop, stopped), (ready, listens)) = (oneshot::channel::<()>(), oneshot::channel());
         let node = std::sync::Arc::new(fake.clone());
         let until = async move { drop(stopped.await) };
         let run = tokio::spawn(catnap::run(config, node, until, Some(ready)));
         Self {
             fake,
-            address: listens.await.unwrap(),
+            address: listens.await.unwrap().plain,
             stop,
             run,
             dir,
@@ -221,12 +220,7 @@ async fn failures_have_their_exit_codes() {
 async fn a_port_in_use_is_one_sentence() {
     let gateway = Gateway::new().await;
     let dir = tempfile::tempdir().unwrap();
-    let config = catnap::Config {
-        listen: gateway.address,
-        data_dir: PathBuf::from(dir.path()),
-        api_key: Secret::new(KEY),
-        template: None,
-    };
+    let config = catnap::Config::new(gateway.address, PathBuf::from(dir.path()), Secret::new(KEY));
     let node = std::sync::Arc::new(Fake::default());
     let error = catnap::run(config, node, std::future::pending(), None)
         .await
