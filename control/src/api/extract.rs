@@ -96,8 +96,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Referred {
         let bad = || ApiError::bad("Invalid template reference");
         let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let Path(segments) = path.map_err(|_| bad())?;
-        let named = segments.iter().filter(|(name, _)| name != "rest");
-        let text: Vec<&str> = named.map(|(_, text)| text.as_str()).collect();
+        let text: Vec<&str> = segments.iter().map(|(_, text)| text.as_str()).collect();
         let reference: Result<Reference, _> = text.join("/").parse();
         reference
             .map(Self)

@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::{broadcast, watch};
@@ -58,6 +58,7 @@ struct Script {
     snapshot_fails: bool,
     give_up_fails: bool,
     silent: bool,
+    metrics_take: Duration,
     console: Option<Vec<u8>>,
 }
 
@@ -73,6 +74,8 @@ struct Inner {
     hold_pauses: watch::Sender<bool>,
     creates: watch::Sender<u64>,
     metrics: watch::Sender<u64>,
+    asking: watch::Sender<u64>,
+    most_asking: AtomicU64,
     wakes: watch::Sender<u64>,
     entering: watch::Sender<u64>,
     pausing: watch::Sender<u64>,
@@ -109,6 +112,8 @@ impl Default for Fake {
             hold_pauses: watch::channel(false).0,
             creates: watch::channel(0).0,
             metrics: watch::channel(0).0,
+            asking: watch::channel(0).0,
+            most_asking: AtomicU64::new(0),
             wakes: watch::channel(0).0,
             entering: watch::channel(0).0,
             pausing: watch::channel(0).0,
@@ -241,6 +246,16 @@ impl Fake {
     /// While true no guest says anything of itself.
     pub fn set_silent(&self, silent: bool) {
         lock(&self.0.script).silent = silent;
+    }
+
+    /// How long every guest takes to say something of itself.
+    pub fn set_metrics_take(&self, take: Duration) {
+        lock(&self.0.script).metrics_take = take;
+    }
+
+    /// How many guests were asked at the same time at most.
+    pub fn most_metrics_at_once(&self) -> u64 {
+        self.0.most_asking.load(Ordering::SeqCst)
     }
 
     /// How often a guest was asked for its metrics.

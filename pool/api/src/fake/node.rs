@@ -1,5 +1,7 @@
 //! The fake host's answers.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
@@ -220,7 +222,14 @@ impl Node for Fake {
 
     async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {
         let life = self.find(id)?;
+        let _asking = Waiting::new(&self.0.asking);
+        let now = *self.0.asking.borrow();
+        self.0.most_asking.fetch_max(now, Ordering::SeqCst);
         self.0.metrics.send_modify(|asked| *asked += 1);
+        let take = lock(&self.0.script).metrics_take;
+        if !take.is_zero() {
+            tokio::time::sleep(take).await;
+        }
         let info = life.borrow().info.clone();
         if info.state != SandboxState::Running || lock(&self.0.script).silent {
             return None;
