@@ -150,6 +150,14 @@ async fn who_may_come_in_changes_only_when_it_is_said() {
         .traffic_token
         .unwrap();
     assert_eq!(told["trafficAccessToken"], asked.expose());
+    // CubeSandbox's clients say no more than that.
+    let body = json!({ "templateID": "base", "network": { "allowPublicTraffic": false } });
+    let cube = [("user-agent", "python-requests/2.32.5")];
+    let made = rig
+        .call_with("POST", "/sandboxes", body, &cube)
+        .await
+        .expect(201);
+    assert!(made["trafficAccessToken"].is_string() && made["envdAccessToken"].is_string());
     // And one whose agent asks for nothing cannot be private.
     let bare = rig
         .call("POST", "/sandboxes", json!({ "templateID": "base" }))
