@@ -8,7 +8,7 @@ use pool_api::{Keep, SandboxId, SandboxState};
 use tracing::{error, info, warn};
 
 use crate::{
-    ledger::Entry,
+    ledger::{By, Entry},
     sandboxes::{Conflict, Failure, Sandboxes},
     time::Micros,
 };
@@ -75,7 +75,7 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
         && entry.running
     {
         // It fell asleep just before, and a sleeping sandbox has no end, unless it was doomed.
-        return note_paused(&sandboxes, &entry, info.keep).await;
+        return note_paused(&sandboxes, &entry, info.keep, By::Host).await;
     }
     let pauses = entry.lasting.auto_pause && entry.running;
     let done = if pauses {
@@ -90,7 +90,7 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
         }
         Err(Failure::NotFound(_)) => gone(&sandboxes, id).await,
         Err(Failure::Conflict(Conflict::AlreadyPaused(_))) => {
-            note_paused(&sandboxes, &entry, entry.lasting.auto_pause_keep).await;
+            note_paused(&sandboxes, &entry, entry.lasting.auto_pause_keep, By::Owner).await;
         }
         Err(failure) => {
             let source = std::error::Error::source(&failure);
@@ -99,9 +99,9 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
     }
 }
 
-async fn note_paused(sandboxes: &Sandboxes, entry: &Entry, keep: Keep) {
+async fn note_paused(sandboxes: &Sandboxes, entry: &Entry, keep: Keep, by: By) {
     if let Err(error) = sandboxes
-        .note_paused(&entry.id, entry.epoch, Micros::now(), keep)
+        .note_paused(&entry.id, entry.epoch, Micros::now(), keep, by)
         .await
     {
         error!(%error, sandbox = %entry.id, "could not note a pause");

@@ -77,6 +77,15 @@ pub enum LedgerError {
     },
 }
 
+/// Who put a sandbox to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Whoever may ask for that, or its end.
+    Owner,
+    /// The host.
+    Host,
+}
+
 fn failed(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> LedgerError {
     move |source| LedgerError::Database { attempt, source }
 }
@@ -240,27 +249,43 @@ impl Ledger {
 
     /// Notes that a sandbox was paused, in this life, at that time, and what was kept. An older life changes nothing.
     /// Says whether it was not noted before.
+    ///
+    /// One that the host put to sleep of its own accord, as it does when it shuts down, still ends when it was to end; one
+    /// that its owner put to sleep, or that nobody used, ends only if it was to be killed even so.
     pub(crate) async fn paused(
         &self,
         id: &SandboxId,
         epoch: Epoch,
         at: Micros,
         keep: Keep,
+        by: By,
     ) -> Result<bool, LedgerError> {
+        const ATTEMPT: &str = "note a pause";
         let epoch = row::signed(epoch.0);
         let noted = sqlx::query(
-            "UPDATE sandboxes SET state = 'paused', epoch = ?, end_at = ?, keep = ?, \
-             doomed_at = CASE WHEN kill_paused THEN end_at END WHERE id = ? AND epoch <= ? AND state = 'running'",
+            "UPDATE sandboxes SET state = 'paused', epoch = ?1, end_at = ?2, keep = ?3, \
+             doomed_at = CASE WHEN kill_paused OR (?4 AND NOT auto_pause AND idle_timeout IS NULL) THEN end_at END \
+             WHERE id = ?5 AND epoch <= ?1 AND state = 'running'",
         )
         .bind(epoch)
         .bind(at.0)
         .bind(row::keep_text(keep))
+        .bind(by == By::Host)
         .bind(id.as_str())
-        .bind(epoch)
         .execute(&self.pool)
         .await
-        .map_err(failed("note a pause"))?;
-        Ok(noted.rows_affected() > 0)
+        .map_err(failed(ATTEMPT))?;
+        let noted = noted.rows_affected() > 0;
+        if by == By::Owner && !noted {
+            // The host's event came first, and did not say whose pause it was.
+            sqlx::query("UPDATE sandboxes SET doomed_at = NULL WHERE id = ? AND epoch = ? AND NOT kill_paused")
+                .bind(id.as_str())
+                .bind(epoch)
+                .execute(&self.pool)
+                .await
+                .map_err(failed(ATTEMPT))?;
+        }
+        Ok(noted)
     }
 
     /// Replaces a sandbox's network, and the token its ports ask for; says whether it is known.

@@ -100,9 +100,12 @@ impl Network {
         serde_json::to_value(self).ok()
     }
 
-    /// As callers see it: no password, and `allowInternetAccess` is not in it.
+    /// As callers see it: no password, no secret that is injected, and `allowInternetAccess` is not in it.
     pub(crate) fn shown(mut self) -> Option<Value> {
         self.allow_internet_access = None;
+        if let Some(Rules::List(rules)) = &mut self.rules {
+            rules.iter_mut().for_each(hide_injected);
+        }
         if let Some(proxy) = &mut self.egress_proxy {
             proxy.password = None;
         }
@@ -258,6 +261,19 @@ fn check_transform(rule: &Map<String, Value>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Takes the secrets from a rule's injections.
+fn hide_injected(rule: &mut Map<String, Value>) {
+    let action = rule.get_mut("action").and_then(Value::as_object_mut);
+    let inject = action
+        .and_then(|action| action.get_mut("inject"))
+        .and_then(Value::as_array_mut);
+    for injection in inject.into_iter().flatten() {
+        if let Some(injection) = injection.as_object_mut() {
+            injection.remove("secret");
+        }
+    }
 }
 
 /// A name, `*.name`, or `*`.

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{error, info, warn};
 
 use crate::{
-    ledger::Entry,
+    ledger::{By, Entry},
     sandboxes::{Failure, SHORTEST_AUTO_RESUME, Sandboxes},
     time::Micros,
 };
@@ -72,7 +72,9 @@ async fn one(sandboxes: &Sandboxes, event: Event) -> Result<(), Failure> {
             // It may be awake again; then it kept its memory, or somebody asked for that.
             let info = sandboxes.node.info(&id).await;
             let keep = info.map_or(Keep::Full, |info| info.keep);
-            sandboxes.note_paused(&id, epoch, at.into(), keep).await?;
+            sandboxes
+                .note_paused(&id, epoch, at.into(), keep, By::Host)
+                .await?;
         }
         Happening::Stopped(reason) => {
             if sandboxes.forget(&id).await? {
@@ -125,7 +127,13 @@ async fn all(sandboxes: &Sandboxes, orphans: Orphans) -> Result<(), Failure> {
             SandboxState::Pausing | SandboxState::Paused if entry.running => {
                 sandboxes
                     .ledger
-                    .paused(&entry.id, info.epoch, info.since.into(), info.keep)
+                    .paused(
+                        &entry.id,
+                        info.epoch,
+                        info.since.into(),
+                        info.keep,
+                        By::Host,
+                    )
                     .await?;
                 entry.epoch = info.epoch;
                 entry.running = false;

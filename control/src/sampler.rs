@@ -24,9 +24,12 @@ use crate::time::Micros;
 /// The time between two rounds at least, and the age a figure may have when somebody asks.
 const SHORTEST_ROUND: Duration = Duration::from_secs(5);
 /// How much longer than it took to ask everybody is waited until the next round.
-const REST: u32 = 10;
+const REST: u32 = 20;
 /// Guests that are asked at a time.
 const AT_ONCE: usize = 4;
+/// Guests that have just started and wait to be asked. The others of a crowd are asked by a round, or when somebody
+/// wants to know: they have better things to do now.
+const CROWD: usize = 8;
 /// How long a guest may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -112,7 +115,8 @@ impl Samples {
 pub(crate) async fn run(samples: &Samples, mut events: broadcast::Receiver<Event>) {
     let mut queue = VecDeque::new();
     let mut asking = FuturesUnordered::new();
-    let (mut next, mut spent) = (Instant::now(), Duration::ZERO);
+    // The first round begins at once.
+    let (mut round, mut spent) = (None::<Instant>, Duration::ZERO);
     loop {
         while asking.len() < AT_ONCE
             && let Some(id) = queue.pop_front()
@@ -120,9 +124,13 @@ pub(crate) async fn run(samples: &Samples, mut events: broadcast::Receiver<Event
             asking.push(samples.ask(id));
         }
         let idle = asking.is_empty();
+        let rest = SHORTEST_ROUND.max(spent * REST);
+        let next = round.map_or_else(Instant::now, |begun| begun + rest);
         tokio::select! {
             event = events.recv() => match event {
-                Ok(Event { id, what: Happening::Started, .. }) => queue.push_front(id),
+                Ok(Event { id, what: Happening::Started, .. }) if queue.len() < CROWD => {
+                    queue.push_front(id);
+                }
                 // A round finds what was missed.
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
@@ -130,9 +138,11 @@ pub(crate) async fn run(samples: &Samples, mut events: broadcast::Receiver<Event
             Some(took) = asking.next(), if !idle => spent += took,
             () = tokio::time::sleep_until(next), if idle => {
                 queue = samples.running().await;
-                next = Instant::now() + SHORTEST_ROUND.max(spent * REST);
-                spent = Duration::ZERO;
+                (round, spent) = (Some(Instant::now()), Duration::ZERO);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

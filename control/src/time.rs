@@ -117,6 +117,20 @@ mod test {
     use super::*;
 
     #[test]
+    fn windows_end_with_the_longest_life() {
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        let (started, now) = (Micros(0), Micros(0).after(day - hour / 2));
+        assert_eq!(Window::For(hour).end(now, now, day), now.after(hour));
+        assert_eq!(
+            Window::For(hour).end(started, now, day),
+            Micros(0).after(day)
+        );
+        assert_eq!(Window::Never.end(started, now, day), Micros::NEVER);
+        assert_eq!(Window::For(hour).clamp(day * 2, day), Window::For(day));
+        assert_eq!(Window::Never.clamp(hour, day), Window::Never);
+    }
+
+    #[test]
     fn microseconds_survive_the_wire() {
         for micros in [0, 1_763_775_311_872_215, 1_763_775_311_000_000] {
             let text = Micros(micros).to_string();

@@ -19,12 +19,16 @@ const LONGEST_BODY: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What clients of E2B call themselves.
 const E2B: [&str; 3] = ["e2b-python-sdk/", "e2b-js-sdk/", "e2b-code-interpreter/"];
+/// What the client of CubeSandbox calls itself: what its HTTP library does.
+const CUBE: [&str; 2] = ["cubesandbox", "python-requests/"];
 
 /// Who reads an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// A client of E2B.
     E2b,
+    /// A client of CubeSandbox, to which a sandbox that is given no time has no end.
+    Cube,
     /// Any other.
     Native,
 }
@@ -77,6 +81,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Audience {
             .unwrap_or_default();
         Ok(if E2B.iter().any(|name| agent.contains(name)) {
             Self::E2b
+        } else if CUBE.iter().any(|name| agent.starts_with(name)) {
+            Self::Cube
         } else {
             Self::Native
         })
@@ -90,8 +96,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Referred {
         let bad = || ApiError::bad("Invalid template reference");
         let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let Path(segments) = path.map_err(|_| bad())?;
-        let named = segments.iter().filter(|(name, _)| name != "rest");
-        let text: Vec<&str> = named.map(|(_, text)| text.as_str()).collect();
+        let text: Vec<&str> = segments.iter().map(|(_, text)| text.as_str()).collect();
         let reference: Result<Reference, _> = text.join("/").parse();
         reference
             .map(Self)

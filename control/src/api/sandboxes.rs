@@ -33,8 +33,17 @@ const LONGEST_REFRESH: i64 = 3600;
 /// Forks in one call.
 const MOST_FORKS: i64 = 100;
 
-pub(super) async fn create_v1(State(sandboxes): Shared, key: Idempotent, Raw(body): Raw) -> Answer {
-    create(sandboxes, Generation::First, key, &body).await
+pub(super) async fn create_v1(
+    State(sandboxes): Shared,
+    audience: Audience,
+    key: Idempotent,
+    Raw(body): Raw,
+) -> Answer {
+    let generation = match audience {
+        Audience::Cube => Generation::Cube,
+        Audience::E2b | Audience::Native => Generation::First,
+    };
+    create(sandboxes, generation, key, &body).await
 }
 
 pub(super) async fn create_v2(State(sandboxes): Shared, key: Idempotent, Raw(body): Raw) -> Answer {
@@ -48,7 +57,7 @@ async fn create(
     body: &[u8],
 ) -> Answer {
     let path = match generation {
-        Generation::First => "/sandboxes",
+        Generation::First | Generation::Cube => "/sandboxes",
         Generation::Second => "/v2/sandboxes",
     };
     let new: New = extract::parse(body)?;
@@ -102,11 +111,17 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(sandboxes): Shared,
     Id(id): Id,
+    audience: Audience,
     Optional(resume): Optional<dto::Resume>,
 ) -> Answer {
-    let seconds = resume.timeout.unwrap_or(15);
+    let seconds = match audience {
+        // What it was given when it was made.
+        Audience::Cube => resume.timeout,
+        Audience::E2b | Audience::Native => Some(resume.timeout.unwrap_or(15)),
+    };
+    let window = seconds.map(|seconds| dto::window(seconds, sandboxes.config.longest, true));
     let wish = Wish {
-        window: Some(dto::window(seconds, sandboxes.config.longest, true)?),
+        window: window.transpose()?,
         from: dto::keep(resume.memory),
     };
     let entry = carried_out(async move { sandboxes.resume(&id, wish).await }).await?;
@@ -138,7 +153,7 @@ async fn connected(
     connect: dto::Connect,
     generation: Generation,
 ) -> Answer {
-    let (longest, never) = (sandboxes.config.longest, generation == Generation::First);
+    let (longest, never) = (sandboxes.config.longest, generation != Generation::Second);
     let window = connect
         .timeout
         .map(|seconds| dto::window(seconds, longest, never));

@@ -137,6 +137,16 @@ impl Ledger {
             .map_err(failed("look a tag up"))
     }
 
+    /// A build.
+    pub(crate) async fn build(&self, id: &str) -> Result<Option<Build>, LedgerError> {
+        let row: Option<BuildRow> = sqlx::query_as("SELECT * FROM builds WHERE id = ?")
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("read a build"))?;
+        row.map(Build::try_from).transpose()
+    }
+
     /// The builds of a template, the newest first.
     pub(crate) async fn builds(&self, id: &TemplateName) -> Result<Vec<Build>, LedgerError> {
         let rows: Vec<BuildRow> = sqlx::query_as(

@@ -28,13 +28,13 @@ fn what_can_be_meant_is_taken() {
     }
 }
 
+fn refuses(body: &Value, message: &str) {
+    let wrong = checked(body.clone()).unwrap_err();
+    assert!(wrong.contains(message), "{body}: {wrong}");
+}
+
 #[test]
 fn what_cannot_be_meant_is_named() {
-    let many: BTreeMap<String, Value> = (0..11).map(|n| (format!("d{n}.x"), json!([]))).collect();
-    let headers: BTreeMap<String, String> =
-        (0..21).map(|n| (format!("x-{n}"), String::new())).collect();
-    let transform =
-        |headers: Value| json!({ "rules": { "d.x": [{ "transform": { "headers": headers } }] } });
     for (body, message) in [
         (
             json!({ "denyOut": ["example.com"] }),
@@ -72,21 +72,6 @@ fn what_cannot_be_meant_is_named() {
             json!({ "egressProxy": { "address": "proxy" } }),
             "invalid egress proxy address proxy",
         ),
-        (json!({ "rules": many }), "more than 10 domains"),
-        (
-            json!({ "rules": { "d.x": [{}, {}] } }),
-            "more than one transform",
-        ),
-        (transform(json!(headers)), "more than 20 headers"),
-        (transform(json!({ "a b": "x" })), "invalid header name a b"),
-        (
-            transform(json!({ "x": "y".repeat(2049) })),
-            "invalid value of the header x",
-        ),
-        (
-            transform(json!({ "x": "a\nb" })),
-            "invalid value of the header x",
-        ),
         (json!({ "dnsServers": ["::1"] }), "invalid DNS server ::1"),
         (json!({ "httpsPorts": [0] }), "a port that is none"),
         (
@@ -104,9 +89,12 @@ fn what_cannot_be_meant_is_named() {
         (json!({ "maskRequestHost": "" }), "maskRequestHost must be"),
         (json!({ "maskRequestHost": "ä" }), "maskRequestHost must be"),
     ] {
-        let wrong = checked(body.clone()).unwrap_err();
-        assert!(wrong.contains(message), "{body}: {wrong}");
+        refuses(&body, message);
     }
+}
+
+#[test]
+fn what_has_a_wrong_type_is_refused() {
     for body in [
         json!({ "allowOut": "x" }),
         json!({ "rules": 7 }),
@@ -114,6 +102,34 @@ fn what_cannot_be_meant_is_named() {
         json!({ "allowPublicTraffic": "no" }),
     ] {
         assert!(checked(body.clone()).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn rules_have_limits() {
+    let many: BTreeMap<String, Value> = (0..11).map(|n| (format!("d{n}.x"), json!([]))).collect();
+    let headers: BTreeMap<String, String> =
+        (0..21).map(|n| (format!("x-{n}"), String::new())).collect();
+    let transform =
+        |headers: Value| json!({ "rules": { "d.x": [{ "transform": { "headers": headers } }] } });
+    for (body, message) in [
+        (json!({ "rules": many }), "more than 10 domains"),
+        (
+            json!({ "rules": { "d.x": [{}, {}] } }),
+            "more than one transform",
+        ),
+        (transform(json!(headers)), "more than 20 headers"),
+        (transform(json!({ "a b": "x" })), "invalid header name a b"),
+        (
+            transform(json!({ "x": "y".repeat(2049) })),
+            "invalid value of the header x",
+        ),
+        (
+            transform(json!({ "x": "a\nb" })),
+            "invalid value of the header x",
+        ),
+    ] {
+        refuses(&body, message);
     }
 }
 
@@ -128,6 +144,19 @@ fn a_password_is_kept_and_never_shown() {
         network.shown().unwrap(),
         json!({ "egressProxy": { "address": "p.x:1" } })
     );
+}
+
+#[test]
+fn an_injected_secret_is_kept_and_never_shown() {
+    let inject = |injection: Value| json!({ "rules": [{ "name": "n", "action": { "allow": true, "inject": [injection] } }] });
+    let body = inject(json!({ "header": "X", "secret": "hush" }));
+    let network: Network = serde_json::from_value(body.clone()).unwrap();
+    assert_eq!(network.kept(), Some(body));
+    assert_eq!(network.shown(), Some(inject(json!({ "header": "X" }))));
+    // Of any shape.
+    let odd = json!({ "rules": [{ "action": { "inject": { "secret": 1 } } }, { "action": 7 }] });
+    let network: Network = serde_json::from_value(odd.clone()).unwrap();
+    assert_eq!(network.shown(), Some(odd));
 }
 
 proptest! {

@@ -5,13 +5,16 @@
 //! is gone. A host may name two snapshots alike (of a paused sandbox, say): nothing is given up while one is on its way
 //! into the ledger.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use pool_api::{Node, SnapshotId};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
 use tracing::{error, info, warn};
 
 use crate::ledger::{Ledger, LedgerError};
+
+/// How long snapshots that are wanted wait for those that are to be given up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives snapshots up.
 #[derive(Debug, Clone)]
@@ -59,7 +62,7 @@ impl Keeper {
     }
 
     async fn give_up_now(&self, snapshots: &[SnapshotId]) -> Result<(), LedgerError> {
-        let _turn = self.turn.write().await;
+        let _turn = self.quiet().await;
         for snapshot in snapshots {
             if self.ledger.is_promised(snapshot).await? {
                 continue;
@@ -70,6 +73,16 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// Returns when no snapshot is on its way. New ones wait meanwhile, but not for one that takes for ever.
+    async fn quiet(&self) -> RwLockWriteGuard<'_, ()> {
+        loop {
+            if let Ok(turn) = tokio::time::timeout(PATIENCE, self.turn.write()).await {
+                return turn;
+            }
+            tokio::time::sleep(PATIENCE).await;
+        }
     }
 
     /// Makes the host and the ledger agree, when nothing else is going on.

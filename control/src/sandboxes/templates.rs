@@ -100,10 +100,8 @@ impl Sandboxes {
         };
         let tagged = self.ledger.tagged(&template.id, tag).await?;
         let tagged = tagged.ok_or_else(missing)?;
-        let mut builds = self.ledger.builds(&template.id).await?.into_iter();
-        builds
-            .find(|build| build.id == tagged.build)
-            .ok_or_else(missing)
+        let build = self.ledger.build(&tagged.build).await?;
+        build.ok_or_else(missing)
     }
 
     /// Sees that one of the host's templates has this tag, on the build that is there.

@@ -65,7 +65,7 @@ async fn a_timeout_of_zero_ends_it_at_once() {
 async fn a_sandbox_that_sleeps_has_no_end() {
     let rig = Rig::new().await;
     let id = rig
-        .create(json!({ "templateID": "base", "timeout": 1 }))
+        .create(json!({ "templateID": "base", "timeout": 1, "idleTimeout": 1000 }))
         .await;
     let other = rig
         .create(json!({ "templateID": "base", "timeout": 1 }))
@@ -200,6 +200,41 @@ async fn ends_are_kept_over_a_crash() {
     let rig = Rig::over(fake, dir).await;
     rig.until(&id, |reply| reply.status == 404).await;
     assert!(rig.fake.info(&sandbox(&id)).await.is_none());
+}
+
+#[tokio::test]
+async fn what_the_host_put_to_sleep_ends_when_it_was_to_end() {
+    let rig = Rig::new().await;
+    let make = async |body: Value| rig.create(body).await;
+    let kill = make(json!({ "templateID": "base", "timeout": 3 })).await;
+    let pause = make(json!({ "templateID": "base", "timeout": 3, "autoPause": true })).await;
+    let asked = make(json!({ "templateID": "base", "timeout": 3 })).await;
+    let before = rig.get(&format!("/sandboxes/{kill}")).await.expect(200);
+    let (fake, dir) = rig.crash().await;
+    // As a host does that shuts down.
+    for id in [&kill, &pause, &asked] {
+        fake.pause(&sandbox(id), Epoch(1), Keep::Full)
+            .await
+            .unwrap();
+    }
+    let rig = Rig::over(fake, dir).await;
+    let seen = rig.get(&format!("/sandboxes/{kill}")).await.expect(200);
+    assert_eq!(
+        (&seen["state"], &seen["endAt"]),
+        (&json!("paused"), &before["endAt"]),
+        "its window survives"
+    );
+    // Whoever wants it asleep has it asleep, although it is already.
+    rig.call("POST", &format!("/sandboxes/{asked}/pause"), Value::Null)
+        .await
+        .error(409);
+    rig.until(&kill, |reply| reply.status == 404).await;
+    for id in [pause, asked] {
+        let seen = rig.get(&format!("/sandboxes/{id}")).await.expect(200);
+        assert_eq!(seen["state"], "paused");
+        let moment = seen["endAt"].as_str();
+        assert!(moment < before["endAt"].as_str(), "the time of the pause");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// What sandboxes are made from.
     #[command(subcommand)]
     Template(Template),
+    /// What was kept of sandboxes.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
 }
 
 #[derive(Debug, Args)]
@@ -120,8 +123,8 @@ pub(crate) enum Sandbox {
     Ls(List),
     /// Show one sandbox.
     Info(One),
-    /// Pause a sandbox into a snapshot.
-    Pause(One),
+    /// Pause a sandbox.
+    Pause(Pause),
     /// Wake a paused sandbox.
     Resume(Resume),
     /// Fork a running sandbox.
@@ -132,6 +135,22 @@ pub(crate) enum Sandbox {
     Exec(Exec),
     /// Print a sandbox's console.
     Logs(Logs),
+    /// Show what a sandbox uses.
+    Metrics(One),
+    /// Keep a snapshot of a sandbox, which goes on, and print its id.
+    Snapshot(Take),
+    /// Put a sandbox back to a snapshot of it.
+    Rollback(Rollback),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// List snapshots, the last one first.
+    #[command(alias = "list")]
+    Ls(Snapshots),
+    /// Delete snapshots.
+    #[command(alias = "delete")]
+    Rm(Remove),
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,6 +207,59 @@ pub(crate) struct One {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// The sandbox.
+    pub(crate) id: String,
+    /// Keep its disk alone: it boots when it is woken, and requests do not wake it.
+    #[arg(long)]
+    pub(crate) no_memory: bool,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Take {
+    /// The sandbox.
+    pub(crate) id: String,
+    /// The name to keep it under; a snapshot of that name is replaced.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Keep its disk alone.
+    #[arg(long)]
+    pub(crate) no_memory: bool,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The sandbox.
+    pub(crate) id: String,
+    /// The snapshot.
+    pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Snapshots {
+    /// Only those taken of this sandbox.
+    #[arg(long)]
+    pub(crate) sandbox: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The snapshots, by id or name.
+    #[arg(required = true)]
+    pub(crate) snapshots: Vec<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Many {
     /// The sandboxes.
     #[arg(required = true)]
@@ -203,6 +275,9 @@ pub(crate) struct Resume {
     /// Seconds it is given.
     #[arg(long, default_value_t = 300)]
     pub(crate) timeout: u64,
+    /// Boot it from its disk, even if its memory was kept.
+    #[arg(long)]
+    pub(crate) no_memory: bool,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }
@@ -286,7 +361,7 @@ impl Cli {
     pub(crate) fn default_log(&self) -> &'static str {
         match self.command {
             Command::Up(_) => "info,sqlx=warn,pingora_core=off,pingora_proxy=off",
-            Command::Sandbox(_) | Command::Template(_) => "warn",
+            Command::Sandbox(_) | Command::Template(_) | Command::Snapshot(_) => "warn",
         }
     }
 }

@@ -217,6 +217,49 @@ async fn failures_have_their_exit_codes() {
 }
 
 #[tokio::test]
+async fn snapshots_from_the_command_line() {
+    let gateway = Gateway::new().await;
+    let id = gateway.text(&["sandbox", "create"]).await;
+    let id = id.trim();
+    let taken = gateway.text(&["sandbox", "snapshot", id]).await;
+    let named = gateway
+        .text(&["sandbox", "snapshot", id, "--name", "Kept"])
+        .await;
+    assert_eq!(named.trim(), "catnap/kept:default");
+    let listed = gateway.text(&["snapshot", "ls", "--sandbox", id]).await;
+    let listed: Vec<&str> = listed.lines().collect();
+    assert_eq!(
+        listed,
+        ["SNAPSHOT", named.trim(), taken.trim()].map(|line| format!(" {line}"))
+    );
+    gateway
+        .text(&["sandbox", "rollback", id, named.trim()])
+        .await;
+    let other = gateway.text(&["sandbox", "create", "kept"]).await;
+    let back = gateway
+        .fails(&["sandbox", "rollback", other.trim(), "kept"])
+        .await;
+    assert_eq!(back.0, 4, "{}", back.1);
+
+    let used = gateway.text(&["sandbox", "metrics", id]).await;
+    assert!(used.contains("MEMORY MB") && used.contains("128"), "{used}");
+    gateway.text(&["sandbox", "pause", id, "--no-memory"]).await;
+    let info = gateway.text(&["sandbox", "info", id, "--json"]).await;
+    let info: Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["pauseMode"], "filesystem");
+    gateway.text(&["sandbox", "resume", id]).await;
+
+    let both = [taken.trim(), named.trim(), "odd/one"];
+    let (code, complaint) = gateway
+        .fails(&["snapshot", "rm", both[0], both[1], both[2]])
+        .await;
+    assert_eq!(code, 4, "{complaint}");
+    assert!(complaint.contains("delete odd/one"), "{complaint}");
+    let none = gateway.text(&["snapshot", "ls", "--json"]).await;
+    assert_eq!(none.trim(), "[]", "the others are gone");
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_one_sentence() {
     let gateway = Gateway::new().await;
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::{broadcast, watch};
@@ -60,6 +60,7 @@ struct Script {
     snapshot_fails: bool,
     give_up_fails: bool,
     silent: bool,
+    metrics_take: Duration,
     console: Option<Vec<u8>>,
 }
 
@@ -75,8 +76,11 @@ struct Inner {
     hold_pauses: watch::Sender<bool>,
     creates: watch::Sender<u64>,
     metrics: watch::Sender<u64>,
+    asking: watch::Sender<u64>,
+    most_asking: AtomicU64,
     wakes: watch::Sender<u64>,
     entering: watch::Sender<u64>,
+    pausing: watch::Sender<u64>,
     dials: AtomicU64,
     leases: watch::Sender<u64>,
 }
@@ -110,8 +114,11 @@ impl Default for Fake {
             hold_pauses: watch::channel(false).0,
             creates: watch::channel(0).0,
             metrics: watch::channel(0).0,
+            asking: watch::channel(0).0,
+            most_asking: AtomicU64::new(0),
             wakes: watch::channel(0).0,
             entering: watch::channel(0).0,
+            pausing: watch::channel(0).0,
             dials: AtomicU64::new(0),
             leases: watch::channel(0).0,
         };
@@ -216,6 +223,18 @@ impl Fake {
         self.0.hold_pauses.send_replace(hold);
     }
 
+    /// Returns once exactly so many callers wait for a pause.
+    pub async fn wait_for_pausing(&self, count: u64) {
+        // The sender lives as long as this host.
+        drop(
+            self.0
+                .pausing
+                .subscribe()
+                .wait_for(|pausing| *pausing == count)
+                .await,
+        );
+    }
+
     /// While true pauses fail, and the sandbox goes on running.
     pub fn set_pause_fails(&self, fails: bool) {
         lock(&self.0.script).pause_fails = fails;
@@ -229,6 +248,16 @@ impl Fake {
     /// While true no guest says anything of itself.
     pub fn set_silent(&self, silent: bool) {
         lock(&self.0.script).silent = silent;
+    }
+
+    /// How long every guest takes to say something of itself.
+    pub fn set_metrics_take(&self, take: Duration) {
+        lock(&self.0.script).metrics_take = take;
+    }
+
+    /// How many guests were asked at the same time at most.
+    pub fn most_metrics_at_once(&self) -> u64 {
+        self.0.most_asking.load(Ordering::SeqCst)
     }
 
     /// How often a guest was asked for its metrics.

@@ -19,6 +19,9 @@ use crate::{
 pub(crate) enum Generation {
     /// Secured if asked for, short-lived, and open to what CubeSandbox's clients send.
     First,
+    /// As the first, from one of those clients: it has no end unless it is given one, and is secured if it is private,
+    /// for which those clients have no other word.
+    Cube,
     /// Always secured.
     Second,
 }
@@ -70,6 +73,7 @@ impl Generation {
     fn default_timeout(self) -> i64 {
         match self {
             Self::First => 15,
+            Self::Cube => -1,
             Self::Second => 300,
         }
     }
@@ -83,7 +87,7 @@ impl New {
         longest: Duration,
     ) -> Result<NewSandbox, Failure> {
         let reference: Reference = self.template_id.parse()?;
-        let never = generation == Generation::First;
+        let never = generation != Generation::Second;
         let seconds = self.timeout.unwrap_or(generation.default_timeout());
         let timeout = window(seconds, longest, never)?;
         let idle_timeout = self.idle_timeout.map(idle).transpose()?;
@@ -102,7 +106,11 @@ impl New {
         let mut network = self.network.unwrap_or_default();
         network.allow_internet_access = self.allow_internet_access;
         network.check()?;
-        let secure = generation == Generation::Second || self.secure == Some(true);
+        let secure = match generation {
+            Generation::Second => true,
+            Generation::First => self.secure == Some(true),
+            Generation::Cube => self.secure.unwrap_or(network.is_private()),
+        };
         if network.is_private() && !secure {
             return Err(Failure::insecure());
         }

@@ -1,9 +1,16 @@
 //! The fake host's answers.
 
+use std::sync::atomic::Ordering;
+
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use super::{Fake, cause, life::FakeLease, lock, wake::Who};
+use super::{
+    Fake, cause,
+    life::FakeLease,
+    lock,
+    wake::{Waiting, Who},
+};
 use crate::{
     Child, CreateError, EnterError, Epoch, Event, ForkError, GiveUpError, GuestMetrics, Happening,
     Keep, KillError, Lease, Node, Origin, PauseError, ResumeError, RollbackError, SandboxId,
@@ -56,6 +63,7 @@ impl Node for Fake {
         epoch: Epoch,
         keep: Keep,
     ) -> Result<SnapshotId, PauseError> {
+        let _waiting = Waiting::new(&self.0.pausing);
         let missing = || PauseError::NotFound(id.clone());
         let life = self.find(id).ok_or_else(missing)?;
         let (mut begins, mut state) = (false, SandboxState::Running);
@@ -214,7 +222,14 @@ impl Node for Fake {
 
     async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {
         let life = self.find(id)?;
+        let _asking = Waiting::new(&self.0.asking);
+        let now = *self.0.asking.borrow();
+        self.0.most_asking.fetch_max(now, Ordering::SeqCst);
         self.0.metrics.send_modify(|asked| *asked += 1);
+        let take = lock(&self.0.script).metrics_take;
+        if !take.is_zero() {
+            tokio::time::sleep(take).await;
+        }
         let info = life.borrow().info.clone();
         if info.state != SandboxState::Running || lock(&self.0.script).silent {
             return None;

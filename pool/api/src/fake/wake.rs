@@ -36,17 +36,17 @@ impl Who {
     }
 }
 
-/// A caller that waits to be let in.
-struct Entering<'a>(&'a watch::Sender<u64>);
+/// A caller that waits.
+pub(super) struct Waiting<'a>(&'a watch::Sender<u64>);
 
-impl<'a> Entering<'a> {
-    fn new(count: &'a watch::Sender<u64>) -> Self {
+impl<'a> Waiting<'a> {
+    pub(super) fn new(count: &'a watch::Sender<u64>) -> Self {
         count.send_modify(|count| *count += 1);
         Self(count)
     }
 }
 
-impl Drop for Entering<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }
@@ -59,7 +59,7 @@ impl Fake {
         id: &SandboxId,
         who: Who,
     ) -> Result<Arc<watch::Sender<Life>>, EnterError> {
-        let _entering = Entering::new(&self.0.entering);
+        let _waiting = Waiting::new(&self.0.entering);
         loop {
             let life = self
                 .find(id)
