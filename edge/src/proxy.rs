@@ -157,9 +157,14 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
+        // HTTP/2 bodies often end in an empty frame. Pingora would write it as the last chunk, and then the last chunk:
+        // the second one would be read as the beginning of the connection's next request.
+        if body.as_ref().is_some_and(Bytes::is_empty) && end {
+            *body = None;
+        }
         visit.carried(Way::In, body.as_ref());
         if let Purpose::Sandbox(stay) = &visit.purpose {
             for _ in 0..CATCH_UP {

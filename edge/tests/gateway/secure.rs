@@ -244,3 +244,21 @@ async fn what_is_not_tls_harms_nobody() {
     let address = format!("https://127.0.0.1:{}/", rig.tls_port.unwrap());
     assert!(stranger.get(address).send().await.is_err());
 }
+
+#[tokio::test]
+async fn a_body_that_ends_in_an_empty_frame_leaves_the_guests_connection_clean() {
+    let rig = Rig::secured(|_| {}).await;
+    rig.sandbox("iabc", open()).await;
+    let client = client(&rig, EITHER);
+    for round in 0..3 {
+        // A body of unknown length ends in a frame of its own, with nothing in it.
+        let parts = futures::stream::iter(["one ", "two"].map(Ok::<_, std::io::Error>));
+        let ask = client
+            .post(url(&rig, "3000-iabc", "/echo"))
+            .body(reqwest::Body::wrap_stream(parts));
+        let reply = ask.send().await.unwrap();
+        assert_eq!(reply.status().as_u16(), 200, "round {round}");
+        assert_eq!(reply.text().await.unwrap(), "one two");
+    }
+    assert_eq!(rig.fake.dials(), 1, "the connection was not used again");
+}

@@ -57,6 +57,14 @@ def test_at_its_end_a_sandbox_is_killed(create):
     sandbox = create()
     sandbox.set_timeout(0)
     until(lambda: not sandbox.is_running())
+
+    def is_gone():
+        try:
+            Sandbox.get_info(sandbox.sandbox_id)
+        except NotFoundException:
+            return True
+
+    until(is_gone)
     with pytest.raises(NotFoundException):
         sandbox.connect()
 

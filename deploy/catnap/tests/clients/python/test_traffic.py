@@ -73,12 +73,14 @@ def test_private_traffic_needs_its_token_before_anything_is_woken(create):
     serving = sandbox.commands.run(SERVE, background=True, timeout=0, cwd="/etc")
     right = {"e2b-traffic-access-token": token}
     until(lambda: get(sandbox, 8000, "/hostname", right)[0] == 200)
+    for given, answer in (({}, "is missing"), ({"e2b-traffic-access-token": "x" + token}, "is invalid")):
+        status, body = get(sandbox, 8000, "/hostname", given)
+        assert status == 403 and answer in body
     serving.disconnect()
     sandbox.pause()
-    status, body = get(sandbox, 8000, "/hostname")
-    assert status == 403 and "is missing" in body
-    status, body = get(sandbox, 8000, "/hostname", {"e2b-traffic-access-token": "x" + token})
-    assert status == 403 and "is invalid" in body
+    for given in ({}, {"e2b-traffic-access-token": "x" + token}):
+        status, body = get(sandbox, 8000, "/hostname", given)
+        assert status == 403 and "can't be resumed" in body
     assert sandbox.get_info().state == SandboxState.PAUSED
     assert get(sandbox, 8000, "/hostname", {"cube-traffic-access-token": token})[0] == 200
     assert sandbox.get_info().state == SandboxState.RUNNING
