@@ -31,7 +31,9 @@ const AT_ONCE: usize = 4;
 /// wants to know: they have better things to do now.
 const CROWD: usize = 8;
 /// How long a guest may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take when somebody waits for that.
+const SHORT_PATIENCE: Duration = Duration::from_secs(4);
 
 /// What guests said.
 #[derive(Debug)]
@@ -56,10 +58,16 @@ impl Samples {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a guest answers.
+    pub(crate) async fn answers(&self, id: &SandboxId) -> bool {
+        let asked = tokio::time::timeout(PATIENCE, self.node.metrics(id)).await;
+        asked.is_ok_and(|sample| sample.is_some())
+    }
+
     /// Asks a guest, and remembers what it says. Says how long that took.
-    async fn ask(&self, id: SandboxId) -> Duration {
+    async fn ask(&self, id: SandboxId, patience: Duration) -> Duration {
         let begun = Instant::now();
-        if let Ok(Some(sample)) = tokio::time::timeout(PATIENCE, self.node.metrics(&id)).await {
+        if let Ok(Some(sample)) = tokio::time::timeout(patience, self.node.metrics(&id)).await {
             self.histories().entry(id).or_default().add(sample);
         }
         begun.elapsed()
@@ -81,7 +89,7 @@ impl Samples {
                 .await
                 .is_some_and(|info| runs(info.state))
         {
-            self.ask(id.clone()).await;
+            self.ask(id.clone(), SHORT_PATIENCE).await;
         }
         let histories = self.histories();
         histories
@@ -121,7 +129,7 @@ pub(crate) async fn run(samples: &Samples, mut events: broadcast::Receiver<Event
         while asking.len() < AT_ONCE
             && let Some(id) = queue.pop_front()
         {
-            asking.push(samples.ask(id));
+            asking.push(samples.ask(id, PATIENCE));
         }
         let idle = asking.is_empty();
         let rest = SHORTEST_ROUND.max(spent * REST);

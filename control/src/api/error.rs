@@ -119,3 +119,42 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn told(failure: Failure) -> (u16, Option<&'static str>, [Option<String>; 2]) {
+        let error = ApiError::from(failure);
+        let (code, word) = (error.code, error.error_code);
+        let response = error.into_response();
+        let header = |name: &str| {
+            let value = response.headers().get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        assert_eq!(response.status().as_u16(), code);
+        (code, word, [header("should-retry"), header("retry-after")])
+    }
+
+    #[test]
+    fn who_may_ask_again_is_told_so() {
+        let own = |text: &str| Some(text.to_owned());
+        let busy = Some("idempotency_in_progress");
+        assert_eq!(
+            told(Failure::StillCreating),
+            (409, busy, [own("true"), own("1")])
+        );
+        let other = Some("idempotency_request_mismatch");
+        assert_eq!(told(Failure::OtherRequest), (422, other, [None, None]));
+        assert_eq!(
+            told(Failure::Later("this is")),
+            (501, None, [own("false"), None])
+        );
+        let inside = Failure::internal(std::io::Error::other("secret"));
+        assert_eq!(told(inside), (500, None, [own("false"), None]));
+        assert_eq!(
+            told(Failure::NoRoom(String::new())),
+            (409, None, [None, None])
+        );
+    }
+}

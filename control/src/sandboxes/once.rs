@@ -82,14 +82,19 @@ impl Once {
         }))
     }
 
+    /// The right, once nobody else has it; not for ever.
     async fn right<'a>(&'a self, key: &'a Key) -> Result<Right<'a>, Failure> {
-        loop {
-            match self.begin(key)? {
-                Ok(right) => return Ok(right),
-                // It ends by closing.
-                Err(mut done) => drop(done.changed().await),
+        let right = async {
+            loop {
+                match self.begin(key)? {
+                    Ok(right) => return Ok(right),
+                    // It ends by closing.
+                    Err(mut done) => drop(done.changed().await),
+                }
             }
-        }
+        };
+        let right = tokio::time::timeout(PATIENCE, right).await;
+        right.unwrap_or(Err(Failure::StillCreating))
     }
 }
 
@@ -107,8 +112,7 @@ impl Sandboxes {
         new: NewSandbox,
         answer: fn(&Entry) -> String,
     ) -> Result<Made, Failure> {
-        let right = tokio::time::timeout(PATIENCE, self.once.right(&key)).await;
-        let _right = right.map_err(|_| Failure::StillCreating)??;
+        let _right = self.once.right(&key).await?;
         if let Some(before) = self.ledger.answer(&key.text).await? {
             return if before.digest == key.digest {
                 Ok(Made::Before(before.body))
@@ -123,5 +127,31 @@ impl Sandboxes {
         };
         let entry = self.create(new, Some(&answered)).await?;
         Ok(Made::Now(Box::new(entry)))
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn key(digest: &str) -> Key {
+        Key {
+            text: "k".to_owned(),
+            digest: digest.to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_told_to_ask_again() {
+        let (once, same, other) = (Once::default(), key("a"), key("b"));
+        let right = once.right(&same).await.unwrap();
+        let late = once.right(&same).await;
+        assert!(matches!(late, Err(Failure::StillCreating)));
+        let wrong = once.right(&other).await;
+        assert!(matches!(wrong, Err(Failure::OtherRequest)));
+        let next = async { once.right(&other).await.map(drop) };
+        drop(right);
+        assert!(next.await.is_ok(), "what is done is done");
+        assert!(once.underway().is_empty());
     }
 }

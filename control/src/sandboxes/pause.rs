@@ -17,7 +17,7 @@ impl Sandboxes {
         self.ledger.get(id).await?.ok_or_else(missing)?;
         let _turn = self.turns.shared(id).await;
         let info = self.node.info(id).await.ok_or_else(missing)?;
-        if healthy && info.state == SandboxState::Running && self.node.metrics(id).await.is_none() {
+        if healthy && info.state == SandboxState::Running && !self.samples.answers(id).await {
             return Err(Failure::Unresponsive(id.clone()));
         }
         if let Err(error) = self.node.pause(id, info.epoch, keep).await {

@@ -132,7 +132,11 @@ async fn who_may_come_in_changes_only_when_it_is_said() {
         token,
         "the one its owner knows"
     );
+}
 
+#[tokio::test]
+async fn what_becomes_private_has_a_token() {
+    let rig = Rig::new().await;
     // One that was open from the start is given a token, which a connect tells.
     let other = rig.create(json!({ "templateID": "base" })).await;
     put(&rig, &other, json!({ "allowPublicTraffic": false }))
