@@ -124,11 +124,7 @@ impl Metrics {
                 "Bytes of bodies carried, from clients (in) and to them (out).",
                 &["target", "direction"],
             )?,
-            connections: make.gauges(
-                "catnap_connections",
-                "Connections of clients that are open.",
-                "transport",
-            )?,
+            connections: make.gauges("catnap_connections", "Open connections.", "transport")?,
             accepted: make.counters(
                 "catnap_connections_total",
                 "Connections of clients that were taken.",

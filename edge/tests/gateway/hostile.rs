@@ -336,5 +336,8 @@ async fn what_stands_still_for_long_is_let_go() {
     assert!(stalled.is_err(), "the API has its bound as well");
     // Nothing holds it awake any more.
     let epoch = rig.fake.info(&id).await.unwrap().epoch;
-    rig.fake.pause(&id, epoch, pool_api::Keep::Full).await.unwrap();
+    rig.fake
+        .pause(&id, epoch, pool_api::Keep::Full)
+        .await
+        .unwrap();
 }

@@ -132,7 +132,10 @@ impl Rig {
 
     pub(crate) async fn pause(&self, id: &SandboxId) {
         let epoch = self.fake.info(id).await.unwrap().epoch;
-        self.fake.pause(id, epoch, pool_api::Keep::Full).await.unwrap();
+        self.fake
+            .pause(id, epoch, pool_api::Keep::Full)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {

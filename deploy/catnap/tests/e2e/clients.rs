@@ -83,8 +83,9 @@ async fn drive(program: &str, args: &[&str], tests: &str, mode: Mode) {
         .env("CUBE_PROXY_PORT_HTTP", plain_port);
     let output = timeout(LIMIT, command.output()).await.unwrap().unwrap();
     // Shown when the test fails.
-    println!("{}", String::from_utf8_lossy(&output.stdout));
-    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    for said in [&output.stdout, &output.stderr] {
+        eprintln!("{}", String::from_utf8_lossy(said));
+    }
     assert!(output.status.success(), "{}", output.status);
     gateway.finish().await;
 }
