@@ -29,6 +29,7 @@ def test_a_pause_keeps_memory_and_processes(create):
     assert sandbox.commands.kill(pid) is True
 
 
+@pytest.mark.skipif(not TLS, reason="one boot a client is enough")
 def test_a_pause_without_memory_keeps_the_disk(create):
     sandbox = create()
     sandbox.files.write("kept.txt", "kept")
