@@ -12,12 +12,12 @@ mod launch;
 mod pty;
 mod table;
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use buffa::EnumValue;
 use http::Request;
 use hyper::body::Incoming;
-use tokio::task::spawn_local;
+use tokio::{task::spawn_local, time::timeout};
 
 use self::{event::Events, input::Kind, table::Process};
 use crate::{
@@ -40,6 +40,9 @@ pub(crate) use self::{exit::Exit, launch::Launch, table::Processes};
 
 /// What the path of every procedure begins with.
 pub(crate) const SERVICE: &str = "/process.Process/";
+
+/// How long a caller that kills a process waits for its end.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Answers a call of the service.
 pub(crate) async fn answer(agent: Rc<Agent>, request: Request<Incoming>) -> Answer {
@@ -69,7 +72,7 @@ pub(crate) async fn answer(agent: Rc<Agent>, request: Request<Incoming>) -> Answ
                 .await
         }
         "SendSignal" => {
-            call.unary(async |request, _| send_signal(processes, &request))
+            call.unary(async |request, _| send_signal(processes, &request).await)
                 .await
         }
         "SendInput" => {
@@ -148,7 +151,7 @@ fn update(processes: &Processes, request: &UpdateRequest) -> Result<UpdateRespon
     Ok(UpdateResponse::default())
 }
 
-fn send_signal(
+async fn send_signal(
     processes: &Processes,
     request: &SendSignalRequest,
 ) -> Result<SendSignalResponse, RpcError> {
@@ -161,6 +164,10 @@ fn send_signal(
         ));
     };
     process.signal(signal)?;
+    if signal == Signal::SIGNAL_SIGKILL {
+        // Whoever looks for it next does not find it. It cannot refuse, but the kernel may take its time.
+        let _late = timeout(DYING, process.ended()).await;
+    }
     Ok(SendSignalResponse::default())
 }
 

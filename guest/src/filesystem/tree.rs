@@ -287,3 +287,48 @@ fn kind_of_self(flags: ReadFlags) -> Option<EventType> {
         return None;
     })
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn names(changes: &[Change]) -> Vec<&str> {
+        changes
+            .iter()
+            .map(|change| change.name.to_str().unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_found_and_told_by_the_kernel_as_well_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = Tree::watch(dir.path(), true).unwrap();
+        fs::create_dir(dir.path().join("new")).unwrap();
+        // As if a file came between the watching of a new directory and the look into it.
+        tree.add(Path::new("new"), &mut None).unwrap();
+        fs::write(dir.path().join("new/file"), "").unwrap();
+        let (changes, all) = tree.take().unwrap();
+        assert_eq!((names(&changes), all), (vec!["new", "new/file"], true));
+        // The next one of that name is another.
+        fs::remove_file(dir.path().join("new/file")).unwrap();
+        fs::write(dir.path().join("new/file"), "").unwrap();
+        let (changes, _) = tree.take().unwrap();
+        assert_eq!(names(&changes), ["new/file", "new/file"]);
+    }
+
+    #[tokio::test]
+    async fn the_directory_itself_is_told_as_a_dot() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let mut tree = Tree::watch(&root, false).unwrap();
+        fs::remove_dir(&root).unwrap();
+        let (changes, _) = tree.take().unwrap();
+        assert_eq!(names(&changes), ["."]);
+        assert_eq!(changes[0].kind, EventType::EVENT_TYPE_REMOVE);
+        assert!(matches!(
+            Tree::watch(&root, true),
+            Err(TreeError::Watch { .. })
+        ));
+    }
+}

@@ -20,7 +20,7 @@ use nix::{
 use rustix::process::{Pid, WaitOptions, wait, waitpid};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     task::spawn_local,
     time::Instant,
 };
@@ -67,6 +67,7 @@ pub(super) struct Process {
     pub(super) input: Input,
     pub(super) followers: RefCell<Vec<Follower>>,
     life: RefCell<Life>,
+    ended: Notify,
     killed: Cell<bool>,
 }
 
@@ -126,6 +127,7 @@ impl Processes {
             input,
             followers: RefCell::default(),
             life: RefCell::new(Life::Running),
+            ended: Notify::new(),
             killed: Cell::new(false),
         });
         let mut known = self.0.known.borrow_mut();
@@ -278,6 +280,18 @@ impl Process {
             exit,
             at: Instant::now(),
         };
+        self.ended.notify_waiters();
+    }
+
+    /// Returns when its end was noted.
+    pub(super) async fn ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.end().is_some() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     fn is_forgotten(&self) -> bool {

@@ -245,3 +245,18 @@ async fn what_cannot_be_started_is_told_in_connect() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_process_that_was_killed_is_gone() {
+    Rig::run(async |rig| {
+        let body =
+            r#"{"process":{"cmd":"/bin/sh","args":["-c","sleep 600"]},"tag":"k","stdin":false}"#;
+        let mut following = rig.open_stream("Start", body).await;
+        following.next_event().await;
+        let kill = r#"{"process":{"tag":"k"},"signal":"SIGNAL_SIGKILL"}"#;
+        assert_eq!(rig.unary("SendSignal", kill).await.status, 200);
+        assert_eq!(rig.unary("List", "{}").await.json(), serde_json::json!({}));
+        assert_eq!(rig.unary("SendSignal", kill).await.status, 404);
+    })
+    .await;
+}
