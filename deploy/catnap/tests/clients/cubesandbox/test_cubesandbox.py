@@ -12,7 +12,7 @@ from cubesandbox import Sandbox
 def test_commands_and_files(create):
     sandbox = create(envs={"COLOUR": "blue"}, metadata={"for": "cube"})
     done = sandbox.commands.run('echo "$COLOUR $PWD"; echo err >&2; exit 3')
-    assert (done.stdout, done.stderr, done.exit_code) == ("blue /home/user\n", "err\n", 3)
+    assert (done.stdout, done.stderr, done.exit_code) == ("blue /root\n", "err\n", 3)
     sandbox.files.write("/home/user/a/b.txt", "grün")
     assert sandbox.files.read("/home/user/a/b.txt") == "grün"
     assert [one["name"] for one in sandbox.files.list("/home/user/a")] == ["b.txt"]
