@@ -65,7 +65,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Another pool uses it.
-    #[error("data directory {} is used by another process", .0.display())]
+    #[error("data directory {} is used by another process: end it, or choose another directory", .0.display())]
     Locked(PathBuf),
     /// The snapshots are not usable.
     #[error("open snapshots")]

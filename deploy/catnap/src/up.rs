@@ -111,7 +111,7 @@ pub async fn run(
         api_key: Some(config.api_key.clone()),
         ..edge::Config::new(config.listen, socket.clone())
     };
-    let edge = Edge::bind(edge, node.clone(), coordinator.clone())?;
+    let edge = Edge::bind(edge, node.clone(), coordinator.clone()).map_err(advise)?;
     let addresses = Addresses {
         plain: edge.address(),
         tls: edge.tls_address(),
@@ -164,6 +164,21 @@ fn say(addresses: &Addresses) -> Result<()> {
         output::line(&format!("metrics are at http://{metrics}/metrics"))?;
     }
     Ok(())
+}
+
+/// Says what can be done about an address that is taken.
+fn advise(error: edge::StartError) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    let taken = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::AddrInUse)
+    });
+    if taken {
+        anyhow::anyhow!("{error:#}: end what uses it, or choose another address")
+    } else {
+        error
+    }
 }
 
 /// Sees to it that a template is there.

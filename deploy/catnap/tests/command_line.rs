@@ -272,6 +272,7 @@ async fn a_port_in_use_is_one_sentence() {
         format!("{error:#}").starts_with(&format!("listen on {}: ", gateway.address)),
         "{error:#}"
     );
+    assert!(format!("{error:#}").ends_with("choose another address"));
     assert!(
         !dir.path().join("control.db").exists(),
         "nothing was touched"
