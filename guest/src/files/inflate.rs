@@ -136,7 +136,8 @@ mod test {
     #[test]
     fn a_bomb_goes_off_in_small_pieces() {
         let bomb = super::super::content::gzip(&vec![0; 50 << 20]).unwrap();
-        assert!(bomb.len() < 300_000);
+        // How small it is depends on which compressor is built in.
+        assert!(bomb.len() < (50 << 20) / 100, "{}", bomb.len());
         assert_eq!(inflated(&bomb, 64 * 1024).unwrap().len(), 50 << 20);
     }
 
