@@ -4,11 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pool_api::{SandboxId, SandboxState};
+use pool_api::{Keep, SandboxId, SandboxState};
 use tracing::{error, info, warn};
 
 use crate::{
-    ledger::Entry,
+    ledger::{By, Entry},
     sandboxes::{Conflict, Failure, Sandboxes},
     time::Micros,
 };
@@ -53,7 +53,7 @@ async fn end_due(sandboxes: &Arc<Sandboxes>) {
         // Put off first: ending takes a while, and others are due meanwhile. A crash in between is made up for after it.
         let put_off = sandboxes
             .ledger
-            .set_end(&entry.id, Micros::now().after(RETRY), false)
+            .put_off(&entry.id, Micros::now().after(RETRY))
             .await;
         if let Err(error) = put_off {
             error!(%error, sandbox = %entry.id, "could not end a sandbox");
@@ -66,26 +66,32 @@ async fn end_due(sandboxes: &Arc<Sandboxes>) {
 
 async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
     let id = &entry.id;
-    if sandboxes
+    let asleep = sandboxes
         .node
         .info(id)
         .await
-        .is_some_and(|info| info.state == SandboxState::Paused)
+        .filter(|info| info.state == SandboxState::Paused);
+    if let Some(info) = asleep
+        && entry.running
     {
-        // It fell asleep just before, and a sleeping sandbox has no end.
-        return note_paused(&sandboxes, &entry).await;
+        // It fell asleep just before, and a sleeping sandbox has no end, unless it was doomed.
+        return note_paused(&sandboxes, &entry, info.keep, By::Host).await;
     }
-    let done = if entry.lasting.auto_pause {
-        sandboxes.pause(id).await
+    let pauses = entry.lasting.auto_pause && entry.running;
+    let done = if pauses {
+        let keep = entry.lasting.auto_pause_keep;
+        sandboxes.pause(id, keep, false).await
     } else {
         sandboxes.kill(id).await
     };
     match done {
         Ok(()) => {
-            info!(sandbox = %id, paused = entry.lasting.auto_pause, "a sandbox came to its end");
+            info!(sandbox = %id, paused = pauses, "a sandbox came to its end");
         }
         Err(Failure::NotFound(_)) => gone(&sandboxes, id).await,
-        Err(Failure::Conflict(Conflict::AlreadyPaused(_))) => note_paused(&sandboxes, &entry).await,
+        Err(Failure::Conflict(Conflict::AlreadyPaused(_))) => {
+            note_paused(&sandboxes, &entry, entry.lasting.auto_pause_keep, By::Owner).await;
+        }
         Err(failure) => {
             let source = std::error::Error::source(&failure);
             warn!(sandbox = %id, error = %failure, ?source, "could not end a sandbox, will try again");
@@ -93,10 +99,9 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
     }
 }
 
-async fn note_paused(sandboxes: &Sandboxes, entry: &Entry) {
+async fn note_paused(sandboxes: &Sandboxes, entry: &Entry, keep: Keep, by: By) {
     if let Err(error) = sandboxes
-        .ledger
-        .paused(&entry.id, entry.epoch, Micros::now())
+        .note_paused(&entry.id, entry.epoch, Micros::now(), keep, by)
         .await
     {
         error!(%error, sandbox = %entry.id, "could not note a pause");

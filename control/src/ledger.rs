@@ -3,19 +3,27 @@
 //! Every change is on disk before it is answered (WAL, `synchronous=FULL`), so that a crash of everything loses nothing
 //! that a caller was told.
 
+mod answers;
+mod catalogue;
+mod ends;
 mod row;
 
 use std::{os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
 
-use pool_api::{Epoch, SandboxId};
+use pool_api::{Epoch, Keep, SandboxId};
+use serde_json::Value;
 use sqlx::{
-    SqlitePool,
+    Sqlite, SqlitePool, Transaction,
     migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use self::row::Row;
-pub(crate) use self::row::{Entry, Lasting};
+pub(crate) use self::{
+    answers::Answer,
+    catalogue::{Build, Named, Page, Template},
+    row::{Entry, Lasting},
+};
 use crate::time::Micros;
 
 /// The ledger.
@@ -69,6 +77,15 @@ pub enum LedgerError {
     },
 }
 
+/// Who put a sandbox to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Whoever may ask for that, or its end.
+    Owner,
+    /// The host.
+    Host,
+}
+
 fn failed(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> LedgerError {
     move |source| LedgerError::Database { attempt, source }
 }
@@ -114,36 +131,31 @@ impl Ledger {
         self.pool.close().await;
     }
 
-    /// Adds a sandbox.
-    pub(crate) async fn insert(&self, entry: &Entry) -> Result<(), LedgerError> {
-        let row = Row::from(entry);
-        sqlx::query(
-            "INSERT INTO sandboxes (id, template, state, epoch, started_at, end_at, timeout, idle_timeout, auto_pause, \
-             auto_resume, envd_token, traffic_token, vcpus, memory, disk, metadata, env, network) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(row.id)
-        .bind(row.template)
-        .bind(row.state)
-        .bind(row.epoch)
-        .bind(row.started_at)
-        .bind(row.end_at)
-        .bind(row.timeout)
-        .bind(row.idle_timeout)
-        .bind(row.auto_pause)
-        .bind(row.auto_resume)
-        .bind(row.envd_token)
-        .bind(row.traffic_token)
-        .bind(row.vcpus)
-        .bind(row.memory)
-        .bind(row.disk)
-        .bind(row.metadata)
-        .bind(row.env)
-        .bind(row.network)
-        .execute(&self.pool)
-        .await
-        .map_err(failed("add a sandbox"))?;
-        Ok(())
+    async fn begin(
+        &self,
+        attempt: &'static str,
+    ) -> Result<Transaction<'static, Sqlite>, LedgerError> {
+        // Takes the write lock at once: two that began by reading could not both go on to write.
+        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        begun.map_err(failed(attempt))
+    }
+
+    /// Adds a sandbox, and the answer to whoever asked for it with an idempotency key: both or neither.
+    pub(crate) async fn insert(
+        &self,
+        entry: &Entry,
+        answer: Option<&Answer>,
+    ) -> Result<(), LedgerError> {
+        const ATTEMPT: &str = "add a sandbox";
+        let mut changes = self.begin(ATTEMPT).await?;
+        Row::from(entry)
+            .insert(&mut changes)
+            .await
+            .map_err(failed(ATTEMPT))?;
+        if let Some(answer) = answer {
+            answer.insert(&mut changes).await.map_err(failed(ATTEMPT))?;
+        }
+        changes.commit().await.map_err(failed(ATTEMPT))
     }
 
     /// A sandbox.
@@ -176,7 +188,8 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let epoch = row::signed(epoch.0);
         sqlx::query(
-            "UPDATE sandboxes SET state = 'running', epoch = ?, started_at = ?, end_at = ? WHERE id = ? AND epoch <= ?",
+            "UPDATE sandboxes SET state = 'running', epoch = ?, started_at = ?, end_at = ?, doomed_at = NULL \
+             WHERE id = ? AND epoch <= ?",
         )
         .bind(epoch)
         .bind(started_at.0)
@@ -200,7 +213,7 @@ impl Ledger {
     ) -> Result<bool, LedgerError> {
         let epoch = row::signed(epoch.0);
         let noted = sqlx::query(
-            "UPDATE sandboxes SET state = 'running', epoch = ?, started_at = ?, end_at = ? \
+            "UPDATE sandboxes SET state = 'running', epoch = ?, started_at = ?, end_at = ?, doomed_at = NULL \
              WHERE id = ? AND (epoch < ? OR (epoch = ? AND state = 'paused'))",
         )
         .bind(epoch)
@@ -215,69 +228,81 @@ impl Ledger {
         Ok(noted.rows_affected() > 0)
     }
 
-    /// Notes that a sandbox was paused, in this life, at that time. An older life changes nothing.
+    /// Notes that a running sandbox was put back to a snapshot: it lives another life, and its times stay. `entry` is
+    /// what was known of it before.
+    pub(crate) async fn rolled_back(&self, entry: &Entry, epoch: Epoch) -> Result<(), LedgerError> {
+        let epoch = row::signed(epoch.0);
+        // Whoever follows the host's events may have noted the new life already, and given it times of its own.
+        sqlx::query(
+            "UPDATE sandboxes SET state = 'running', epoch = ?1, started_at = ?2, doomed_at = NULL, \
+             end_at = CASE WHEN epoch < ?1 THEN end_at ELSE ?3 END WHERE id = ?4 AND epoch <= ?1",
+        )
+        .bind(epoch)
+        .bind(entry.started_at.0)
+        .bind(entry.end_at.0)
+        .bind(entry.id.as_str())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("note a rollback"))?;
+        Ok(())
+    }
+
+    /// Notes that a sandbox was paused, in this life, at that time, and what was kept. An older life changes nothing.
+    /// Says whether it was not noted before.
+    ///
+    /// One that the host put to sleep of its own accord, as it does when it shuts down, still ends when it was to end; one
+    /// that its owner put to sleep, or that nobody used, ends only if it was to be killed even so.
     pub(crate) async fn paused(
         &self,
         id: &SandboxId,
         epoch: Epoch,
         at: Micros,
-    ) -> Result<(), LedgerError> {
+        keep: Keep,
+        by: By,
+    ) -> Result<bool, LedgerError> {
+        const ATTEMPT: &str = "note a pause";
         let epoch = row::signed(epoch.0);
-        sqlx::query(
-            "UPDATE sandboxes SET state = 'paused', epoch = ?, end_at = ? \
-             WHERE id = ? AND epoch <= ? AND state = 'running'",
+        let noted = sqlx::query(
+            "UPDATE sandboxes SET state = 'paused', epoch = ?1, end_at = ?2, keep = ?3, \
+             doomed_at = CASE WHEN kill_paused OR (?4 AND NOT auto_pause AND idle_timeout IS NULL) THEN end_at END \
+             WHERE id = ?5 AND epoch <= ?1 AND state = 'running'",
         )
         .bind(epoch)
         .bind(at.0)
+        .bind(row::keep_text(keep))
+        .bind(by == By::Host)
         .bind(id.as_str())
-        .bind(epoch)
         .execute(&self.pool)
         .await
-        .map_err(failed("note a pause"))?;
-        Ok(())
+        .map_err(failed(ATTEMPT))?;
+        let noted = noted.rows_affected() > 0;
+        if by == By::Owner && !noted {
+            // The host's event came first, and did not say whose pause it was.
+            sqlx::query("UPDATE sandboxes SET doomed_at = NULL WHERE id = ? AND epoch = ? AND NOT kill_paused")
+                .bind(id.as_str())
+                .bind(epoch)
+                .execute(&self.pool)
+                .await
+                .map_err(failed(ATTEMPT))?;
+        }
+        Ok(noted)
     }
 
-    /// Moves a running sandbox's end. `only_later`: never to an earlier time. Says where it is then; `None` when there
-    /// is no such running sandbox.
-    pub(crate) async fn set_end(
+    /// Replaces a sandbox's network, and the token its ports ask for; says whether it is known.
+    pub(crate) async fn set_network(
         &self,
         id: &SandboxId,
-        end_at: Micros,
-        only_later: bool,
-    ) -> Result<Option<Micros>, LedgerError> {
-        let end: Option<(i64,)> = sqlx::query_as(
-            "UPDATE sandboxes SET end_at = CASE WHEN ? THEN max(end_at, ?) ELSE ? END \
-             WHERE id = ? AND state = 'running' RETURNING end_at",
-        )
-        .bind(only_later)
-        .bind(end_at.0)
-        .bind(end_at.0)
-        .bind(id.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed("move the end of a sandbox"))?;
-        Ok(end.map(|(end,)| Micros(end)))
-    }
-
-    /// When the next running sandbox ends.
-    pub(crate) async fn first_end(&self) -> Result<Option<Micros>, LedgerError> {
-        let (end,): (Option<i64>,) =
-            sqlx::query_as("SELECT min(end_at) FROM sandboxes WHERE state = 'running'")
-                .fetch_one(&self.pool)
-                .await
-                .map_err(failed("read the first end"))?;
-        Ok(end.map(Micros))
-    }
-
-    /// Running sandboxes whose end has come.
-    pub(crate) async fn due(&self, now: Micros) -> Result<Vec<Entry>, LedgerError> {
-        let rows: Vec<Row> =
-            sqlx::query_as("SELECT * FROM sandboxes WHERE state = 'running' AND end_at <= ?")
-                .bind(now.0)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(failed("read what is due"))?;
-        rows.into_iter().map(Entry::try_from).collect()
+        network: Option<&Value>,
+        traffic_token: Option<&str>,
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query("UPDATE sandboxes SET network = ?, traffic_token = ? WHERE id = ?")
+            .bind(network.map(Value::to_string))
+            .bind(traffic_token)
+            .bind(id.as_str())
+            .execute(&self.pool)
+            .await
+            .map_err(failed("set the network of a sandbox"))?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Forgets a sandbox; says whether it was known.
@@ -290,3 +315,6 @@ impl Ledger {
         Ok(done.rows_affected() > 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

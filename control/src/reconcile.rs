@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use pool_api::{Event, Happening, SandboxId, SandboxInfo, SandboxState};
+use pool_api::{Event, Happening, Keep, SandboxId, SandboxInfo, SandboxState};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{error, info, warn};
 
 use crate::{
-    ledger::Entry,
+    ledger::{By, Entry},
     sandboxes::{Failure, SHORTEST_AUTO_RESUME, Sandboxes},
     time::Micros,
 };
@@ -30,7 +30,9 @@ enum Orphans {
 pub(crate) async fn at_start(sandboxes: &Sandboxes) -> Result<(), ReconcileError> {
     all(sandboxes, Orphans::Kill)
         .await
-        .map_err(|failure| ReconcileError(Box::new(failure)))
+        .map_err(|failure| ReconcileError(Box::new(failure)))?;
+    let agreed = sandboxes.keeper.agree().await;
+    agreed.map_err(|error| ReconcileError(Box::new(error)))
 }
 
 /// Follows the host's events for ever.
@@ -67,8 +69,12 @@ async fn one(sandboxes: &Sandboxes, event: Event) -> Result<(), Failure> {
             }
         }
         Happening::Paused => {
-            sandboxes.ledger.paused(&id, epoch, at.into()).await?;
-            sandboxes.ends_changed.notify_one();
+            // It may be awake again; then it kept its memory, or somebody asked for that.
+            let info = sandboxes.node.info(&id).await;
+            let keep = info.map_or(Keep::Full, |info| info.keep);
+            sandboxes
+                .note_paused(&id, epoch, at.into(), keep, By::Host)
+                .await?;
         }
         Happening::Stopped(reason) => {
             if sandboxes.forget(&id).await? {
@@ -82,7 +88,10 @@ async fn one(sandboxes: &Sandboxes, event: Event) -> Result<(), Failure> {
 /// A sandbox was woken by a request: it is granted a fresh window.
 async fn woken(sandboxes: &Sandboxes, mut entry: Entry, at: Micros) -> Result<(), Failure> {
     entry.started_at = at;
-    entry.end_at = at.after(entry.lasting.timeout.max(SHORTEST_AUTO_RESUME));
+    let longest = sandboxes.config.longest;
+    let window = entry.lasting.timeout.clamp(SHORTEST_AUTO_RESUME, longest);
+    entry.end_at = window.end(at, at, longest);
+    entry.running = true;
     let noted = sandboxes
         .ledger
         .woken(&entry.id, entry.epoch, entry.started_at, entry.end_at)
@@ -118,9 +127,17 @@ async fn all(sandboxes: &Sandboxes, orphans: Orphans) -> Result<(), Failure> {
             SandboxState::Pausing | SandboxState::Paused if entry.running => {
                 sandboxes
                     .ledger
-                    .paused(&entry.id, info.epoch, info.since.into())
+                    .paused(
+                        &entry.id,
+                        info.epoch,
+                        info.since.into(),
+                        info.keep,
+                        By::Host,
+                    )
                     .await?;
                 entry.epoch = info.epoch;
+                entry.running = false;
+                entry.keep = Some(info.keep);
                 sandboxes.publish(&entry).await?;
             }
             SandboxState::Stopping | SandboxState::Stopped(_) => {

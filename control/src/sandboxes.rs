@@ -6,26 +6,42 @@
 
 mod error;
 mod fork;
+mod keeper;
+mod lifetime;
+mod networks;
+mod once;
+mod pause;
+mod rollback;
+mod snapshot;
+mod tags;
+mod templates;
+mod turns;
 mod wake;
 
 use std::{sync::Arc, time::Duration};
 
 use coordinator::{Coordinator, Placement};
 use pool_api::{
-    Epoch, KillError, Node, Origin, PauseError, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
-    Secret, TemplateName,
+    CreateError, Epoch, KillError, Node, SandboxId, SandboxInfo, SandboxSpec, SandboxState, Secret,
+    TemplateName,
 };
 use rand::RngCore;
 use tokio::sync::Notify;
 
 pub(crate) use self::{
     error::{Conflict, Failure},
-    wake::Connected,
+    keeper::Keeper,
+    once::{Key, Made, Once},
+    templates::{Found, host_build},
+    turns::Turns,
+    wake::{Connected, Wish},
 };
 use crate::{
     config::Config,
-    ledger::{Entry, Lasting, Ledger},
-    time::Micros,
+    ledger::{Answer, Entry, Lasting, Ledger},
+    reference::Reference,
+    sampler::Samples,
+    time::{Micros, Window},
 };
 
 /// A wake by traffic grants at least this.
@@ -38,6 +54,14 @@ pub(crate) struct Sandboxes {
     pub(crate) node: Arc<dyn Node>,
     pub(crate) coordinator: Arc<dyn Coordinator>,
     pub(crate) ledger: Ledger,
+    /// Snapshots that are promised.
+    pub(crate) keeper: Keeper,
+    /// What guests said of themselves.
+    pub(crate) samples: Samples,
+    /// Creations with an idempotency key that are under way.
+    pub(crate) once: Once,
+    /// Whose turn it is with a sandbox.
+    pub(crate) turns: Turns,
     /// Told whenever the earliest end may have changed.
     pub(crate) ends_changed: Notify,
 }
@@ -45,7 +69,9 @@ pub(crate) struct Sandboxes {
 /// A sandbox to be made.
 #[derive(Debug)]
 pub(crate) struct NewSandbox {
-    /// What it keeps.
+    /// What it is made of.
+    pub(crate) reference: Reference,
+    /// What it keeps; its template is found by the reference.
     pub(crate) lasting: Lasting,
     /// Its guest agent asks for a token.
     pub(crate) secure: bool,
@@ -85,47 +111,85 @@ fn runs(state: SandboxState) -> Option<bool> {
 // === impl Sandboxes ===
 
 impl Sandboxes {
-    /// Makes a sandbox.
-    pub(crate) async fn create(&self, new: NewSandbox) -> Result<Entry, Failure> {
+    /// Everything, over a ledger that is open.
+    pub(crate) fn new(
+        config: Config,
+        node: Arc<dyn Node>,
+        coordinator: Arc<dyn Coordinator>,
+        ledger: Ledger,
+    ) -> Self {
+        Self {
+            keeper: Keeper::new(node.clone(), ledger.clone()),
+            samples: Samples::new(node.clone()),
+            config,
+            node,
+            coordinator,
+            ledger,
+            once: Once::default(),
+            turns: Turns::default(),
+            ends_changed: Notify::new(),
+        }
+    }
+
+    /// Makes a sandbox. `answered`: what is remembered of it, when the caller may ask again.
+    pub(crate) async fn create(
+        &self,
+        mut new: NewSandbox,
+        answered: Option<&(dyn Fn(&Entry) -> Answer + Send + Sync)>,
+    ) -> Result<Entry, Failure> {
+        let base = self.base(&new.reference).await?;
+        new.lasting.template = base.template.clone();
+        new.lasting.alias = base.alias;
         let spec = SandboxSpec {
             id: SandboxId::generate(&mut rand::rng()),
             epoch: Epoch(1),
-            origin: Origin::Template(new.lasting.template.clone()),
-            template: new.lasting.template.clone(),
+            origin: base.origin,
+            template: base.template,
             idle: new.lasting.idle_timeout,
             env: new.lasting.env.clone(),
             access_token: new.secure.then(new_token),
         };
         let envd_token = spec.access_token.clone();
         let traffic_token = new.private.then(new_token);
-        let end = new.lasting.timeout;
-        let info = self.node.create(spec).await?;
-        self.note_new(info, new.lasting, envd_token, traffic_token, end)
-            .await
+        let window = new.lasting.timeout;
+        let info = self.node.create(spec).await.map_err(|error| match error {
+            // It went between being found and being used; the caller knows it by this name.
+            CreateError::NoTemplate(_) => Failure::no_template(&new.reference.name),
+            error => error.into(),
+        })?;
+        let entry = self.entry(info, new.lasting, envd_token, traffic_token, window);
+        let answer = answered.map(|answered| answered(&entry));
+        self.note_new(entry, answer.as_ref()).await
     }
 
-    /// Notes a sandbox that was made, and lets the edge know.
-    async fn note_new(
+    /// The entry of a sandbox that was just made.
+    fn entry(
         &self,
         info: SandboxInfo,
         lasting: Lasting,
         envd_token: Option<Secret>,
         traffic_token: Option<Secret>,
-        timeout: Duration,
-    ) -> Result<Entry, Failure> {
+        window: Window,
+    ) -> Entry {
         let now = Micros::now();
-        let entry = Entry {
+        Entry {
             id: info.id,
             running: true,
             epoch: info.epoch,
             started_at: now,
-            end_at: now.after(timeout),
+            end_at: window.end(now, now, self.config.longest),
+            doomed_at: None,
+            keep: None,
             resources: info.resources,
             envd_token,
             traffic_token,
             lasting,
-        };
-        if let Err(error) = self.ledger.insert(&entry).await {
+        }
+    }
+
+    /// Notes a sandbox that was made, and lets the edge know.
+    async fn note_new(&self, entry: Entry, answer: Option<&Answer>) -> Result<Entry, Failure> {
+        if let Err(error) = self.ledger.insert(&entry, answer).await {
             // Nobody will ever be told of it.
             drop(self.node.kill(&entry.id).await);
             return Err(error.into());
@@ -157,6 +221,7 @@ impl Sandboxes {
     pub(crate) async fn forget(&self, id: &SandboxId) -> Result<bool, Failure> {
         self.coordinator.withdraw(id).await?;
         let known = self.ledger.remove(id).await?;
+        self.samples.forget(id);
         Ok(known)
     }
 
@@ -194,6 +259,7 @@ impl Sandboxes {
         self.coordinator.withdraw(id).await?;
         let killed = self.node.kill(id).await;
         let known = self.ledger.remove(id).await?;
+        self.samples.forget(id);
         self.ends_changed.notify_one();
         match killed {
             Ok(()) => Ok(()),
@@ -201,65 +267,6 @@ impl Sandboxes {
             Err(KillError::NotFound(id)) if !known => Err(Failure::NotFound(id)),
             Err(KillError::NotFound(_)) => Ok(()),
         }
-    }
-
-    /// Pauses a sandbox.
-    pub(crate) async fn pause(&self, id: &SandboxId) -> Result<(), Failure> {
-        let missing = || Failure::NotFound(id.clone());
-        self.ledger.get(id).await?.ok_or_else(missing)?;
-        let info = self.node.info(id).await.ok_or_else(missing)?;
-        match self.node.pause(id, info.epoch).await {
-            Ok(_) => {
-                self.ledger.paused(id, info.epoch, Micros::now()).await?;
-                self.ends_changed.notify_one();
-                Ok(())
-            }
-            Err(PauseError::NotFound(id)) => Err(Failure::NotFound(id)),
-            Err(PauseError::Already(id)) => Err(Conflict::AlreadyPaused(id).into()),
-            Err(PauseError::Conflict { id, state }) => Err(Conflict::between(id, state)),
-            Err(error @ PauseError::Failed { .. }) => Err(Failure::internal(error)),
-        }
-    }
-
-    /// Sets when a running sandbox ends.
-    pub(crate) async fn set_timeout(
-        &self,
-        id: &SandboxId,
-        timeout: Duration,
-    ) -> Result<(), Failure> {
-        self.must_run(id).await?;
-        self.move_end(id, timeout, false).await
-    }
-
-    /// Moves the end of a running sandbox to a later time, or leaves it.
-    pub(crate) async fn extend(&self, id: &SandboxId, timeout: Duration) -> Result<(), Failure> {
-        self.must_run(id).await?;
-        self.move_end(id, timeout, true).await
-    }
-
-    async fn must_run(&self, id: &SandboxId) -> Result<(), Failure> {
-        match self.node.info(id).await.map(|info| info.state) {
-            None | Some(SandboxState::Stopped(_)) => Err(Failure::NotFound(id.clone())),
-            Some(state @ (SandboxState::Pausing | SandboxState::Stopping)) => {
-                Err(Conflict::between(id.clone(), state))
-            }
-            // A paused sandbox has no end to move.
-            Some(SandboxState::Paused) => Err(Failure::NotFound(id.clone())),
-            Some(SandboxState::Starting | SandboxState::Running) => Ok(()),
-        }
-    }
-
-    async fn move_end(
-        &self,
-        id: &SandboxId,
-        timeout: Duration,
-        only_later: bool,
-    ) -> Result<(), Failure> {
-        let end = Micros::now().after(timeout);
-        let moved = self.ledger.set_end(id, end, only_later).await?;
-        moved.ok_or_else(|| Failure::NotFound(id.clone()))?;
-        self.ends_changed.notify_one();
-        Ok(())
     }
 
     /// The last lines of a sandbox's console.
@@ -274,6 +281,9 @@ impl Sandboxes {
         &self,
         name: &TemplateName,
     ) -> Result<pool_api::TemplateInfo, Failure> {
+        if self.ledger.named(name).await?.is_some() || self.ledger.template(name).await?.is_some() {
+            return Err(Conflict::NameTaken(name.clone()).into());
+        }
         Ok(self.node.build_template(name).await?)
     }
 }

@@ -13,7 +13,7 @@ use coordinator::Coordinator;
 use pool_api::{Event, Node};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Notify, broadcast},
+    sync::broadcast,
 };
 use tracing::{info, warn};
 
@@ -23,6 +23,7 @@ use crate::{
     expiry,
     ledger::{Ledger, OpenError},
     reconcile::{self, ReconcileError},
+    sampler,
     sandboxes::Sandboxes,
 };
 
@@ -71,13 +72,7 @@ impl Control {
         let ledger = Ledger::open(config.database.clone()).await?;
         // Listened to before the host is asked what it has, so that nothing falls between the two.
         let events = node.events();
-        let sandboxes = Sandboxes {
-            config,
-            node,
-            coordinator,
-            ledger,
-            ends_changed: Notify::new(),
-        };
+        let sandboxes = Sandboxes::new(config, node, coordinator, ledger);
         reconcile::at_start(&sandboxes).await?;
         Ok(Self {
             sandboxes: Arc::new(sandboxes),
@@ -147,10 +142,12 @@ impl Control {
     {
         let Self { sandboxes, events } = self;
         let serving = serving(api::router(sandboxes.clone()));
+        let starts = sandboxes.node.events();
         let followed = async {
             tokio::join!(
                 reconcile::follow(&sandboxes, events),
-                expiry::run(sandboxes.clone())
+                expiry::run(sandboxes.clone()),
+                sampler::run(&sandboxes.samples, starts)
             );
         };
         let served = tokio::select! {

@@ -11,8 +11,11 @@ use subtle::ConstantTimeEq;
 
 use crate::host::Address;
 
-/// The field that carries the token of private traffic. The guest does not see it.
-pub(crate) const TRAFFIC_TOKEN: HeaderName = HeaderName::from_static("e2b-traffic-access-token");
+/// The fields that carry the token of private traffic, the one that counts first. The guest does not see them.
+pub(crate) const TRAFFIC_TOKENS: [HeaderName; 2] = [
+    HeaderName::from_static("e2b-traffic-access-token"),
+    HeaderName::from_static("cube-traffic-access-token"),
+];
 const ENVD_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 
 /// Proof that a request's tokens were checked.
@@ -79,14 +82,16 @@ pub(crate) fn check(
             .is_none_or(|token| matches(headers, &ENVD_TOKEN, token) == Some(true));
         return Ok(permit(address, access, known));
     }
-    match access
-        .traffic_token
-        .as_ref()
-        .map(|token| matches(headers, &TRAFFIC_TOKEN, token))
+    let Some(token) = &access.traffic_token else {
+        return Ok(permit(address, access, true));
+    };
+    match TRAFFIC_TOKENS
+        .iter()
+        .find_map(|name| matches(headers, name, token))
     {
-        None | Some(Some(true)) => Ok(permit(address, access, true)),
-        Some(None) => Err(Denied::TrafficTokenMissing),
-        Some(Some(false)) => Err(Denied::TrafficTokenInvalid),
+        Some(true) => Ok(permit(address, access, true)),
+        Some(false) => Err(Denied::TrafficTokenInvalid),
+        None => Err(Denied::TrafficTokenMissing),
     }
 }
 
@@ -170,6 +175,18 @@ mod test {
         assert_eq!(ask(&[(name, "")]), Err(Denied::TrafficTokenMissing));
         assert_eq!(ask(&[(name, "wrong")]), Err(Denied::TrafficTokenInvalid));
         assert_eq!(ask(&[(name, "right")]), Ok(Wake::Allowed));
+        let other = "cube-traffic-access-token";
+        assert_eq!(ask(&[(other, "right")]), Ok(Wake::Allowed));
+        assert_eq!(ask(&[(name, ""), (other, "right")]), Ok(Wake::Allowed));
+        assert_eq!(ask(&[(other, "wrong")]), Err(Denied::TrafficTokenInvalid));
+        let both = [(other, "right"), (name, "wrong")];
+        assert_eq!(
+            ask(&both),
+            Err(Denied::TrafficTokenInvalid),
+            "the first counts"
+        );
+        let twice = [(name, "right"), (name, "right")];
+        assert_eq!(ask(&twice), Err(Denied::TrafficTokenInvalid));
         assert!(check(&address(49983), &access, &HeaderMap::new(), "/").is_ok());
     }
 

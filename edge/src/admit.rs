@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use pool_api::{EnterError, Lease, Node, SandboxId};
 
-use crate::{
-    access::{Asleep, Permit},
-    client::Client,
-};
+use crate::access::{Asleep, Permit};
 
 /// A request that was not let in.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +28,11 @@ pub(crate) enum AdmitError {
     HungUp,
 }
 
-/// Lets a request in. Whoever hangs up meanwhile waits no longer; the wake goes on for the others.
+/// Lets a request in. `hung_up` is ready once nobody waits for the answer. Whoever hangs up meanwhile waits no longer; the wake goes on for the others.
 pub(crate) async fn admit(
     node: &dyn Node,
     permit: Permit,
-    client: Option<&Client>,
+    hung_up: impl Future<Output = ()>,
     limit: Duration,
 ) -> Result<Box<dyn Lease>, AdmitError> {
     let sandbox = &permit.address().sandbox;
@@ -43,7 +40,7 @@ pub(crate) async fn admit(
     let entered = tokio::select! {
         biased;
         entered = tokio::time::timeout(limit, enter) => entered,
-        () = hung_up(client) => return Err(AdmitError::HungUp),
+        () = hung_up => return Err(AdmitError::HungUp),
     };
     match entered {
         Ok(Ok(lease)) => Ok(lease),
@@ -55,12 +52,5 @@ pub(crate) async fn admit(
             sandbox: sandbox.clone(),
             limit,
         }),
-    }
-}
-
-async fn hung_up(client: Option<&Client>) {
-    match client {
-        Some(client) => client.hung_up().await,
-        None => std::future::pending().await,
     }
 }

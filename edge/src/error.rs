@@ -13,7 +13,9 @@ use tracing::{debug, error, warn};
 use crate::{
     access::Denied,
     admit::AdmitError,
+    crowd::Full,
     host::{Address, HostError},
+    metrics::Reason,
     route::RouteError,
     visit::Stay,
 };
@@ -25,6 +27,7 @@ const RETRY_AFTER: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     status: u16,
+    reason: Reason,
     body: Body,
     retry_after: Option<u32>,
 }
@@ -52,11 +55,34 @@ impl Answer {
             HostError::Port => "Invalid sandbox port",
             HostError::MissingHeader => "missing header",
         };
-        Self {
-            status: 400,
-            body: Body::Text(text),
-            retry_after: None,
-        }
+        Self::new(400, Reason::BadHost, Body::Text(text))
+    }
+
+    /// A target that is neither a path nor a whole URL.
+    pub(crate) fn bad_target() -> Self {
+        Self::new(400, Reason::BadHost, Body::Text("Invalid request target"))
+    }
+
+    /// A head that is longer than it may be.
+    pub(crate) fn head_too_long() -> Self {
+        let body = Body::Text("Request header too large");
+        Self::new(431, Reason::HeadTooLong, body)
+    }
+
+    /// A sandbox with as many requests as it may have.
+    pub(crate) fn too_many(full: &Full) -> Self {
+        let message = format!(
+            "The sandbox has too many concurrent incoming connections (limit: {})",
+            full.limit
+        );
+        let json = ordered(&[
+            ("sandboxId", json!(full.sandbox)),
+            ("message", json!(message)),
+            ("code", json!(429)),
+            ("connectionLimit", json!(full.limit)),
+        ]);
+        let title = "Too Many Connections";
+        Self::either(429, Reason::TooMany, json, title, message)
     }
 
     /// A sandbox that could not be routed to.
@@ -67,6 +93,7 @@ impl Answer {
                 error!(%sandbox, error = %chain(source), "could not locate a sandbox");
                 Self::sandbox(
                     503,
+                    Reason::Unavailable,
                     sandbox,
                     "Sandbox Unavailable",
                     "The sandbox could not be located. Try again in a moment.",
@@ -88,6 +115,7 @@ impl Answer {
                 let message = format!("{secured} Token {header} missing");
                 Self::sandbox(
                     403,
+                    Reason::Forbidden,
                     &address.sandbox,
                     "Missing Traffic Access Token",
                     &message,
@@ -97,6 +125,7 @@ impl Answer {
                 let message = format!("{secured} Provided token in {header} invalid");
                 Self::sandbox(
                     403,
+                    Reason::Forbidden,
                     &address.sandbox,
                     "Invalid Traffic Access Token",
                     &message,
@@ -114,6 +143,7 @@ impl Answer {
                 warn!(%sandbox, ?limit, "a sandbox did not wake in time");
                 Self::sandbox(
                     504,
+                    Reason::WakeTimedOut,
                     sandbox,
                     "Sandbox Wake Timed Out",
                     "The sandbox did not wake in time.",
@@ -133,28 +163,29 @@ impl Answer {
             } => Self::not_found(id),
             EnterError::Transitioning { id, .. } => {
                 let message = "The sandbox is still transitioning. Try again in a moment.";
-                Self::sandbox(409, id, "Sandbox Still Transitioning", message)
+                Self::sandbox(
+                    409,
+                    Reason::Transitioning,
+                    id,
+                    "Sandbox Still Transitioning",
+                    message,
+                )
             }
             EnterError::NoRoom { diagnostic } => {
                 warn!(%diagnostic, "no room to wake a sandbox");
                 let message =
                     "There is no room to wake the sandbox right now. Try again in a moment.";
                 let json = json!({ "message": message, "code": 503 }).to_string();
-                let body = Body::Either {
-                    json,
-                    title: "No Room",
-                    message: message.to_owned(),
-                };
-                Self {
-                    status: 503,
-                    body,
-                    retry_after: Some(RETRY_AFTER),
-                }
+                let mut answer =
+                    Self::either(503, Reason::NoRoom, json, "No Room", message.to_owned());
+                answer.retry_after = Some(RETRY_AFTER);
+                answer
             }
             EnterError::Failed { id, source } => {
                 error!(sandbox = %id, error = %chain(source.as_ref()), "could not wake a sandbox");
                 let message = "The sandbox could not be woken. Try again in a moment.";
-                let mut answer = Self::sandbox(503, id, "Sandbox Not Woken", message);
+                let mut answer =
+                    Self::sandbox(503, Reason::WakeFailed, id, "Sandbox Not Woken", message);
                 answer.retry_after = Some(RETRY_AFTER);
                 answer
             }
@@ -183,32 +214,38 @@ impl Answer {
             (503, "the API is not available, try again in a moment")
         };
         let json = json!({ "code": status, "message": message }).to_string();
-        Self {
-            status,
-            body: Body::Json(json),
-            retry_after: (!reached).then_some(1),
-        }
+        let mut answer = Self::new(status, Reason::Unavailable, Body::Json(json));
+        answer.retry_after = (!reached).then_some(1);
+        answer
     }
 
     /// Something in the edge itself.
     pub(crate) fn internal(status: u16) -> Self {
         let json =
             json!({ "code": status, "message": "the request could not be carried" }).to_string();
-        Self {
-            status,
-            body: Body::Json(json),
-            retry_after: None,
-        }
+        Self::new(status, Reason::Internal, Body::Json(json))
     }
 
     /// Unknown, killed, or paused for good as far as requests go.
     pub(crate) fn not_found(id: &SandboxId) -> Self {
-        Self::sandbox(502, id, "Sandbox Not Found", "The sandbox was not found")
+        Self::sandbox(
+            502,
+            Reason::NotFound,
+            id,
+            "Sandbox Not Found",
+            "The sandbox was not found",
+        )
     }
 
     fn bad_credentials(id: &SandboxId) -> Self {
         let message = "This sandbox can't be resumed with the credentials provided. Check your access token and try again.";
-        Self::sandbox(403, id, "Unable to Resume Sandbox", message)
+        Self::sandbox(
+            403,
+            Reason::Forbidden,
+            id,
+            "Unable to Resume Sandbox",
+            message,
+        )
     }
 
     fn port_closed(id: &SandboxId, port: Port) -> Self {
@@ -220,20 +257,12 @@ impl Answer {
             ("code", json!(502)),
         ]);
         let message = format!("{message}: no service running on port {port}");
-        Self {
-            status: 502,
-            body: Body::Either {
-                json,
-                title: "Closed Port Error",
-                message,
-            },
-            retry_after: None,
-        }
+        Self::either(502, Reason::PortClosed, json, "Closed Port Error", message)
     }
 
     fn disconnected(id: &SandboxId) -> Self {
         let message = "The service in the sandbox ended the connection before it answered";
-        Self::sandbox(502, id, "Connection Lost", message)
+        Self::sandbox(502, Reason::Disconnected, id, "Connection Lost", message)
     }
 
     fn reserved(path: &str) -> Self {
@@ -244,33 +273,52 @@ impl Answer {
             ("path", json!(path)),
             ("code", json!(404)),
         ]);
-        let body = Body::Either {
-            json,
-            title: "Endpoint Not Available",
-            message: message.to_owned(),
-        };
-        Self {
-            status: 404,
-            body,
-            retry_after: None,
-        }
+        let title = "Endpoint Not Available";
+        Self::either(404, Reason::Reserved, json, title, message.to_owned())
     }
 
-    fn sandbox(status: u16, id: &SandboxId, title: &'static str, message: &str) -> Self {
+    fn sandbox(
+        status: u16,
+        reason: Reason,
+        id: &SandboxId,
+        title: &'static str,
+        message: &str,
+    ) -> Self {
         let json = ordered(&[
             ("sandboxId", json!(id)),
             ("message", json!(message)),
             ("code", json!(status)),
         ]);
+        Self::either(status, reason, json, title, message.to_owned())
+    }
+
+    fn either(
+        status: u16,
+        reason: Reason,
+        json: String,
+        title: &'static str,
+        message: String,
+    ) -> Self {
+        let body = Body::Either {
+            json,
+            title,
+            message,
+        };
+        Self::new(status, reason, body)
+    }
+
+    fn new(status: u16, reason: Reason, body: Body) -> Self {
         Self {
             status,
-            body: Body::Either {
-                json,
-                title,
-                message: message.to_owned(),
-            },
+            reason,
+            body,
             retry_after: None,
         }
+    }
+
+    /// Why it is given.
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
     }
 
     /// The code it is sent with.

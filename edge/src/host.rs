@@ -2,12 +2,14 @@
 //!
 //! `<port>-<id>.<anything>` names them in the host; further `-` parts are ignored, for old clients add one. On
 //! `localhost`, an IP address or `sandbox.<domain>` the header fields `E2b-Sandbox-Id` and `E2b-Sandbox-Port` do. Every
-//! other host is the API's.
+//! other host is the API's, and there, or on `localhost` or an IP address without those fields, a path may name them.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pool_api::{Port, SandboxId};
+
+use crate::path::{self, Prefix};
 
 const ID: HeaderName = HeaderName::from_static("e2b-sandbox-id");
 const PORT: HeaderName = HeaderName::from_static("e2b-sandbox-port");
@@ -17,8 +19,8 @@ const PORT: HeaderName = HeaderName::from_static("e2b-sandbox-port");
 pub(crate) enum Destination {
     /// The API.
     Api,
-    /// A port of a sandbox.
-    Sandbox(Address),
+    /// A port of a sandbox, and what of the path named it, if it did.
+    Sandbox(Address, Option<Prefix>),
 }
 
 /// A port of a sandbox.
@@ -47,42 +49,81 @@ pub(crate) enum HostError {
     MissingHeader,
 }
 
-/// Reads the destination off a request's header fields. `authority` is the host of its target, if that has one.
+/// What of a request says where it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// Its header fields.
+    pub(crate) headers: &'a HeaderMap,
+    /// The host of its target, if that has one.
+    pub(crate) authority: Option<&'a str>,
+    /// The path of its target.
+    pub(crate) path: &'a str,
+}
+
+/// Reads the destination off a request. `domain` is the domain of this gateway.
 pub(crate) fn destination(
-    headers: &HeaderMap,
-    authority: Option<&str>,
+    target: Target<'_>,
+    domain: Option<&str>,
 ) -> Result<Destination, HostError> {
+    let headers = target.headers;
     let host = match single(headers, &header::HOST).map_err(|Twice| HostError::Host)? {
         Some(host) => host.to_str().map_err(|_| HostError::Host)?,
-        None => authority.unwrap_or_default(),
+        None => target.authority.unwrap_or_default(),
     };
     let name = without_port(host).ok_or(HostError::Host)?;
     if name.is_empty() || name.eq_ignore_ascii_case("localhost") || is_address(name) {
-        return Ok(from_headers(headers)?.map_or(Destination::Api, Destination::Sandbox));
+        return match from_headers(headers)? {
+            Some(address) => Ok(Destination::Sandbox(address, None)),
+            None => from_path(target.path),
+        };
+    }
+    if domain.is_some_and(|domain| is_api(name, domain)) {
+        return from_path(target.path);
     }
     let label = name.split('.').next().unwrap_or_default();
     if label.len() < name.len() && label.eq_ignore_ascii_case("sandbox") {
-        return from_headers(headers)?
-            .map(Destination::Sandbox)
-            .ok_or(HostError::MissingHeader);
+        let address = from_headers(headers)?.ok_or(HostError::MissingHeader)?;
+        return Ok(Destination::Sandbox(address, None));
     }
-    from_label(label)
+    match from_label(label)? {
+        Some(address) => Ok(Destination::Sandbox(address, None)),
+        None => from_path(target.path),
+    }
 }
 
-fn from_label(label: &str) -> Result<Destination, HostError> {
-    let mut parts = label.split('-');
-    let (port, Some(sandbox)) = (parts.next().unwrap_or_default(), parts.next()) else {
-        return Ok(Destination::Api);
+fn is_api(name: &str, domain: &str) -> bool {
+    let (label, rest) = name.split_once('.').unwrap_or_default();
+    name.eq_ignore_ascii_case(domain)
+        || (label.eq_ignore_ascii_case("api") && rest.eq_ignore_ascii_case(domain))
+}
+
+fn from_path(path: &str) -> Result<Destination, HostError> {
+    match path::parse(path) {
+        Some(named) => named.map(|(address, prefix)| Destination::Sandbox(address, Some(prefix))),
+        None => Ok(Destination::Api),
+    }
+}
+
+fn from_label(label: &str) -> Result<Option<Address>, HostError> {
+    let Some((port, id)) = label.split_once('-') else {
+        return Ok(None);
     };
     if port.is_empty() || !port.bytes().all(|c| c.is_ascii_digit()) {
-        return Ok(Destination::Api);
+        return Ok(None);
     }
     let port = port.parse().map_err(|_| HostError::Port)?;
-    let sandbox = sandbox
-        .to_ascii_lowercase()
-        .parse()
-        .map_err(|_| HostError::Sandbox)?;
-    Ok(Destination::Sandbox(Address { sandbox, port }))
+    let sandbox = id.split('-').next().and_then(sandbox_id);
+    let sandbox = sandbox.ok_or(HostError::Sandbox)?;
+    Ok(Some(Address { sandbox, port }))
+}
+
+/// A sandbox's id as clients write it: in any case, with the id of a client after it in old ones.
+pub(crate) fn sandbox_id(text: &str) -> Option<SandboxId> {
+    let (id, client) = text.split_once('-').unwrap_or((text, ""));
+    if !client.bytes().all(|c| c.is_ascii_alphanumeric()) {
+        return None;
+    }
+    id.to_ascii_lowercase().parse().ok()
 }
 
 fn from_headers(headers: &HeaderMap) -> Result<Option<Address>, HostError> {
@@ -94,7 +135,7 @@ fn from_headers(headers: &HeaderMap) -> Result<Option<Address>, HostError> {
             let sandbox = sandbox
                 .to_str()
                 .ok()
-                .and_then(|text| text.parse().ok())
+                .and_then(sandbox_id)
                 .ok_or(HostError::Sandbox)?;
             let port = port
                 .to_str()

@@ -5,12 +5,13 @@
 //! 1. [`host`]: which sandbox and port the request is for, or that it is for the API;
 //! 2. [`route`]: where the sandbox is and who may use it;
 //! 3. [`access`]: the tokens it brings, turned into a [`access::Permit`]; nobody else can make one;
-//! 4. [`admit`]: a permit for a lease; a sleeping sandbox is woken here while the request waits;
-//! 5. [`upstream`]: a stream to the guest's port through the lease, pooled for one life of one sandbox only;
-//! 6. [`visit`]: what is held while the bytes pass, and what happens when the lease is revoked meanwhile.
+//! 4. [`crowd`]: a place among the requests that are in that sandbox, of which there are only so many;
+//! 5. [`admit`]: a permit for a lease; a sleeping sandbox is woken here while the request waits;
+//! 6. [`upstream`]: a stream to the guest's port through the lease, pooled for one life of one sandbox only;
+//! 7. [`visit`]: what is held while the bytes pass, and what happens when the lease is revoked meanwhile.
 //!
-//! [`proxy`] strings these along Pingora's phases, [`error`] turns every refusal into an answer, [`serve`] accepts
-//! connections. The edge runs inside its caller's tokio runtime and installs nothing in the process: no signal handler,
+//! [`reception`] takes the first five, [`guise`] is how the guest is shown the request, [`proxy`] strings all along Pingora's phases, [`error`] turns every refusal into an answer. Before them [`serve`]
+//! accepts connections, [`connection`] carries each to its end, and [`client`] keeps a hold on it; [`metrics`] counts. The edge runs inside its caller's tokio runtime and installs nothing in the process: no signal handler,
 //! no daemon, no exit.
 
 #![forbid(unsafe_code)]
@@ -19,16 +20,25 @@ mod access;
 mod admit;
 mod client;
 mod config;
+mod connection;
+mod crowd;
 mod error;
+mod guise;
 mod host;
+mod listen;
+mod metrics;
+mod path;
 mod proxy;
+mod reception;
 mod route;
 mod serve;
 mod timing;
+pub mod tls;
 mod upstream;
 mod visit;
 
 pub use self::{
-    config::Config,
-    serve::{BindError, Edge},
+    config::{Config, Limits, Tls},
+    listen::BindError,
+    serve::{Edge, StartError},
 };

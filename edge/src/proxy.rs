@@ -1,11 +1,12 @@
 //! Pingora's phases, and nothing else: each calls the module that does the step.
 
-use std::{os::fd::RawFd, sync::Arc};
+use std::{os::fd::RawFd, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use coordinator::{Coordinator, Placement};
-use http::{StatusCode, header};
+use coordinator::Coordinator;
+use h2::Reason;
+use http::StatusCode;
 use pingora::{
     Error, ErrorSource, ErrorType, OrErr,
     http::{RequestHeader, ResponseHeader},
@@ -13,37 +14,27 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, Session},
     upstreams::peer::HttpPeer,
 };
-use pool_api::{Node, Port, SandboxState};
+use pool_api::{Node, Secret};
 use tokio::time::Instant;
 
 use crate::{
-    access::{self, Permit},
-    admit::{AdmitError, admit},
     client::Client,
     config::Config,
     error::{Answer, note},
-    host::{self, Address, Destination},
-    route::route,
-    timing::Timing,
+    metrics::{Metrics, Way},
+    reception::{Reception, Stop},
     upstream::{Line, Traffic, Upstreams},
-    visit::{Purpose, Stay, Visit},
+    visit::{Purpose, Visit},
 };
 
 /// The proxy.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    config: Config,
-    node: Arc<dyn Node>,
-    coordinator: Arc<dyn Coordinator>,
+    api_socket: PathBuf,
+    api_key: Option<Secret>,
+    reception: Reception,
     upstreams: Upstreams,
-}
-
-/// A request that goes no further.
-enum Stop {
-    /// It gets this answer.
-    Answer(Answer),
-    /// Nobody waits for one.
-    HungUp,
+    metrics: Arc<Metrics>,
 }
 
 // === impl Proxy ===
@@ -53,105 +44,20 @@ impl Proxy {
         config: Config,
         node: Arc<dyn Node>,
         coordinator: Arc<dyn Coordinator>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        let upstreams = Upstreams::new(&config);
         Self {
-            config,
-            node,
-            coordinator,
-            upstreams,
+            api_socket: config.api_socket.clone(),
+            api_key: config.api_key.clone(),
+            upstreams: Upstreams::new(&config),
+            reception: Reception::new(config, node, coordinator, metrics.clone()),
+            metrics,
         }
     }
 
-    async fn receive(
-        &self,
-        request: &RequestHeader,
-        client: Option<&Client>,
-    ) -> Result<Purpose, Stop> {
-        let authority = request.uri.host();
-        match host::destination(&request.headers, authority) {
-            Ok(Destination::Api) => Ok(Purpose::Api),
-            Ok(Destination::Sandbox(address)) => self
-                .enter(request, address, client)
-                .await
-                .map(Purpose::Sandbox),
-            Err(error) => Err(Stop::Answer(Answer::bad_host(error))),
-        }
-    }
-
-    async fn enter(
-        &self,
-        request: &RequestHeader,
-        address: Address,
-        client: Option<&Client>,
-    ) -> Result<Stay, Stop> {
-        let began = Instant::now();
-        let mut timing = Timing::default();
-        let placement = route(self.coordinator.as_ref(), &address.sandbox)
-            .await
-            .map_err(|error| Stop::Answer(Answer::unrouted(&error)))?;
-        timing.route = began.elapsed();
-        let permit = self
-            .permit(request, &address, &placement)
-            .await
-            .map_err(Stop::Answer)?;
-        let began = Instant::now();
-        let lease = match admit(self.node.as_ref(), permit, client, self.config.wake_timeout).await
-        {
-            Ok(lease) => Arc::from(lease),
-            Err(error @ AdmitError::HungUp) => {
-                drop(error);
-                return Err(Stop::HungUp);
-            }
-            Err(error) => {
-                return Err(Answer::not_admitted(&error).map_or(Stop::HungUp, Stop::Answer));
-            }
-        };
-        timing.admit = began.elapsed();
-        // The guest agent is always shown the host that was asked for.
-        let mask = placement
-            .access
-            .mask_request_host
-            .filter(|_| address.port != Port::AGENT);
-        let masked_host = mask.map(|mask| mask.replace("${PORT}", &address.port.to_string()));
-        Ok(Stay::new(
-            address,
-            masked_host,
-            lease,
-            timing,
-            client.cloned(),
-        ))
-    }
-
-    async fn permit(
-        &self,
-        request: &RequestHeader,
-        address: &Address,
-        placement: &Placement,
-    ) -> Result<Permit, Answer> {
-        let path = request.uri.path();
-        let denied = match access::check(address, &placement.access, &request.headers, path) {
-            Ok(permit) => return Ok(permit),
-            Err(denied) => denied,
-        };
-        // What a refused caller is told depends on whether the sandbox sleeps. Asking wakes nothing.
-        let asleep = match self
-            .node
-            .info(&address.sandbox)
-            .await
-            .map(|info| info.state)
-        {
-            None | Some(SandboxState::Stopping | SandboxState::Stopped(_)) => {
-                return Err(Answer::not_found(&address.sandbox));
-            }
-            Some(SandboxState::Paused)
-                if denied != access::Denied::Reserved && !placement.access.auto_resume =>
-            {
-                return Err(Answer::not_found(&address.sandbox));
-            }
-            Some(state) => state == SandboxState::Paused,
-        };
-        Err(Answer::denied(denied, address, asleep, path))
+    async fn answer(&self, session: &mut Session, answer: Answer) -> pingora::Result<()> {
+        self.metrics.refused(answer.reason());
+        answer.send(session).await
     }
 }
 
@@ -162,7 +68,11 @@ impl ProxyHttp for Proxy {
     type CTX = Visit;
 
     fn new_ctx(&self) -> Visit {
-        Visit::new(Client::current())
+        let client = Client::current();
+        if let Some(client) = &client {
+            client.head_in_hand();
+        }
+        Visit::new(client, self.metrics.tally())
     }
 
     async fn request_filter(
@@ -170,16 +80,15 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         visit: &mut Visit,
     ) -> pingora::Result<bool> {
-        match self
-            .receive(session.req_header(), visit.client.as_ref())
-            .await
-        {
+        let client = visit.client.clone();
+        match self.reception.receive(session, client.as_ref()).await {
             Ok(purpose) => {
+                visit.tally.aim(purpose.class());
                 visit.purpose = purpose;
                 Ok(false)
             }
             Err(Stop::Answer(answer)) => {
-                answer.send(session).await?;
+                self.answer(session, answer).await?;
                 Ok(true)
             }
             Err(Stop::HungUp) => {
@@ -201,7 +110,7 @@ impl ProxyHttp for Proxy {
                     .upstreams
                     .peer(&stay.address, lease, outcome, Traffic::of(session)))
             }
-            Purpose::Api => self.upstreams.api(&self.config.api_socket),
+            Purpose::Api(_) => self.upstreams.api(&self.api_socket),
             Purpose::Undecided => Err(Error::explain(
                 ErrorType::InternalError,
                 "a request for nothing",
@@ -237,13 +146,7 @@ impl ProxyHttp for Proxy {
         visit: &mut Visit,
     ) -> pingora::Result<()> {
         if let Purpose::Sandbox(stay) = &visit.purpose {
-            request.remove_header(&access::TRAFFIC_TOKEN);
-            if let Some(masked) = &stay.masked_host {
-                if let Some(asked) = request.headers.get(header::HOST).cloned() {
-                    request.insert_header("x-forwarded-host", asked)?;
-                }
-                request.insert_header(header::HOST, masked)?;
-            }
+            stay.guise.put_on(request, self.api_key.as_ref())?;
         }
         Ok(())
     }
@@ -253,10 +156,16 @@ impl ProxyHttp for Proxy {
     async fn request_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
-        _end: bool,
+        body: &mut Option<Bytes>,
+        end: bool,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
+        // HTTP/2 bodies often end in an empty frame. Pingora would write it as the last chunk, and then the last chunk:
+        // the second one would be read as the beginning of the connection's next request.
+        if body.as_ref().is_some_and(Bytes::is_empty) && end {
+            *body = None;
+        }
+        visit.carried(Way::In, body.as_ref());
         if let Purpose::Sandbox(stay) = &visit.purpose {
             for _ in 0..CATCH_UP {
                 if stay.ahead() < MUCH_AHEAD {
@@ -270,7 +179,7 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         visit: &mut Visit,
     ) -> pingora::Result<()> {
@@ -282,9 +191,29 @@ impl ProxyHttp for Proxy {
             stay.begin_response()
                 .or_err(ErrorType::ConnectionClosed, "begin a response")
                 .map_err(up)?;
+            self.metrics.reached(&stay.timing);
+            stay.guise.take_off(session.req_header(), response)?;
             response.append_header("server-timing", stay.timing.header(stay.lease.wake()))?;
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        visit: &mut Visit,
+    ) -> pingora::Result<Option<Duration>> {
+        visit.carried(Way::Out, body.as_ref());
+        if let Purpose::Sandbox(stay) = &visit.purpose
+            && end
+        {
+            stay.end_response()
+                .or_err(ErrorType::ConnectionClosed, "end a response")
+                .map_err(up)?;
+        }
+        Ok(None)
     }
 
     /// A request whose bytes may have reached the guest is never sent again.
@@ -323,8 +252,8 @@ impl ProxyHttp for Proxy {
             can_reuse_downstream: false,
         };
         let stay = match &visit.purpose {
-            Purpose::Sandbox(stay) => Some(stay),
-            Purpose::Api | Purpose::Undecided => None,
+            Purpose::Sandbox(stay) => Some(stay.as_ref()),
+            Purpose::Api(_) | Purpose::Undecided => None,
         };
         note(stay, error);
         let final_response = session
@@ -335,19 +264,28 @@ impl ProxyHttp for Proxy {
                 // What was sent so far must not pass for the whole.
                 if let Some(client) = &visit.client {
                     client.reset();
+                    note_gone(client, error);
+                }
+                session
+                    .as_downstream_mut()
+                    .shutdown_with_reason(Reason::INTERNAL_ERROR);
+                return nobody;
+            }
+            (ErrorSource::Downstream, _) if is_gone(error) => {
+                if let Some(client) = &visit.client {
+                    note_gone(client, error);
                 }
                 return nobody;
             }
-            (ErrorSource::Downstream, _) if is_gone(error) => return nobody,
             (ErrorSource::Downstream, _) => Answer::internal(400),
             (_, Purpose::Sandbox(stay)) => Answer::broken(stay),
-            (ErrorSource::Upstream, Purpose::Api) => {
+            (ErrorSource::Upstream, Purpose::Api(_)) => {
                 Answer::api_down(*error.etype() != ErrorType::ConnectError)
             }
             _ => Answer::internal(500),
         };
         let code = answer.status();
-        match answer.send(session).await {
+        match self.answer(session, answer).await {
             Ok(()) => FailToProxy {
                 error_code: code,
                 can_reuse_downstream: false,
@@ -359,7 +297,11 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn logging(&self, _session: &mut Session, _error: Option<&Error>, visit: &mut Visit) {
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, visit: &mut Visit) {
+        let written = session.response_written();
+        visit
+            .tally
+            .answered(written.map(|written| written.status.as_u16()));
         visit.leave();
     }
 
@@ -378,9 +320,18 @@ fn up(error: Box<Error>) -> Box<Error> {
     error.into_up()
 }
 
+fn note_gone(client: &Client, error: &Error) {
+    if *error.esource() == ErrorSource::Downstream {
+        client.note_cancelled();
+    }
+}
+
 fn is_gone(error: &Error) -> bool {
     matches!(
         error.etype(),
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+        ErrorType::ConnectionClosed
+            | ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::H2Error
     )
 }

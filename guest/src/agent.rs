@@ -10,14 +10,18 @@ use std::{
 };
 
 use guest_api::InitRequest;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::warn;
 
 use crate::{
     access,
     awaken::{self, AwakenError, Kernel, Told},
-    files, metrics,
+    cors,
+    disk::Disk,
+    files,
+    filesystem::{self, Watchers},
+    metrics,
     process::{self, Processes, Reap},
     respond::{self, Answer},
     user::{self, User, UserError},
@@ -33,6 +37,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Who runs what a caller asks for without naming a user, until the host says otherwise.
     pub default_user: String,
+    /// A directory of the file system that the host may have frozen.
+    pub disk: Option<PathBuf>,
 }
 
 /// Who is at the other end of a connection.
@@ -51,6 +57,8 @@ pub struct Agent {
     kernel: Box<dyn Kernel>,
     told: RefCell<Told>,
     processes: Processes,
+    watchers: Watchers,
+    disk: Disk,
     load: metrics::Load,
 }
 
@@ -59,6 +67,7 @@ impl Default for Config {
         Self {
             root: PathBuf::from("/"),
             default_user: "user".to_owned(),
+            disk: None,
         }
     }
 }
@@ -67,13 +76,15 @@ impl Agent {
     /// Starts it, and the reaping of processes with it. Must be called within a `LocalSet`.
     pub fn start(config: Config, kernel: Box<dyn Kernel>, reap: Reap) -> io::Result<Rc<Self>> {
         let processes = Processes::start(reap)?;
-        let load = metrics::Load::default();
+        let disk = Disk::new(config.disk.clone());
         Ok(Rc::new(Self {
             config,
             kernel,
             told: RefCell::default(),
             processes,
-            load,
+            watchers: Watchers::default(),
+            disk,
+            load: metrics::Load::default(),
         }))
     }
 
@@ -87,6 +98,14 @@ impl Agent {
 
     pub(crate) fn processes(&self) -> &Processes {
         &self.processes
+    }
+
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     pub(crate) fn told(&self) -> Ref<'_, Told> {
@@ -155,13 +174,26 @@ impl Agent {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// Answers one request.
+    /// Answers one request, also one of a page of another origin.
     pub(crate) async fn answer(self: Rc<Self>, peer: Peer, request: Request<Incoming>) -> Answer {
+        if let Some(answer) = cors::preflight(&request) {
+            return answer;
+        }
+        let crosses = cors::crosses(&request);
+        let mut answer = self.route(peer, request).await;
+        if crosses {
+            cors::allow(answer.headers_mut());
+        }
+        answer
+    }
+
+    async fn route(self: Rc<Self>, peer: Peer, request: Request<Incoming>) -> Answer {
         let path = request.uri().path();
         match (request.method(), path) {
-            (&Method::GET, "/health") => return respond::no_content(),
-            (&Method::POST, "/init") => return self.init(peer, request).await,
-            (&Method::GET, "/files") => return files::download(&self, &request),
+            (&Method::GET | &Method::HEAD, "/health") => return respond::no_content(),
+            (_, "/init" | "/freeze" | "/unfreeze") => return self.host_only(peer, request).await,
+            (&Method::GET, "/metrics") if peer == Peer::Host => return self.metrics(),
+            (&Method::GET | &Method::HEAD, "/files") => return files::download(&self, &request),
             (&Method::POST, "/files") => return files::upload(&self, request).await,
             _ => {}
         }
@@ -170,22 +202,48 @@ impl Agent {
             return respond::error(StatusCode::UNAUTHORIZED, &denied.to_string());
         }
         match (request.method(), path) {
+            (&Method::POST, "/files/compose") => files::compose(&self, request).await,
             (&Method::GET, "/envs") => respond::json(StatusCode::OK, &self.told().env),
             (&Method::GET, "/metrics") => self.metrics(),
             (&Method::POST, _) if path.starts_with(process::SERVICE) => {
                 process::answer(self, request).await
             }
+            (&Method::POST, _) if path.starts_with(filesystem::SERVICE) => {
+                filesystem::answer(self, request).await
+            }
+            (_, "/health" | "/files" | "/files/compose" | "/envs" | "/metrics") => {
+                respond::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+            }
             _ => respond::error(StatusCode::NOT_FOUND, "404 page not found"),
         }
     }
 
-    async fn init(&self, peer: Peer, request: Request<Incoming>) -> Answer {
+    /// What only the host may ask for.
+    async fn host_only(&self, peer: Peer, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
         if peer != Peer::Host {
-            return respond::error(
-                StatusCode::FORBIDDEN,
-                "only the host may initialize the guest",
-            );
+            let text = format!("only the host may ask for {path}");
+            return respond::error(StatusCode::FORBIDDEN, &text);
         }
+        if request.method() != Method::POST {
+            return respond::error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+        }
+        let done = match path {
+            "/freeze" => self.disk.freeze(),
+            "/unfreeze" => self.disk.thaw(),
+            _ => return self.init(request).await,
+        };
+        match done {
+            Ok(()) => respond::no_content(),
+            Err(error) => {
+                let text = respond::chain(&error);
+                warn!(error = text, path, "could not do as the host asked");
+                respond::error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+            }
+        }
+    }
+
+    async fn init(&self, request: Request<Incoming>) -> Answer {
         let body = match respond::collect(request.into_body()).await {
             Ok(body) => body,
             Err(error) => return respond::error(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -200,7 +258,12 @@ impl Agent {
             );
         };
         match awaken::awaken(self, request).await {
-            Ok(()) => respond::no_content(),
+            Ok(()) => {
+                let mut answer = respond::no_content();
+                let version = HeaderValue::from_static(guest_api::ENVD_VERSION);
+                answer.headers_mut().insert("x-envd-version", version);
+                answer
+            }
             Err(error @ AwakenError::Timestamp) => {
                 respond::error(StatusCode::BAD_REQUEST, &error.to_string())
             }

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::{
     agent::Agent,
+    disk::DiskError,
     process::{Exit, Launch},
     user,
 };
@@ -57,6 +58,8 @@ pub(crate) struct Told {
 pub(crate) enum AwakenError {
     #[error("timestamp is not RFC 3339")]
     Timestamp,
+    #[error("begin to write again")]
+    Thaw(#[source] DiskError),
     #[error("set clock")]
     Clock(#[source] io::Error),
     #[error("add entropy")]
@@ -74,6 +77,10 @@ pub(crate) enum AwakenError {
 /// Does what `request` says. An error leaves undone what comes after it, and may be tried again.
 pub(crate) async fn awaken(agent: &Agent, request: InitRequest) -> Result<(), AwakenError> {
     let kernel = agent.kernel();
+    // A snapshot is cut with the disk frozen, and what follows writes to it.
+    if agent.disk().is_frozen() {
+        agent.disk().thaw().map_err(AwakenError::Thaw)?;
+    }
     if let Some(text) = &request.timestamp {
         set_clock(agent, text)?;
     }

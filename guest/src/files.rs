@@ -1,33 +1,31 @@
-//! `GET|POST /files`: whole files in and out.
+//! `/files`: whole files in and out.
 //!
 //! The agent reads and writes as root, as E2B's does; whoever holds the token owns the guest. A path is absolute, begins
 //! with `~`, or lies in the working directory.
 
+mod compose;
+mod condition;
+mod content;
+mod download;
+mod encoding;
+mod inflate;
+mod kind;
+mod store;
 mod upload;
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
-    path::{Component, Path, PathBuf},
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
-use nix::libc;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
 
+pub(crate) use self::{compose::compose, download::download, upload::upload};
 use crate::{
     access::{self, Operation, Signed},
     agent::Agent,
+    path,
     respond::{self, Answer},
     user::{User, UserError},
 };
-
-pub(crate) use self::upload::upload;
 
 /// Bytes that are read or written at once.
 const CHUNK: usize = 64 * 1024;
@@ -43,119 +41,6 @@ struct Target {
 /// A call of `/files` that failed, as its caller is told.
 #[derive(Debug)]
 struct Failure(StatusCode, String);
-
-/// Answers `GET /files`.
-pub(crate) fn download(agent: &Agent, request: &Request<Incoming>) -> Answer {
-    match open(agent, request) {
-        Ok(answer) => answer,
-        Err(failure) => failure.into(),
-    }
-}
-
-fn open(agent: &Agent, request: &Request<Incoming>) -> Result<Answer, Failure> {
-    let target = Target::admit(agent, request, Operation::Read)?;
-    let path = target.path.unwrap_or(target.workdir);
-    let failed = |error: io::Error| read_failure(&path, &error);
-    // A FIFO must not keep the agent waiting for whoever writes to it.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&path)
-        .map_err(failed)?;
-    let kind = file.metadata().map_err(failed)?.file_type();
-    if kind.is_dir() {
-        return Err(Failure(
-            StatusCode::BAD_REQUEST,
-            format!("path '{}' is a directory", path.display()),
-        ));
-    }
-    if !kind.is_file() {
-        return Err(Failure(
-            StatusCode::BAD_REQUEST,
-            format!("path '{}' is not a regular file", path.display()),
-        ));
-    }
-    // A file of the kernel's says it is empty and is not, so its size is not asked for.
-    let first = read_chunk(&mut file).map_err(failed)?;
-    let mut answer = if first.len() < CHUNK {
-        respond::bytes(first)
-    } else {
-        Response::new(
-            FileBody {
-                first: Some(first),
-                file,
-            }
-            .boxed_unsync(),
-        )
-    };
-    let headers = answer.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/octet-stream"),
-    );
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if let Some(disposition) = disposition(&path) {
-        headers.insert(header::CONTENT_DISPOSITION, disposition);
-    }
-    Ok(answer)
-}
-
-fn read_failure(path: &Path, error: &io::Error) -> Failure {
-    let shown = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure(
-            StatusCode::NOT_FOUND,
-            format!("path '{shown}' does not exist"),
-        ),
-        _ => Failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("error reading file '{shown}': {error}"),
-        ),
-    }
-}
-
-/// A whole chunk, or less at the end of the file.
-fn read_chunk(file: &mut File) -> io::Result<Bytes> {
-    let mut chunk = Vec::with_capacity(CHUNK);
-    let limit = u64::try_from(CHUNK).map_err(io::Error::other)?;
-    file.take(limit).read_to_end(&mut chunk)?;
-    Ok(chunk.into())
-}
-
-/// `inline; filename="..."`, with what a quoted string cannot hold left out.
-fn disposition(path: &Path) -> Option<HeaderValue> {
-    let name = path.file_name()?.to_string_lossy();
-    let name: String = name
-        .chars()
-        .filter(|c| !c.is_control() && !matches!(c, '"' | '\\'))
-        .collect();
-    HeaderValue::from_bytes(format!("inline; filename=\"{name}\"").as_bytes()).ok()
-}
-
-/// A file longer than a chunk, read as fast as the caller takes it.
-struct FileBody {
-    first: Option<Bytes>,
-    file: File,
-}
-
-impl HttpBody for FileBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        Poll::Ready(match read_chunk(&mut self.file) {
-            Ok(chunk) if chunk.is_empty() => None,
-            Ok(chunk) => Some(Ok(Frame::data(chunk))),
-            Err(error) => Some(Err(error)),
-        })
-    }
-}
 
 // === impl Target ===
 
@@ -176,8 +61,16 @@ impl Target {
             agent.unix_seconds(),
         )
         .map_err(|denied| Failure(StatusCode::UNAUTHORIZED, denied.to_string()))?;
-        let named = Some(signed.username.as_str());
-        let user = agent.user(named).map_err(|error| match &error {
+        let mut target = Self::of(agent, &signed.username)?;
+        if !signed.path.is_empty() {
+            target.path = Some(target.resolve(&signed.path)?);
+        }
+        Ok(target)
+    }
+
+    /// A target without a path, for a user or the default one.
+    fn of(agent: &Agent, username: &str) -> Result<Self, Failure> {
+        let user = agent.user(Some(username)).map_err(|error| match &error {
             UserError::Unknown(name) => Failure(
                 StatusCode::UNAUTHORIZED,
                 format!("error looking up user '{name}': {error}"),
@@ -187,19 +80,16 @@ impl Target {
             }
         })?;
         let workdir = agent.workdir(&user);
-        let path = match signed.path.as_str() {
-            "" => None,
-            path => Some(resolve(Path::new(path), &user.home, &workdir)?),
-        };
         Ok(Self {
             user,
-            path,
+            path: None,
             workdir,
         })
     }
 
     fn resolve(&self, path: &str) -> Result<PathBuf, Failure> {
-        resolve(Path::new(path), &self.user.home, &self.workdir)
+        path::resolve(Path::new(path), &self.user.home, &self.workdir)
+            .map_err(|error| bad(error.to_string()))
     }
 }
 
@@ -222,44 +112,14 @@ fn parse_query(query: &str) -> Signed {
     signed
 }
 
-/// An absolute path without `.` and `..`, as its text goes; symbolic links are the kernel's affair.
-fn resolve(path: &Path, home: &Path, workdir: &Path) -> Result<PathBuf, Failure> {
-    if path.as_os_str().as_bytes().contains(&0) {
-        return Err(Failure(
-            StatusCode::BAD_REQUEST,
-            "path holds a zero byte".to_owned(),
-        ));
-    }
-    let full = match path.strip_prefix("~") {
-        Ok(below) => home.join(below),
-        Err(_) => workdir.join(path),
-    };
-    let mut clean = PathBuf::from("/");
-    for part in full.components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(clean)
-}
-
 impl From<Failure> for Answer {
     fn from(Failure(status, message): Failure) -> Self {
         respond::error(status, &message)
     }
 }
 
-/// Whether the directory is there already, or the error of looking.
-fn is_dir(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(found.is_dir()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+fn bad(message: String) -> Failure {
+    Failure(StatusCode::BAD_REQUEST, message)
 }
 
 #[cfg(test)]
@@ -267,25 +127,6 @@ mod test {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn resolved(path: &str) -> PathBuf {
-        resolve(
-            Path::new(path),
-            Path::new("/home/user"),
-            Path::new("/srv/work"),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn a_path_is_absolute_or_at_home_or_in_the_working_directory() {
-        assert_eq!(resolved("/a//b/./../c"), Path::new("/a/c"));
-        assert_eq!(resolved("~/x"), Path::new("/home/user/x"));
-        assert_eq!(resolved("~"), Path::new("/home/user"));
-        assert_eq!(resolved("a/b"), Path::new("/srv/work/a/b"));
-        assert_eq!(resolved("../../../../etc"), Path::new("/etc"));
-        assert_eq!(resolved("~user"), Path::new("/srv/work/~user"));
-    }
 
     #[test]
     fn a_query_is_taken_apart_as_it_was_signed() {
@@ -299,23 +140,8 @@ mod test {
 
     proptest! {
         #[test]
-        fn any_path_resolves_to_a_clean_one(path: String) {
-            if let Ok(clean) = resolve(Path::new(&path), Path::new("/h"), Path::new("/w")) {
-                prop_assert!(clean.is_absolute());
-                prop_assert!(clean.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))));
-            }
-        }
-
-        #[test]
         fn any_query_is_read(query: String) {
             let _signed = parse_query(&query);
-        }
-
-        #[test]
-        fn any_name_gives_a_header_or_none(name in "[^/\0]{1,40}") {
-            if let Some(value) = disposition(&Path::new("/x").join(name)) {
-                prop_assert!(value.as_bytes().ends_with(b"\""));
-            }
         }
     }
 }

@@ -4,7 +4,13 @@
 //! console and ends the machine: a guest that hangs tells the host nothing.
 
 use std::{
-    convert::Infallible, fs, io, net::Ipv4Addr, panic, path::Path, process::ExitCode, rc::Rc,
+    convert::Infallible,
+    fs, io,
+    net::Ipv4Addr,
+    panic,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    rc::Rc,
 };
 
 use nix::{
@@ -128,6 +134,9 @@ fn prepare() {
             _ => {}
         }
     }
+    if let Err(error) = sys::raise_open_files() {
+        warn!(%error, "could not raise the limit of open files");
+    }
     if let Err(error) = sys::bring_up_loopback() {
         warn!(%error, "could not bring up lo");
     }
@@ -166,7 +175,11 @@ fn live() -> io::Result<Infallible> {
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
-        let agent = Agent::start(Config::default(), Box::new(LinuxKernel), Reap::All)?;
+        let config = Config {
+            disk: Some(PathBuf::from("/")),
+            ..Config::default()
+        };
+        let agent = Agent::start(config, Box::new(LinuxKernel), Reap::All)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, TCP_PORT)).await?;
         let for_guest = serve::tcp(Rc::clone(&agent), listener, Peer::Other);
         tokio::select! {

@@ -1,10 +1,10 @@
 //! Pid 1 inside: mounts, reaps, serves the envd API, relays ports, survives being forked.
 //!
 //! ```text
-//! host ── vsock 49983 ──► agent ──► /health /init /metrics /envs     (the host's own words)
-//!                           │  └──► /files, process.Process/*        (what E2B's clients call)
+//! host ── vsock 1025 ───► agent ──► /health /init /freeze /unfreeze /metrics     (the host's own words)
+//! host ── vsock 49983 ──► agent ──► /files, process.Process/*, filesystem.Filesystem/*  (what E2B's clients call)
 //! host ── vsock 1024 ───► relay ──► 127.0.0.1:port
-//! guest programs ── tcp 49983 ──► agent, but never /init
+//! guest programs ── tcp 49983 ──► agent, as callers
 //! ```
 //!
 //! Where the host interprets guest kernel mode a system call costs a millisecond, so there is one thread, and a request
@@ -19,8 +19,15 @@ pub mod serve;
 mod access;
 mod agent;
 mod awaken;
+mod cors;
+mod disk;
 mod files;
+mod filesystem;
+mod messages;
+mod metadata;
 mod metrics;
+mod path;
+mod place;
 mod process;
 mod relay;
 mod respond;

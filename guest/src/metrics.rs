@@ -2,25 +2,10 @@
 
 use std::{cell::Cell, fs, io};
 
+use guest_api::Metrics;
 use nix::sys::statvfs::statvfs;
-use serde::Serialize;
 
 const MIB: u64 = 1 << 20;
-
-/// The answer, in bytes where nothing else is said.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Metrics {
-    ts: i64,
-    cpu_count: u32,
-    cpu_used_pct: f64,
-    mem_total: u64,
-    mem_used: u64,
-    mem_cache: u64,
-    mem_total_mib: u64,
-    mem_used_mib: u64,
-    disk_used: u64,
-    disk_total: u64,
-}
 
 /// The kernel did not tell.
 #[derive(Debug, thiserror::Error)]

@@ -4,33 +4,35 @@
 //! another one may follow the process later. Output goes to whoever follows, at the pace of the slowest of them; with
 //! nobody following it is dropped.
 
-mod events;
+mod event;
 mod exit;
 mod follow;
+mod input;
 mod launch;
-mod message;
+mod pty;
 mod table;
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderMap, Request, StatusCode};
+use buffa::EnumValue;
+use http::Request;
 use hyper::body::Incoming;
-use serde::Serialize;
-use tokio::{io::AsyncWriteExt, task::spawn_local};
+use tokio::{task::spawn_local, time::timeout};
 
-use self::{
-    events::Events,
-    message::{
-        CloseStdinRequest, ConnectRequest, ListResponse, ListedProcess, SendInputRequest,
-        SendSignalRequest, StartRequest,
-    },
-    table::Process,
-};
+use self::{event::Events, input::Kind, table::Process};
 use crate::{
     agent::Agent,
-    respond::{self, Answer},
-    rpc::{self, Code, RpcError},
-    user::UserError,
+    messages::{
+        process::{
+            CloseStdinRequest, CloseStdinResponse, ConnectRequest, ListRequest, ListResponse, PTY,
+            ProcessInfo, ProcessInput, ProcessSelector, SendInputRequest, SendInputResponse,
+            SendSignalRequest, SendSignalResponse, Signal, StartRequest, StreamInputRequest,
+            StreamInputResponse, UpdateRequest, UpdateResponse,
+        },
+        process_oneof::{Input, InputEvent, Selector},
+    },
+    respond::Answer,
+    rpc::{Call, Code, Context, Inbox, RpcError},
 };
 
 pub use self::table::Reap;
@@ -39,163 +41,179 @@ pub(crate) use self::{exit::Exit, launch::Launch, table::Processes};
 /// What the path of every procedure begins with.
 pub(crate) const SERVICE: &str = "/process.Process/";
 
-/// How often a stream without events says that it is alive, when its caller does not say.
-const KEEPALIVE: Duration = Duration::from_secs(90);
-
-/// The message that says nothing.
-#[derive(Serialize)]
-struct Empty {}
+/// How long a caller that kills a process waits for its end.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Answers a call of the service.
 pub(crate) async fn answer(agent: Rc<Agent>, request: Request<Incoming>) -> Answer {
-    let procedure = request
-        .uri()
-        .path()
-        .strip_prefix(SERVICE)
-        .unwrap_or_default()
-        .to_owned();
-    let Some(streams) = rpc::is_stream(request.headers()) else {
-        return respond::error(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "content type is not that of Connect with JSON",
-        );
+    let path = request.uri().path().to_owned();
+    let call = match Call::of(request) {
+        Ok(call) => call,
+        Err(answer) => return *answer,
     };
-    let (parts, body) = request.into_parts();
-    let result = match respond::collect(body).await {
-        Err(error) => Err(RpcError::new(Code::InvalidArgument, respond::chain(&error))),
-        Ok(body) if streams => match rpc::decode_one(&body) {
-            Ok(message) => stream(&agent, &procedure, &parts.headers, message),
-            Err(error) => Err(error),
-        },
-        Ok(body) => unary(&agent, &procedure, &body).await,
-    };
-    match result {
-        Ok(answer) => answer,
-        Err(error) if streams => error.into_stream(),
-        Err(error) => error.into_unary(),
-    }
-}
-
-fn stream(
-    agent: &Agent,
-    procedure: &str,
-    headers: &HeaderMap,
-    message: &[u8],
-) -> Result<Answer, RpcError> {
-    let keepalive = headers
-        .get("keepalive-ping-interval")
-        .and_then(|value| value.to_str().ok()?.parse::<u32>().ok())
-        .filter(|seconds| *seconds > 0)
-        .map_or(KEEPALIVE, |seconds| Duration::from_secs(seconds.into()));
-    let events = match procedure {
-        "Start" => start(agent, headers, rpc::decode(message)?, keepalive)?,
-        "Connect" => {
-            let request: ConnectRequest = rpc::decode(message)?;
-            Events::of(&*agent.processes().find(&request.process)?, keepalive)
-        }
-        _ => return Err(unknown(procedure)),
-    };
-    Ok(rpc::stream(events.into_answer()))
-}
-
-async fn unary(agent: &Agent, procedure: &str, message: &[u8]) -> Result<Answer, RpcError> {
     let processes = agent.processes();
-    match procedure {
+    match path.strip_prefix(SERVICE).unwrap_or_default() {
+        "Start" => {
+            call.server_stream(async |request, context| start(&agent, request, context))
+                .await
+        }
+        "Connect" => {
+            call.server_stream(async |request: ConnectRequest, _| {
+                Ok(Events::of(&*processes.find(selector(&request.process)?)?))
+            })
+            .await
+        }
         "List" => {
-            let processes = processes.running().iter().map(listed).collect();
-            return Ok(rpc::unary(&ListResponse { processes }));
+            call.unary(async |_: ListRequest, _| Ok(list(processes)))
+                .await
+        }
+        "Update" => {
+            call.unary(async |request, _| update(processes, &request))
+                .await
         }
         "SendSignal" => {
-            let request: SendSignalRequest = rpc::decode(message)?;
-            processes
-                .find_running(&request.process)?
-                .signal(request.signal)?;
+            call.unary(async |request, _| send_signal(processes, &request).await)
+                .await
         }
         "SendInput" => {
-            let request: SendInputRequest = rpc::decode(message)?;
-            send_input(&*processes.find_running(&request.process)?, &request).await?;
+            call.unary(async |request: SendInputRequest, _| {
+                let process = processes.find_running(selector(&request.process)?)?;
+                send_input(&process, request.input.into_option()).await?;
+                Ok(SendInputResponse::default())
+            })
+            .await
+        }
+        "StreamInput" => {
+            call.client_stream(async |inbox| stream_input(processes, inbox).await)
+                .await
         }
         "CloseStdin" => {
-            let request: CloseStdinRequest = rpc::decode(message)?;
-            processes
-                .find_running(&request.process)?
-                .stdin
-                .lock()
-                .await
-                .take();
+            call.unary(async |request: CloseStdinRequest, _| {
+                let process = processes.find_running(selector(&request.process)?)?;
+                process.input.close_by_caller()?;
+                Ok(CloseStdinResponse::default())
+            })
+            .await
         }
-        _ => return Err(unknown(procedure)),
+        _ => call.unknown(path.trim_start_matches('/')),
     }
-    Ok(rpc::unary(&Empty {}))
 }
 
 fn start(
     agent: &Agent,
-    headers: &HeaderMap,
-    request: StartRequest,
-    keepalive: Duration,
-) -> Result<Events, RpcError> {
-    if request.pty.is_some() {
-        return Err(RpcError::new(
-            Code::Unimplemented,
-            "pseudo terminals are not supported yet",
-        ));
-    }
-    let deadline = rpc::timeout(headers)?;
-    let named = rpc::basic_user(headers)?;
-    let user = agent.user(named.as_deref()).map_err(|error| match error {
-        UserError::Unknown(_) => RpcError::new(Code::Unauthenticated, error.to_string()),
-        UserError::Read(_) => RpcError::new(Code::Internal, respond::chain(&error)),
-    })?;
-    let launch = Launch::of(agent, user, &request.process)?;
-    let started = launch
-        .start(request.stdin.unwrap_or(true))
-        .map_err(|error| launch.refusal(&error))?;
-    let (process, exit) =
-        agent
-            .processes()
-            .add(started.pid, started.stdin, request.process, request.tag);
-    let events = Events::of(&process, keepalive);
+    mut request: StartRequest,
+    context: &Context,
+) -> Result<crate::rpc::Feed<event::Message>, RpcError> {
+    let user = context.user(agent)?;
+    let config = request
+        .process
+        .take()
+        .ok_or_else(|| RpcError::invalid("process is missing"))?;
+    let launch = Launch::of(agent, user, &config)?;
+    let started = match request.pty.as_option() {
+        Some(pty) => launch.start_on_pty(pty::size(pty)),
+        None => launch.start(request.stdin.unwrap_or(true)),
+    };
+    let started = started.map_err(|error| launch.refusal(&error))?;
+    let (process, exit) = agent
+        .processes()
+        .add(started.pid, started.input, config, request.tag);
+    let events = Events::of(&process);
     spawn_local(follow::follow(
         process,
-        started.stdout,
-        started.stderr,
+        started.output,
         exit,
-        deadline,
+        context.deadline,
     ));
     Ok(events)
 }
 
-fn listed(process: &Rc<Process>) -> ListedProcess {
-    ListedProcess {
-        config: process.config.clone(),
+fn list(processes: &Processes) -> ListResponse {
+    let info = |process: &Rc<Process>| ProcessInfo {
+        config: process.config.clone().into(),
         pid: process.pid,
         tag: process.tag.clone(),
+    };
+    ListResponse {
+        processes: processes.running().iter().map(info).collect(),
     }
 }
 
-async fn send_input(process: &Process, request: &SendInputRequest) -> Result<(), RpcError> {
-    let Some(text) = &request.input.stdin else {
-        return Err(RpcError::new(
-            Code::Unimplemented,
-            "pseudo terminals are not supported yet",
+fn update(processes: &Processes, request: &UpdateRequest) -> Result<UpdateResponse, RpcError> {
+    let process = processes.find_running(selector(&request.process)?)?;
+    if let Some(pty) = request
+        .pty
+        .as_option()
+        .filter(|pty: &&PTY| pty.size.is_set())
+    {
+        process.input.resize(pty::size(pty))?;
+    }
+    Ok(UpdateResponse::default())
+}
+
+async fn send_signal(
+    processes: &Processes,
+    request: &SendSignalRequest,
+) -> Result<SendSignalResponse, RpcError> {
+    let process = processes.find_running(selector(&request.process)?)?;
+    let EnumValue::Known(signal @ (Signal::SIGNAL_SIGKILL | Signal::SIGNAL_SIGTERM)) =
+        request.signal
+    else {
+        return Err(RpcError::invalid(
+            "signal is neither SIGNAL_SIGKILL nor SIGNAL_SIGTERM",
         ));
     };
-    let bytes = rpc::from_base64(text)
-        .ok_or_else(|| RpcError::new(Code::InvalidArgument, "input is not base64"))?;
-    let mut stdin = process.stdin.lock().await;
-    let closed = || RpcError::new(Code::FailedPrecondition, "stdin of the process is not open");
-    let pipe = stdin.as_mut().ok_or_else(closed)?;
-    if pipe.write_all(&bytes).await.is_err() {
-        *stdin = None;
-        return Err(closed());
+    process.signal(signal)?;
+    if signal == Signal::SIGNAL_SIGKILL {
+        // Whoever looks for it next does not find it. It cannot refuse, but the kernel may take its time.
+        let _late = timeout(DYING, process.ended()).await;
     }
-    Ok(())
+    Ok(SendSignalResponse::default())
 }
 
-fn unknown(procedure: &str) -> RpcError {
-    RpcError::new(
-        Code::Unimplemented,
-        format!("procedure process.Process/{procedure} is not implemented"),
-    )
+async fn send_input(process: &Process, input: Option<ProcessInput>) -> Result<(), RpcError> {
+    match input.and_then(|input| input.input) {
+        Some(Input::Stdin(bytes)) => process.input.write(Kind::Stdin, &bytes).await,
+        Some(Input::Pty(bytes)) => process.input.write(Kind::Pty, &bytes).await,
+        None => Err(RpcError::invalid("input is missing")),
+    }
+}
+
+/// Writes what the caller streams, as fast as the process takes it.
+async fn stream_input(
+    processes: &Processes,
+    mut inbox: Inbox<StreamInputRequest>,
+) -> Result<StreamInputResponse, RpcError> {
+    let mut target = None;
+    while let Some(message) = inbox.next().await? {
+        match (message.event, &target) {
+            (Some(InputEvent::Start(start)), None) => {
+                target = Some(processes.find_running(selector(&start.process)?)?);
+            }
+            (Some(InputEvent::Start(_)), Some(_)) => {
+                return Err(RpcError::invalid("the stream has started already"));
+            }
+            (Some(InputEvent::Data(data)), Some(process)) => {
+                send_input(process, data.input.into_option()).await?;
+            }
+            (Some(InputEvent::Data(_)), None) => {
+                return Err(RpcError::new(
+                    Code::InvalidArgument,
+                    "the stream does not start with a start event",
+                ));
+            }
+            (Some(InputEvent::Keepalive(_)) | None, _) => {}
+        }
+    }
+    Ok(StreamInputResponse::default())
+}
+
+/// Which process a caller means.
+fn selector(
+    field: &buffa::MessageField<ProcessSelector, impl buffa::ProtoBox<ProcessSelector>>,
+) -> Result<&Selector, RpcError> {
+    field
+        .as_option()
+        .and_then(|selector| selector.selector.as_ref())
+        .ok_or_else(|| RpcError::invalid("process selector is missing"))
 }

@@ -3,6 +3,7 @@
 //! Read here and not through the C library, which a static program cannot ask for what is plugged into it.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -51,6 +52,51 @@ fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The names of users and groups, read once.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    users: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, String>,
+}
+
+impl Names {
+    /// Those below `root`. What cannot be read has no names.
+    pub(crate) fn read(root: &Path) -> Self {
+        let names = |file| parse_names(&read(&root.join(file)).unwrap_or_default());
+        Self {
+            users: names("etc/passwd"),
+            groups: names("etc/group"),
+        }
+    }
+
+    /// The user's name, or its number when it has none.
+    pub(crate) fn user(&self, id: u32) -> String {
+        named(&self.users, id)
+    }
+
+    /// The group's name, or its number when it has none.
+    pub(crate) fn group(&self, id: u32) -> String {
+        named(&self.groups, id)
+    }
+}
+
+fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
+    names.get(&id).cloned().unwrap_or_else(|| id.to_string())
+}
+
+/// `name:password:id:...` of users and of groups; of two names of an id the first counts.
+fn parse_names(text: &str) -> BTreeMap<u32, String> {
+    let mut names = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split(':');
+        let (Some(name), Some(Ok(id))) = (fields.next(), fields.nth(1).map(str::parse)) else {
+            continue;
+        };
+        names.entry(id).or_insert_with(|| name.to_owned());
+    }
+    names
 }
 
 /// `name:password:uid:gid:comment:home:shell`
@@ -121,9 +167,21 @@ mod test {
         }
     }
 
+    #[test]
+    fn an_id_has_its_first_name_or_none() {
+        let names = Names {
+            users: parse_names("root:x:0:0\nother:x:0:1\nbad\nworse:x:y\n"),
+            groups: BTreeMap::new(),
+        };
+        assert_eq!(names.user(0), "root");
+        assert_eq!(names.group(0), "0");
+        assert_eq!(names.users.len(), 1);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read(text: String, name in "[a-z:]{0,3}") {
+            prop_assert!(parse_names(&text).len() <= text.lines().count());
             let _user = parse_passwd(&text, &name);
             prop_assert!(parse_groups(&text, &name).count() <= text.lines().count());
         }

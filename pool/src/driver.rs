@@ -9,6 +9,7 @@ mod effects;
 mod handle;
 mod outcome;
 mod reply;
+mod turn;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,10 +20,9 @@ use std::{
 
 use parking_lot::RwLock;
 use pool_api::{
-    EnterError, Epoch, Event, Happening, PauseError, SandboxInfo, SandboxSpec, SandboxState, Stage,
-    Wake, WakeReport,
+    Epoch, Event, Happening, Keep, SandboxInfo, SandboxSpec, SandboxState, Stage, WakeReport,
 };
-use snapshotter::{Damage, Pin};
+use snapshotter::Damage;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
@@ -31,7 +31,7 @@ use tokio::{
 use tracing::{error, info, warn};
 use vmm_api::Exit;
 
-pub(crate) use self::handle::{Beginning, Command, Handle, NotCaptured};
+pub(crate) use self::handle::{Beginning, Command, Handle, NotCaptured, Own};
 use self::{
     outcome::Outcome,
     reply::{Reply, Trouble},
@@ -58,8 +58,14 @@ struct Driver {
     inbox: mpsc::Receiver<Command>,
     life: Lifecycle,
     live: Option<Live>,
-    own: Option<Pin>,
-    kept: Vec<Pin>,
+    /// What it wakes from.
+    own: Option<Own>,
+    /// What the pause under way keeps.
+    keeping: Keep,
+    /// What of its snapshot the next machine is made of.
+    from: Keep,
+    /// The guest's filesystem may be frozen.
+    frozen: bool,
     trouble: Option<Trouble>,
     /// Who waits for what.
     replies: HashMap<Waiter, Reply>,
@@ -108,7 +114,9 @@ impl Driver {
             life: Lifecycle::paused(),
             live: None,
             own: None,
-            kept: Vec::new(),
+            keeping: Keep::Full,
+            from: Keep::Full,
+            frozen: false,
             trouble: None,
             replies: HashMap::new(),
             next_waiter: 0,
@@ -143,11 +151,15 @@ impl Driver {
                     reply,
                 });
                 self.life = Lifecycle::starting(waiter);
-                self.spawn_start(pool_api::Start::Fork, snapshot);
+                self.from = snapshot.keep;
+                self.spawn_start(pool_api::Start::Fork, snapshot.pin);
             }
-            Beginning::Paused { own, kept, .. } => {
+            Beginning::Paused { own, record } => {
                 self.life = Lifecycle::paused();
-                (self.own, self.kept) = (Some(own), kept);
+                self.own = Some(Own {
+                    pin: own,
+                    keep: record.keep,
+                });
             }
         }
         while !matches!(self.life.state(), SandboxState::Stopped(_)) && self.shutdown.is_none() {
@@ -157,6 +169,7 @@ impl Driver {
                 Woken::Child(outcome) => self.child(outcome).await,
                 Woken::Idle => {
                     if self.gate.shut_if_idle() {
+                        self.keeping = Keep::Full;
                         self.feed(Input::Idle).await;
                     }
                 }
@@ -196,23 +209,15 @@ impl Driver {
                 self.feed(Input::Kill(waiter)).await;
             }
             Command::Shutdown { reply } => self.shutdown = Some(reply),
-            later @ (Command::Pause { .. } | Command::Capture { .. }) if self.capturing => {
+            later
+            @ (Command::Pause { .. } | Command::Capture { .. } | Command::Rollback { .. })
+                if self.capturing =>
+            {
                 self.deferred.push_back(later);
             }
-            Command::Pause { epoch, reply } => {
-                let state = self.life.state();
-                if epoch.is_some_and(|epoch| epoch != self.epoch()) {
-                    let conflict = PauseError::Conflict {
-                        id: self.spec.id.clone(),
-                        state,
-                    };
-                    // Whoever asked may have gone.
-                    drop(reply.send(Err(conflict)));
-                    return;
-                }
-                let waiter = self.wait(Reply::Pause(reply));
-                self.feed(Input::Pause(waiter)).await;
-            }
+            Command::Resume { from, asked, reply } => self.resume(from, asked, reply).await,
+            Command::Rollback { to, asked, reply } => self.roll_back(to, asked, reply).await,
+            Command::Pause { epoch, keep, reply } => self.pause(epoch, keep, reply).await,
             Command::Capture { keep, reply } => {
                 if self.life.state() == SandboxState::Running && self.live.is_some() {
                     self.spawn_capture(keep, reply);
@@ -222,28 +227,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    async fn enter(
-        &mut self,
-        wake: Wake,
-        asked: Instant,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
-    ) {
-        let id = || self.spec.id.clone();
-        let refused = match (wake, self.life.state()) {
-            (Wake::Refused, SandboxState::Paused) => Some(EnterError::Asleep(id())),
-            (Wake::Refused, state @ SandboxState::Pausing) => {
-                Some(EnterError::Transitioning { id: id(), state })
-            }
-            _ => None,
-        };
-        if let Some(refused) = refused {
-            drop(reply.send(Err(refused)));
-            return;
-        }
-        let waiter = self.wait(Reply::Enter { asked, reply });
-        self.feed(Input::Wake(waiter)).await;
     }
 
     async fn exited(&mut self, exit: &Exit) {
@@ -292,7 +275,8 @@ impl Driver {
     fn publish(&mut self, before: SandboxState) -> Option<Event> {
         let state = self.life.state();
         let trouble = self.trouble.as_ref().map(Trouble::text);
-        let snapshot = self.own.as_ref().map(|pin| pin.id().clone());
+        let snapshot = self.own.as_ref().map(|own| own.pin.id().clone());
+        let keep = self.own.as_ref().map(|own| own.keep).unwrap_or_default();
         let changed = state != before;
         let now = SystemTime::now();
         self.info.send_modify(|info| {
@@ -300,6 +284,7 @@ impl Driver {
                 info.since = now;
             }
             (info.state, info.trouble, info.snapshot) = (state, trouble, snapshot);
+            info.keep = keep;
         });
         if !changed {
             return None;

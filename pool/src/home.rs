@@ -15,7 +15,7 @@ use std::{
     time::SystemTime,
 };
 
-use pool_api::{Epoch, Resources, SandboxSpec, Secret, SnapshotId};
+use pool_api::{Epoch, Keep, Resources, SandboxSpec, Secret, SnapshotId};
 use serde::{Deserialize, Serialize};
 use snapshotter::Layout;
 use vmm_api::TopLayer;
@@ -39,8 +39,9 @@ pub(crate) struct Record {
     pub(crate) resources: Resources,
     /// What it wakes from.
     pub(crate) snapshot: SnapshotId,
-    /// Other snapshots that were asked for.
-    pub(crate) kept: Vec<SnapshotId>,
+    /// What that keeps.
+    #[serde(default)]
+    pub(crate) keep: Keep,
 }
 
 impl Home {
@@ -139,9 +140,10 @@ impl Home {
         }
     }
 
-    /// Where the guest's console is written to.
+    /// Where the guest's console is written to, each line with the time it began.
     pub(crate) fn console(&self) -> io::Result<File> {
         OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)

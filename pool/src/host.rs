@@ -8,7 +8,8 @@ use tokio::sync::broadcast;
 use tracing::warn;
 
 use crate::{
-    Config, capacity::Capacity, cause::chain, registry::Registry, shelf::Shelf, template::Templates,
+    Config, capacity::Capacity, cause::chain, kept::Kept, registry::Registry, shelf::Shelf,
+    template::Templates,
 };
 
 /// This host.
@@ -19,6 +20,7 @@ pub(crate) struct Host {
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) templates: Templates,
+    pub(crate) kept: Kept,
     pub(crate) registry: Registry,
     pub(crate) events: broadcast::Sender<Event>,
     /// Set by a shutdown: nothing new is made.

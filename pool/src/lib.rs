@@ -15,7 +15,7 @@
 //! ```
 //!
 //! On disk, under the data directory: `snapshots` and `staging` (the snapshotter's), `sandboxes/<id>` ([`home`]),
-//! `templates/<name>.json`, and `run/<n>`, a directory for each monitor ([`run_dir`]).
+//! `templates/<name>.json`, `kept/<snapshot>.json` ([`kept`]), and `run/<n>`, a directory for each monitor ([`run_dir`]).
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod gate;
 mod home;
 mod host;
 mod idle;
+mod kept;
 mod lease;
 mod lifecycle;
 mod live;
@@ -39,6 +40,7 @@ mod run_dir;
 mod shelf;
 mod start;
 mod template;
+mod thaw;
 
 pub use self::{
     capacity::Limits,

@@ -7,6 +7,7 @@
 //!               |  +---- someone waits, or it failed --+                  |
 //!               +--------------------------- Wake ------------------------+
 //!  any of them -- Kill --> Stopping --> Stopped
+//!  Running, Paused -- Rollback --> Starting
 //! ```
 //!
 //! A snapshot that someone waits for, or that failed, leads back through `Starting`: the machine is still there and only
@@ -33,6 +34,8 @@ pub(crate) enum Input {
     Idle,
     /// A caller wants it paused.
     Pause(Waiter),
+    /// A caller wants it running from the snapshot it wakes from, whatever it does now.
+    Rollback(Waiter),
     /// A caller wants it gone.
     Kill(Waiter),
     /// The machine runs and knows what it is.
@@ -158,6 +161,11 @@ impl Lifecycle {
         }
     }
 
+    /// Whether somebody waits for it to wake.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.wakers.is_empty()
+    }
+
     /// Takes one input and says what is to be done.
     pub(crate) fn step(&mut self, input: Input) -> Vec<Effect> {
         match self.phase {
@@ -167,7 +175,10 @@ impl Lifecycle {
             Phase::Paused => self.paused_step(input),
             Phase::Stopping => self.stopping_step(input),
             Phase::Stopped(_) => match input {
-                Input::Wake(waiter) | Input::Pause(waiter) | Input::Kill(waiter) => {
+                Input::Wake(waiter)
+                | Input::Pause(waiter)
+                | Input::Rollback(waiter)
+                | Input::Kill(waiter) => {
                     vec![Effect::Answer(vec![waiter], Answer::Gone)]
                 }
                 _ => Vec::new(),
@@ -178,7 +189,9 @@ impl Lifecycle {
     fn starting_step(&mut self, input: Input, lived: bool) -> Vec<Effect> {
         match input {
             Input::Wake(waiter) => self.wait_to_wake(waiter),
-            Input::Pause(waiter) => vec![Effect::Answer(vec![waiter], Answer::Conflict)],
+            Input::Pause(waiter) | Input::Rollback(waiter) => {
+                vec![Effect::Answer(vec![waiter], Answer::Conflict)]
+            }
             Input::Kill(waiter) => self.destroy(waiter),
             Input::Started => {
                 self.phase = Phase::Running;
@@ -206,6 +219,12 @@ impl Lifecycle {
                 self.pausers.push(waiter);
                 self.pause()
             }
+            Input::Rollback(waiter) => {
+                self.durable = true;
+                self.wakers.push(waiter);
+                self.phase = Phase::Starting { lived: false };
+                vec![Effect::ShutGate, Effect::Release, Effect::Restore]
+            }
             Input::Kill(waiter) => {
                 let mut effects = vec![Effect::ShutGate];
                 effects.extend(self.destroy(waiter));
@@ -231,6 +250,7 @@ impl Lifecycle {
                 self.pausers.push(waiter);
                 Vec::new()
             }
+            Input::Rollback(waiter) => vec![Effect::Answer(vec![waiter], Answer::Conflict)],
             Input::Kill(waiter) => self.destroy(waiter),
             Input::Exited => {
                 self.phase = Phase::Pausing { machine: false };
@@ -265,7 +285,7 @@ impl Lifecycle {
 
     fn paused_step(&mut self, input: Input) -> Vec<Effect> {
         match input {
-            Input::Wake(waiter) => {
+            Input::Wake(waiter) | Input::Rollback(waiter) => {
                 self.wakers.push(waiter);
                 self.phase = Phase::Starting { lived: false };
                 vec![Effect::Restore]
@@ -281,7 +301,7 @@ impl Lifecycle {
 
     fn stopping_step(&mut self, input: Input) -> Vec<Effect> {
         match input {
-            Input::Wake(waiter) | Input::Pause(waiter) => {
+            Input::Wake(waiter) | Input::Pause(waiter) | Input::Rollback(waiter) => {
                 vec![Effect::Answer(vec![waiter], Answer::Conflict)]
             }
             Input::Kill(waiter) => {

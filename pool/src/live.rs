@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool_api::{Resources, SnapshotId, TemplateName};
+use pool_api::{Keep, Resources, SnapshotId, TemplateName};
 use snapshotter::{Chain, Committed, Cut, Damage, DiskCut, DiskManifest, Pin, StackPager};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -107,8 +107,13 @@ impl Lineage {
         }
     }
 
-    /// Of a machine that was loaded from a snapshot; `forked`: as somebody else.
-    pub(crate) fn loaded(pin: Pin, manifest: &snapshotter::Manifest, forked: bool) -> Self {
+    /// Of a machine that was made of a snapshot, or of its disks alone; `forked`: as somebody else.
+    pub(crate) fn loaded(
+        pin: Pin,
+        manifest: &snapshotter::Manifest,
+        from: Keep,
+        forked: bool,
+    ) -> Self {
         let chain = |chain: &Chain| {
             let chain = chain.owned_by(pin.id());
             if forked { chain.inherited() } else { chain }
@@ -120,7 +125,10 @@ impl Lineage {
         Self {
             template: manifest.template.clone(),
             resources: manifest.resources,
-            memory: chain(&manifest.memory),
+            memory: match from {
+                Keep::Full => chain(&manifest.memory),
+                Keep::Filesystem => Chain::default(),
+            },
             disks: manifest.disks.iter().map(disk).collect(),
             loaded_from: Some(pin),
             newest: None,

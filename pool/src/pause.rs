@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use pool_api::SnapshotId;
+use pool_api::{Keep, SnapshotId};
 use snapshotter::{CommitError, Committed, Cut};
 use tracing::warn;
 use vmm_api::{CaptureError, Machine, MachineError, TopLayer};
@@ -11,6 +11,7 @@ use crate::{
     cause::chain,
     home::{Home, Record},
     host::{Host, Interrupted, blocking},
+    thaw::{ThawError, freeze, unfreeze},
 };
 
 /// A machine that was not written down. It is as it was.
@@ -18,6 +19,8 @@ use crate::{
 pub(crate) enum WriteError {
     #[error("make room for the snapshot")]
     Stage(#[source] CommitError),
+    #[error("freeze the guest's filesystem")]
+    Freeze(#[source] ThawError),
     #[error("stop the machine")]
     Pause(#[source] MachineError),
     #[error("capture the machine")]
@@ -39,6 +42,8 @@ pub(crate) enum GoOnError {
     Advance(#[source] MachineError),
     #[error("let the machine run")]
     Resume(#[source] MachineError),
+    #[error("let the guest write to its filesystem again")]
+    Unfreeze(#[source] ThawError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
@@ -46,18 +51,23 @@ pub(crate) enum GoOnError {
 /// What a durable snapshot is to be known by: given its name, the record that remembers it.
 pub(crate) type Remember = Box<dyn FnOnce(SnapshotId) -> Record + Send>;
 
-/// Stops a machine and makes a durable snapshot of it. The machine stays stopped, whatever comes of it.
+/// Stops a machine and makes a durable snapshot of it. The machine stays stopped, whatever comes of it; when only its
+/// filesystem was to be kept, that may be frozen.
 pub(crate) async fn write_down(
     host: &Host,
     machine: &dyn Machine,
+    keep: Keep,
     cut: Cut,
     remember: Option<(Home, Remember)>,
 ) -> Result<Committed, WriteError> {
     let store = Arc::clone(&host.store);
     let (memory, disks) = (cut.resources.memory, cut.disks.len());
-    let staging = blocking(move || store.stage(memory, disks))
+    let staging = blocking(move || store.stage(keep, memory, disks))
         .await?
         .map_err(WriteError::Stage)?;
+    if keep == Keep::Filesystem {
+        freeze(machine).await.map_err(WriteError::Freeze)?;
+    }
     machine.pause().await.map_err(WriteError::Pause)?;
     let spec = staging.spec().map_err(WriteError::Stage)?;
     let captured = machine.capture(spec).await.map_err(WriteError::Capture)?;
@@ -75,13 +85,17 @@ pub(crate) async fn write_down(
     .await?
 }
 
-/// Lets a stopped machine go on; on new top layers of these sizes, if there are any.
+/// Lets a stopped machine go on; on new top layers of these sizes, if there are any. `frozen`: its filesystem may be.
 pub(crate) async fn go_on(
     machine: &dyn Machine,
     home: &Home,
     new_tops: Vec<u64>,
+    frozen: bool,
 ) -> Result<(), GoOnError> {
-    let result = try_go_on(machine, home, new_tops).await;
+    let mut result = try_go_on(machine, home, new_tops).await;
+    if frozen && result.is_ok() {
+        result = unfreeze(machine).await.map_err(GoOnError::Unfreeze);
+    }
     if let Err(error) = &result {
         warn!(
             error = chain(error),

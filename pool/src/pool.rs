@@ -1,7 +1,10 @@
 //! The host, as others ask it.
 
+mod create;
 mod fork;
 mod lock;
+mod metrics;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +19,12 @@ use std::{
 
 use async_trait::async_trait;
 use pool_api::{
-    Child, CreateError, EnterError, Epoch, Event, ForkError, KillError, Lease, Node, Origin,
-    PauseError, Resources, ResumeError, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
-    SnapshotError, SnapshotId, TemplateError, TemplateInfo, TemplateName, Wake,
+    Child, CreateError, EnterError, Epoch, Event, ForkError, GiveUpError, GuestMetrics, Keep,
+    KillError, Lease, Node, PauseError, ResumeError, RollbackError, SandboxId, SandboxInfo,
+    SandboxSpec, SandboxState, SnapshotError, SnapshotId, TemplateError, TemplateInfo,
+    TemplateName, Wake,
 };
-use snapshotter::{OpenError, Pin, Store, StoreError};
+use snapshotter::{Store, StoreError};
 use tokio::{sync::broadcast, time::Instant};
 use tracing::warn;
 
@@ -28,9 +32,10 @@ use crate::{
     Config,
     capacity::Capacity,
     cause::chain,
-    driver::{Beginning, Command, Handle, NotCaptured},
+    driver::{Command, Handle},
     home::Home,
     host::{Host, Interrupted, blocking},
+    kept::Kept,
     reattach::reattach,
     registry::Registry,
     run_dir::RunDirs,
@@ -60,17 +65,11 @@ pub enum StartError {
         source: io::Error,
     },
     /// Another pool uses it.
-    #[error("data directory {} is used by another process", .0.display())]
+    #[error("data directory {} is used by another process: end it, or choose another directory", .0.display())]
     Locked(PathBuf),
     /// The snapshots are not usable.
     #[error("open snapshots")]
     Store(#[source] StoreError),
-}
-
-/// What a sandbox is forked from, held.
-struct Source {
-    snapshot: Pin,
-    resources: Resources,
 }
 
 // === impl Pool ===
@@ -89,12 +88,14 @@ impl Pool {
         let store = Arc::new(Store::open(&dir).map_err(StartError::Store)?);
         let templates =
             Templates::open(part("templates"), &store).map_err(data_dir(part("templates")))?;
+        let kept = Kept::open(part("kept"), &store).map_err(data_dir(part("kept")))?;
         let shelf = Shelf::start(Arc::clone(&config.hypervisor), run_dirs, &config.shelf);
         let host = Arc::new(Host {
             capacity: Arc::new(Capacity::new(config.limits)),
             store,
             shelf,
             templates,
+            kept,
             registry: Registry::default(),
             events: broadcast::Sender::new(EVENTS),
             closing: AtomicBool::new(false),
@@ -128,7 +129,11 @@ impl Pool {
         let state = handle.info.borrow().state;
         if self.host.config.pause_on_shutdown && state != SandboxState::Paused {
             let paused = handle
-                .ask(|reply| Command::Pause { epoch: None, reply })
+                .ask(|reply| Command::Pause {
+                    epoch: None,
+                    keep: Keep::Full,
+                    reply,
+                })
                 .await;
             if let Some(Err(error @ PauseError::Failed { .. })) = paused {
                 warn!(
@@ -159,109 +164,6 @@ impl Pool {
                 .join(id.as_str()),
         )
     }
-
-    async fn source(&self, spec: &SandboxSpec) -> Result<Source, CreateError> {
-        match &spec.origin {
-            Origin::Template(name) => {
-                let (snapshot, resources) = self
-                    .host
-                    .templates
-                    .get(name)
-                    .ok_or_else(|| CreateError::NoTemplate(name.as_str().to_owned()))?;
-                self.keep_resident(name).await;
-                Ok(Source {
-                    snapshot,
-                    resources,
-                })
-            }
-            Origin::Snapshot(id) => {
-                if !self.host.store.contains(id) {
-                    return Err(CreateError::NoTemplate(id.as_str().to_owned()));
-                }
-                let failed = |source: pool_api::Cause| CreateError::Failed {
-                    id: spec.id.clone(),
-                    source,
-                };
-                let (store, id) = (Arc::clone(&self.host.store), id.clone());
-                let source = blocking(move || {
-                    let snapshot = store.pin(&id);
-                    let resources = store.manifest(&id)?.resources;
-                    Ok::<_, OpenError>(Source {
-                        snapshot,
-                        resources,
-                    })
-                });
-                source
-                    .await
-                    .map_err(|error| failed(error.into()))?
-                    .map_err(|error| failed(error.into()))
-            }
-        }
-    }
-
-    /// A template's memory stays in RAM from its first fork on. When there is none for it, the fork itself says so.
-    async fn keep_resident(&self, name: &TemplateName) {
-        if self.host.config.memory == snapshotter::Mode::Paged {
-            return;
-        }
-        let (host, template) = (Arc::clone(&self.host), name.clone());
-        let kept = blocking(move || host.templates.keep_resident(&template, &host.store));
-        if let Ok(Err(error)) = kept.await {
-            warn!(template = %name, error = chain(&error), "cannot keep a template's memory in RAM");
-        }
-    }
-
-    async fn create_from(
-        &self,
-        spec: SandboxSpec,
-        source: Source,
-    ) -> Result<SandboxInfo, CreateError> {
-        let id = spec.id.clone();
-        let failed = |source: pool_api::Cause| CreateError::Failed {
-            id: id.clone(),
-            source,
-        };
-        if self.host.closing.load(Ordering::SeqCst) {
-            return Err(failed(Interrupted.into()));
-        }
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let Source {
-            snapshot,
-            resources,
-        } = source;
-        let home = self.home(&id);
-        let host = Arc::clone(&self.host);
-        let spec = Arc::new(spec);
-        let handle = self.host.registry.insert_with(
-            &id,
-            || CreateError::Exists(id.clone()),
-            || {
-                home.remove()
-                    .and_then(|()| home.create())
-                    .map_err(|error| failed(error.into()))?;
-                Ok(Handle::spawn(
-                    host,
-                    spec,
-                    home,
-                    Beginning::Fork {
-                        snapshot,
-                        resources,
-                        reply,
-                    },
-                ))
-            },
-        )?;
-        match answer.await {
-            Ok(Ok(lease)) => {
-                drop(lease);
-                Ok(handle.info.borrow().clone())
-            }
-            Ok(Err(EnterError::NoRoom { diagnostic })) => Err(CreateError::NoRoom { diagnostic }),
-            Ok(Err(EnterError::Failed { source, .. })) => Err(failed(source)),
-            Ok(Err(error)) => Err(failed(error.into())),
-            Err(_) => Err(failed(Interrupted.into())),
-        }
-    }
 }
 
 #[async_trait]
@@ -290,27 +192,45 @@ impl Node for Pool {
         ))
     }
 
-    async fn pause(&self, id: &SandboxId, epoch: Epoch) -> Result<SnapshotId, PauseError> {
+    async fn pause(
+        &self,
+        id: &SandboxId,
+        epoch: Epoch,
+        keep: Keep,
+    ) -> Result<SnapshotId, PauseError> {
         let handle = self
             .get(id)
             .ok_or_else(|| PauseError::NotFound(id.clone()))?;
         let paused = handle
             .ask(|reply| Command::Pause {
                 epoch: Some(epoch),
+                keep,
                 reply,
             })
             .await;
         paused.unwrap_or_else(|| Err(PauseError::NotFound(id.clone())))
     }
 
-    async fn resume(&self, id: &SandboxId) -> Result<SandboxInfo, ResumeError> {
+    async fn resume(&self, id: &SandboxId, from: Keep) -> Result<SandboxInfo, ResumeError> {
         let not_found = || EnterError::NotFound(id.clone());
         let handle = self.get(id).ok_or_else(not_found)?;
         if handle.info.borrow().state == SandboxState::Running {
             return Err(ResumeError::Already(id.clone()));
         }
-        drop(self.enter(id, Wake::Allowed).await?);
+        let asked = Instant::now();
+        let woken = handle
+            .ask(|reply| Command::Resume { from, asked, reply })
+            .await;
+        drop(woken.ok_or_else(not_found)??);
         Ok(handle.info.borrow().clone())
+    }
+
+    async fn rollback(
+        &self,
+        id: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SandboxInfo, RollbackError> {
+        self.roll_back(id, snapshot).await
     }
 
     async fn fork(
@@ -321,26 +241,21 @@ impl Node for Pool {
         self.fork_into(origin, children).await
     }
 
-    async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, SnapshotError> {
-        let not_found = || SnapshotError::NotFound(id.clone());
-        let handle = self.get(id).ok_or_else(not_found)?;
-        match handle
-            .ask(|reply| Command::Capture { keep: true, reply })
-            .await
-            .ok_or_else(not_found)?
-        {
-            Ok(pin) | Err(NotCaptured::State(SandboxState::Paused, Some(pin))) => {
-                Ok(pin.id().clone())
-            }
-            Err(NotCaptured::State(state, _)) => Err(SnapshotError::Conflict {
-                id: id.clone(),
-                state,
-            }),
-            Err(NotCaptured::Failed(error)) => Err(SnapshotError::Failed {
-                id: id.clone(),
-                source: error.cause(),
-            }),
-        }
+    async fn snapshot(&self, id: &SandboxId, keep: Keep) -> Result<SnapshotId, SnapshotError> {
+        self.keep_snapshot(id, keep).await
+    }
+
+    async fn give_up(&self, snapshot: &SnapshotId) -> Result<(), GiveUpError> {
+        self.give_snapshot_up(snapshot).await
+    }
+
+    async fn kept_snapshots(&self) -> Vec<SnapshotId> {
+        self.host.kept.all()
+    }
+
+    async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {
+        let machine = self.get(id)?.machine()?;
+        metrics::ask(&*machine, id).await
     }
 
     async fn kill(&self, id: &SandboxId) -> Result<(), KillError> {

@@ -59,18 +59,11 @@ fn find(host: &Host, id: &SandboxId, home: &Home) -> Option<(SandboxId, Beginnin
         return None;
     }
     let own = host.store.pin(&record.snapshot);
-    let kept = record
-        .kept
-        .iter()
-        .filter(|kept| host.store.contains(kept))
-        .map(|kept| host.store.pin(kept));
-    let kept = kept.collect();
     Some((
         id.clone(),
         Beginning::Paused {
             record: Box::new(record),
             own,
-            kept,
         },
     ))
 }

@@ -1,19 +1,22 @@
 //! Making a machine of a snapshot.
 
-use std::{io, sync::Arc};
+mod fill;
 
-use pool_api::{Epoch, Resources, SandboxSpec, Stage, Start, WakeReport};
+use std::{io, path::PathBuf, sync::Arc};
+
+use pool_api::{Epoch, Keep, Resources, SandboxSpec, Stage, Start, WakeReport};
 use snapshotter::{Damage, Mode, OpenError, Opened, Pin};
 use tokio::{sync::mpsc, time::Instant};
-use vmm_api::{Disk, LoadError, LoadSpec, Machine, MachineError, TopLayer};
+use vmm_api::{BootError, LoadError, MachineError, TopLayer};
+
+use self::fill::{Loaded, fill};
 
 use crate::{
     awaken::{As, AwakenError, awaken},
-    capacity::{NoRoom, Permit},
+    capacity::NoRoom,
     home::Home,
     host::{Host, Interrupted, blocking},
-    live::{Lineage, Live},
-    run_dir::RunDir,
+    live::Live,
     shelf::{BlankError, Ready},
 };
 
@@ -22,6 +25,8 @@ use crate::{
 pub(crate) struct Plan {
     /// `Fork` or `Restore`.
     pub(crate) start: Start,
+    /// What of the snapshot it is made of.
+    pub(crate) from: Keep,
     pub(crate) snapshot: Pin,
     pub(crate) spec: Arc<SandboxSpec>,
     pub(crate) epoch: Epoch,
@@ -55,6 +60,14 @@ pub(crate) enum StartError {
     Files(#[source] io::Error),
     #[error("load machine")]
     Load(#[source] LoadError),
+    #[error("read kernel {}", path.display())]
+    Kernel {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("boot machine")]
+    Boot(#[source] BootError),
     #[error("let the machine run")]
     Resume(#[source] MachineError),
     #[error("awaken the guest")]
@@ -76,28 +89,21 @@ struct Parts {
     console: std::fs::File,
 }
 
-/// A loaded machine and what it was loaded with.
-struct Loaded {
-    machine: Arc<dyn Machine>,
-    run_dir: RunDir,
-    lineage: Lineage,
-    memory: vmm_api::MemorySource,
-    pager: Option<Arc<snapshotter::StackPager>>,
-    damage: mpsc::UnboundedReceiver<Damage>,
-}
-
 /// Makes a machine of a snapshot and tells its guest what it is. Dropping the future leaves nothing.
 pub(crate) async fn start(host: &Host, plan: Plan) -> Result<Started, StartError> {
     let permit = host.capacity.admit(plan.resources.memory)?;
     let mut times = Times::new();
     let parts = prepare(host, &plan, &mut times).await?;
-    let mut loaded = load(&plan, parts, &mut times).await?;
+    let mut loaded = fill(host, &plan, parts, &mut times).await?;
     let spoken = speak(host, &plan, &mut loaded, &mut times).await;
     match spoken {
         Ok(()) => Ok(Started {
             live: loaded.live(permit),
             report: WakeReport {
-                start: plan.start,
+                start: match plan.from {
+                    Keep::Full => plan.start,
+                    Keep::Filesystem => Start::Boot,
+                },
                 stages: times,
             },
         }),
@@ -126,12 +132,15 @@ async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, S
         (Mode::Auto, Start::Fork) => Mode::Cow,
         (mode, _) => mode,
     };
-    let home = plan.home.clone();
+    let (home, from) = (plan.home.clone(), plan.from);
     let open = async {
         let opened = blocking(move || {
             // Nobody hears it when the machine is gone already.
             let on_damage = move |damage| drop(report.send(damage));
-            let opened = store.open_snapshot(&id, mode, on_damage);
+            let opened = match from {
+                Keep::Full => store.open_snapshot(&id, mode, on_damage),
+                Keep::Filesystem => store.open_filesystem(&id),
+            };
             let opened = opened.map_err(|source| StartError::Open { id, source })?;
             let tops = opened
                 .disks
@@ -158,52 +167,6 @@ async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, S
     })
 }
 
-async fn load(plan: &Plan, parts: Parts, times: &mut Times) -> Result<Loaded, StartError> {
-    let began = Instant::now();
-    let Parts {
-        ready: Ready { blank, run_dir },
-        opened,
-        mut damage,
-        top,
-        console,
-    } = parts;
-    let lineage = Lineage::loaded(opened.pin, &opened.manifest, plan.start == Start::Fork);
-    let disk = |(disk, top): (snapshotter::OpenDisk, TopLayer)| Disk {
-        size: disk.size,
-        base: disk.base,
-        layers: disk.layers,
-        top,
-    };
-    let spec = LoadSpec {
-        image: opened.image,
-        memory: opened.memory.clone(),
-        disks: opened.disks.into_iter().zip(top).map(disk).collect(),
-        console,
-    };
-    // The monitor reads guest memory as it loads. A page that cannot be served would keep it waiting for ever; it ends
-    // with the future.
-    let machine: Arc<dyn Machine> = tokio::select! {
-        loaded = blank.load(spec) => loaded.map_err(StartError::Load)?.into(),
-        Some(damage) = damage.recv() => return Err(StartError::Damaged(damage)),
-    };
-    let prefetch = machine
-        .load_report()
-        .map(|report| report.prefetch)
-        .unwrap_or_default();
-    times.push((Stage::Load, began.elapsed().saturating_sub(prefetch)));
-    if opened.pager.is_some() {
-        times.push((Stage::Prefetch, prefetch));
-    }
-    Ok(Loaded {
-        machine,
-        run_dir,
-        lineage,
-        memory: opened.memory,
-        pager: opened.pager,
-        damage,
-    })
-}
-
 /// Lets the machine run and tells the guest. A page that cannot be served ends it at once: nobody would ever answer.
 async fn speak(
     host: &Host,
@@ -212,14 +175,20 @@ async fn speak(
     times: &mut Times,
 ) -> Result<(), StartError> {
     let began = Instant::now();
-    let as_what = match plan.start {
-        Start::Fork | Start::Boot => As::Fork(&plan.spec, plan.epoch),
-        Start::Restore | Start::Unpause => As::Restore(&plan.spec, plan.epoch),
+    let as_what = match (plan.start, plan.from) {
+        (Start::Fork | Start::Boot, _) => As::Fork(&plan.spec, plan.epoch),
+        (_, Keep::Full) => As::Restore(&plan.spec, plan.epoch),
+        (_, Keep::Filesystem) => As::Boot(&plan.spec, plan.epoch),
+    };
+    // A guest that boots has its kernel to start first.
+    let deadline = match plan.from {
+        Keep::Full => host.config.awaken,
+        Keep::Filesystem => host.config.boot,
     };
     let machine = &*loaded.machine;
     let spoken = async {
         machine.resume().await.map_err(StartError::Resume)?;
-        awaken(machine, as_what, host.config.awaken)
+        awaken(machine, as_what, deadline)
             .await
             .map_err(StartError::Awaken)
     };
@@ -229,19 +198,4 @@ async fn speak(
     }
     times.push((Stage::Awaken, began.elapsed()));
     Ok(())
-}
-
-impl Loaded {
-    fn live(self, permit: Permit) -> Live {
-        Live {
-            exit: self.machine.exit(),
-            machine: self.machine,
-            damage: self.damage,
-            pager: self.pager,
-            lineage: self.lineage,
-            _memory: Some(self.memory),
-            _permit: permit,
-            _run_dir: self.run_dir,
-        }
-    }
 }

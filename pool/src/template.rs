@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pool_api::{Resources, SnapshotId, TemplateError, TemplateInfo, TemplateName};
+use pool_api::{Keep, Resources, SnapshotId, TemplateError, TemplateInfo, TemplateName};
 use serde::{Deserialize, Serialize};
 use snapshotter::{Digest, OpenError, Pin};
 use tokio::time::sleep;
@@ -23,6 +23,7 @@ use vmm_api::{BootError, Exit};
 
 use self::artefacts::{Found, Seen, find};
 use crate::{
+    awaken::AwakenError,
     capacity::NoRoom,
     home::{Home, replace},
     host::{Host, Interrupted, blocking},
@@ -81,6 +82,8 @@ enum BuildError {
     Ended(Exit),
     #[error("the guest was not ready within {0:?}")]
     Late(Duration),
+    #[error("ask the guest whether it is ready")]
+    Ready(#[source] AwakenError),
     #[error("keep the template")]
     Write(#[source] WriteError),
     #[error(transparent)]
@@ -233,7 +236,7 @@ impl Templates {
             boot::ready(&live, host.config.boot).await?;
             sleep(host.config.settle).await;
             let cut = live.cut(&home);
-            write_down(host, &*live.machine, cut, None)
+            write_down(host, &*live.machine, Keep::Full, cut, None)
                 .await
                 .map_err(BuildError::Write)
         };

@@ -4,6 +4,7 @@
 //! Dropping a staging before that removes it. A chain that has grown too long is folded: the new layer takes over the
 //! pages of the sandbox's own older layers that it has not itself.
 
+mod disk;
 mod fold;
 mod unchanged;
 
@@ -14,17 +15,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use pool_api::{Resources, SnapshotId, TemplateName};
+use pool_api::{Keep, Resources, SnapshotId, TemplateName};
 use tempfile::TempDir;
-use vmm_api::{CaptureSpec, Captured, PageRecord};
+use vmm_api::{CaptureSpec, Captured, MachineFiles, PageRecord};
 
 use self::{
     fold::{fold, fold_from, layers},
     unchanged::drop_unchanged,
 };
 use crate::{
-    BaseImage, Bitmap, Chain, Digest, DiskManifest, FileRef, LayerError, LayerRef, Layout,
-    Manifest, ManifestError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
+    BaseImage, Chain, Digest, DiskManifest, FileRef, LayerError, LayerRef, Layout, Manifest,
+    ManifestError, OpenError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
 };
 
 /// A directory in which a snapshot is made.
@@ -32,10 +33,16 @@ use crate::{
 pub struct Staging {
     dir: TempDir,
     layout: Layout,
+    machine: Option<Files>,
+    disk_bitmaps: Vec<File>,
+}
+
+/// What state and memory are written into.
+#[derive(Debug)]
+struct Files {
     image: File,
     pages: File,
     page_index: File,
-    disk_bitmaps: Vec<File>,
 }
 
 /// What a snapshot is cut from.
@@ -101,6 +108,9 @@ pub enum CommitError {
     /// A layer was not sealed.
     #[error(transparent)]
     Seal(SealError),
+    /// The snapshot it is to be made of cannot be read.
+    #[error(transparent)]
+    Open(Box<OpenError>),
     /// The manifest cannot be written.
     #[error("write manifest")]
     Manifest(#[source] ManifestError),
@@ -110,7 +120,7 @@ pub enum CommitError {
 
 impl Store {
     /// Makes room for the capture of a machine with `memory` bytes and `disks` disks.
-    pub fn stage(&self, memory: u64, disks: usize) -> Result<Staging, CommitError> {
+    pub fn stage(&self, keep: Keep, memory: u64, disks: usize) -> Result<Staging, CommitError> {
         let pages = blocks(memory).ok_or(CommitError::Invalid("impossible memory size"))?;
         let dir = tempfile::Builder::new()
             .prefix("new-")
@@ -124,16 +134,45 @@ impl Store {
                 .open(dir.path().join(name));
             options.map_err(io("files"))
         };
+        let machine = match keep {
+            Keep::Full => Some(Files {
+                image: file("machine")?,
+                pages: file("memory")?,
+                page_index: file("page-index")?,
+            }),
+            Keep::Filesystem => None,
+        };
         Ok(Staging {
             layout: Layout::new(pages),
-            image: file("machine")?,
-            pages: file("memory")?,
-            page_index: file("page-index")?,
+            machine,
             disk_bitmaps: (0..disks)
                 .map(|disk| file(&format!("bitmap{disk}")))
                 .collect::<Result<_, _>>()?,
             dir,
         })
+    }
+
+    /// Makes a snapshot of the disks of another one.
+    pub fn keep_filesystem(&self, id: &SnapshotId) -> Result<Committed, CommitError> {
+        let full = self
+            .manifest(id)
+            .map_err(|error| CommitError::Open(Box::new(error)))?;
+        let disk = |disk: &DiskManifest| DiskManifest {
+            chain: disk.chain.owned_by(id),
+            ..disk.clone()
+        };
+        let manifest = Manifest {
+            version: Manifest::VERSION,
+            parent: Some(id.clone()),
+            created_at: now(),
+            machine: None,
+            memory: Chain::default(),
+            disks: full.disks.iter().map(disk).collect(),
+            ..full
+        };
+        // Its only file is the manifest.
+        let staging = self.stage(Keep::Filesystem, manifest.resources.memory, 0)?;
+        staging.publish(self, manifest)
     }
 }
 
@@ -143,11 +182,17 @@ impl Staging {
     /// Where the monitor is to write.
     pub fn spec(&self) -> Result<CaptureSpec, CommitError> {
         let clone = |file: &File| file.try_clone().map_err(io("files"));
+        let machine = match &self.machine {
+            Some(files) => Some(MachineFiles {
+                image: clone(&files.image)?,
+                pages: clone(&files.pages)?,
+                pages_offset: self.layout.pages_offset,
+                page_index: clone(&files.page_index)?,
+            }),
+            None => None,
+        };
         Ok(CaptureSpec {
-            image: clone(&self.image)?,
-            pages: clone(&self.pages)?,
-            pages_offset: self.layout.pages_offset,
-            page_index: clone(&self.page_index)?,
+            machine,
             disk_bitmaps: self
                 .disk_bitmaps
                 .iter()
@@ -169,8 +214,13 @@ impl Staging {
         {
             return Err(CommitError::Invalid("another machine was captured"));
         }
-        let machine = self.keep_image(captured)?;
-        let memory = self.keep_memory(store, captured, &cut.memory)?;
+        let (machine, memory) = match &self.machine {
+            Some(files) => (
+                Some(self.keep_image(files, captured)?),
+                self.keep_memory(files, store, captured, &cut.memory)?,
+            ),
+            None => (None, Chain::default()),
+        };
         let mut disks = Vec::with_capacity(cut.disks.len());
         for (number, disk) in cut.disks.into_iter().enumerate() {
             let chain = self.keep_disk(store, number, &disk)?;
@@ -180,18 +230,15 @@ impl Staging {
                 chain,
             });
         }
-        if !cut.working_set.is_empty() {
+        if machine.is_some() && !cut.working_set.is_empty() {
             let bytes = working_set::encode(&cut.working_set);
             self.write("working-set", &bytes)?;
         }
-        let created_at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
         let manifest = Manifest {
             version: Manifest::VERSION,
             template: cut.template,
             parent: cut.parent,
-            created_at: u64::try_from(created_at).unwrap_or(u64::MAX),
+            created_at: now(),
             resources: cut.resources,
             machine,
             memory,
@@ -200,7 +247,7 @@ impl Staging {
         self.publish(store, manifest)
     }
 
-    fn keep_image(&self, captured: &Captured) -> Result<FileRef, CommitError> {
+    fn keep_image(&self, files: &Files, captured: &Captured) -> Result<FileRef, CommitError> {
         let file = File::open(self.dir.path().join("machine")).map_err(io("machine state"))?;
         let len = file.metadata().map_err(io("machine state"))?.len();
         if len != captured.image_len {
@@ -209,28 +256,29 @@ impl Staging {
             ));
         }
         let digest = Digest::of_reader(&file).map_err(io("machine state"))?;
-        self.image.sync_all().map_err(io("machine state"))?;
+        files.image.sync_all().map_err(io("machine state"))?;
         Ok(FileRef { len, digest })
     }
 
     fn keep_memory(
         &self,
+        files: &Files,
         store: &Store,
         captured: &Captured,
         chain: &Chain,
     ) -> Result<Chain, CommitError> {
         let mut tables = self.read_index(captured)?;
         let older = layers(store, &chain.layers, "memory", self.layout.pages)?;
-        drop_unchanged(&self.pages, &self.layout, &mut tables, older).map_err(io("pages"))?;
+        drop_unchanged(&files.pages, &self.layout, &mut tables, older).map_err(io("pages"))?;
         let from = fold_from(chain);
         let (kept, folded) = chain.layers.split_at(from);
         fold(
-            &self.pages,
+            &files.pages,
             &self.layout,
             &mut tables,
             &layers(store, folded, "memory", self.layout.pages)?,
         )?;
-        let digest = tables.seal(&self.pages, &self.layout).map_err(seal)?;
+        let digest = tables.seal(&files.pages, &self.layout).map_err(seal)?;
         let own = LayerRef {
             owner: None,
             digest,
@@ -273,67 +321,6 @@ impl Staging {
         Ok(tables)
     }
 
-    fn keep_disk(
-        &self,
-        store: &Store,
-        number: usize,
-        disk: &DiskCut,
-    ) -> Result<Chain, CommitError> {
-        const WHAT: &str = "disk layer";
-        let blocks = blocks(disk.size).ok_or(CommitError::Invalid("impossible disk size"))?;
-        let layout = Layout::new(blocks);
-        let bitmap_path = self.dir.path().join(format!("bitmap{number}"));
-        if fs::metadata(&bitmap_path).map_err(io(WHAT))?.len() != Bitmap::len_for(blocks) as u64 {
-            return Err(CommitError::Invalid("disk bitmap of another length"));
-        }
-        let bytes = fs::read(&bitmap_path).map_err(io(WHAT))?;
-        fs::remove_file(&bitmap_path).map_err(io(WHAT))?;
-        let written = Bitmap::from_bytes(blocks, bytes)
-            .ok_or(CommitError::Invalid("disk bitmap of another length"))?;
-        if written.count() == 0 {
-            return Ok(disk.chain.clone());
-        }
-        let name = format!("disk{number}");
-        let path = self.dir.path().join(&name);
-        let from = fold_from(&disk.chain);
-        let (kept, folded) = disk.chain.layers.split_at(from);
-        let top = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&disk.top)
-            .map_err(io(WHAT))?;
-        top.set_len(layout.len()).map_err(io(WHAT))?;
-        let mut tables = Tables::of_blocks(&top, &layout, &written).map_err(seal)?;
-        let digest = if folded.is_empty() {
-            fs::hard_link(&disk.top, &path).map_err(io(WHAT))?;
-            tables.seal(&top, &layout).map_err(seal)?
-        } else {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path)
-                .map_err(io(WHAT))?;
-            file.set_len(layout.len()).map_err(io(WHAT))?;
-            fold::copy(&top, &file, &layout, &tables).map_err(io(WHAT))?;
-            fold(
-                &file,
-                &layout,
-                &mut tables,
-                &layers(store, folded, &name, blocks)?,
-            )?;
-            tables.seal(&file, &layout).map_err(seal)?
-        };
-        let own = LayerRef {
-            owner: None,
-            digest,
-        };
-        Ok(Chain {
-            inherited: disk.chain.inherited.min(from),
-            layers: kept.iter().cloned().chain([own]).collect(),
-        })
-    }
-
     fn write(&self, name: &'static str, bytes: &[u8]) -> Result<(), CommitError> {
         let mut file = File::create_new(self.dir.path().join(name)).map_err(io(name))?;
         file.write_all(bytes).map_err(io(name))?;
@@ -353,6 +340,14 @@ impl Staging {
         sync_dir(&store.snapshots_dir()).map_err(io("directory"))?;
         Ok(Committed { pin, manifest })
     }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {

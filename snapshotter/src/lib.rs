@@ -32,7 +32,7 @@ pub use self::{
     digest::Digest,
     layer::{Bitmap, Layer, LayerError, Layout, MAX_PAGES, SealError, Tables},
     manifest::{BaseImage, Chain, DiskManifest, FileRef, LayerRef, Manifest, ManifestError},
-    open::{Mode, OpenDisk, OpenError, Opened},
+    open::{Mode, OpenDisk, OpenError, OpenMachine, Opened},
     pager::{Damage, StackPager},
     stack::Stack,
     store::{Pin, Store, StoreError},

@@ -6,13 +6,15 @@
 
 use std::path::PathBuf;
 
-use pool_api::{Resources, SnapshotId, TemplateName};
+use pool_api::{Keep, Resources, SnapshotId, TemplateName};
 use serde::{Deserialize, Serialize};
 use vmm_api::PAGE_SIZE;
 
 use crate::{Digest, MAX_PAGES};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest version that is read.
+const OLDEST: u32 = 1;
 const MAX_LEN: usize = 1 << 20;
 const MAX_LAYERS: usize = 256;
 const MAX_DISKS: usize = 8;
@@ -31,9 +33,9 @@ pub struct Manifest {
     pub created_at: u64,
     /// What its machine has.
     pub resources: Resources,
-    /// The machine's state.
-    pub machine: FileRef,
-    /// Its memory.
+    /// The machine's state. `None`: the disks alone were kept, and whoever wakes from it boots.
+    pub machine: Option<FileRef>,
+    /// Its memory; nothing without the machine's state.
     pub memory: Chain,
     /// Its disks.
     pub disks: Vec<DiskManifest>,
@@ -140,6 +142,14 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// What it keeps.
+    pub fn keep(&self) -> Keep {
+        match self.machine {
+            Some(_) => Keep::Full,
+            None => Keep::Filesystem,
+        }
+    }
+
     /// Pages of memory.
     pub fn pages(&self) -> u32 {
         blocks(self.resources.memory).unwrap_or(0)
@@ -157,8 +167,11 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         let invalid = |what| Err(ManifestError::Invalid(what));
-        if self.version != VERSION {
+        if !(OLDEST..=VERSION).contains(&self.version) {
             return invalid("unknown version");
+        }
+        if self.machine.is_none() != self.memory.layers.is_empty() {
+            return invalid("state without memory, or memory without state");
         }
         if self.resources.vcpus == 0 || blocks(self.resources.memory).is_none_or(|pages| pages == 0)
         {
@@ -244,7 +257,7 @@ mod test {
                 memory: 2 << 20,
                 disk: 4096,
             },
-            machine: FileRef { len: 3, digest },
+            machine: Some(FileRef { len: 3, digest }),
             memory: Chain {
                 inherited: 0,
                 layers: vec![LayerRef {

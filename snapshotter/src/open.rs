@@ -12,8 +12,8 @@ use pool_api::SnapshotId;
 use vmm_api::{DiskLayer, MemorySource};
 
 use crate::{
-    Damage, Digest, DiskManifest, Layer, LayerError, LayerRef, Manifest, ManifestError, Pin, Stack,
-    StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
+    Damage, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Manifest, ManifestError,
+    Pin, Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
 };
 
 /// How memory is to arrive.
@@ -35,14 +35,21 @@ pub struct Opened {
     pub pin: Pin,
     /// What it is.
     pub manifest: Manifest,
+    /// State and memory, if it keeps them and they are wanted.
+    pub machine: Option<OpenMachine>,
+    /// Its disks, checked whole.
+    pub disks: Vec<OpenDisk>,
+}
+
+/// State and memory of a snapshot.
+#[derive(Debug)]
+pub struct OpenMachine {
     /// The machine's state, checked.
     pub image: File,
     /// Its memory.
     pub memory: MemorySource,
     /// The pager, when memory comes by one.
     pub pager: Option<Arc<StackPager>>,
-    /// Its disks, checked whole.
-    pub disks: Vec<OpenDisk>,
 }
 
 /// A disk of a snapshot, without a top layer.
@@ -100,7 +107,7 @@ pub enum OpenError {
 }
 
 impl Store {
-    /// Opens a snapshot. A pager calls `on_damage` (from a thread of its own) when it cannot serve a page; the fault
+    /// Opens what a snapshot keeps. A pager calls `on_damage` (from a thread of its own) when it cannot serve a page; the fault
     /// stays unanswered, and the machine must be killed.
     pub fn open_snapshot(
         &self,
@@ -108,22 +115,48 @@ impl Store {
         mode: Mode,
         on_damage: impl Fn(Damage) + Send + Sync + 'static,
     ) -> Result<Opened, OpenError> {
+        let mut opened = self.open_filesystem(id)?;
+        if let Some(file) = &opened.manifest.machine {
+            let image = self.open_image(id, file)?;
+            let machine = self.open_machine(id, &opened.manifest, image, mode, on_damage)?;
+            opened.machine = Some(machine);
+        }
+        Ok(opened)
+    }
+
+    /// Opens the disks of a snapshot alone.
+    pub fn open_filesystem(&self, id: &SnapshotId) -> Result<Opened, OpenError> {
         let pin = self.pin(id);
         let manifest = self.manifest(id)?;
-        let image = self.open_image(id, &manifest)?;
         let mut disks = Vec::with_capacity(manifest.disks.len());
         for (number, disk) in manifest.disks.iter().enumerate() {
             disks.push(self.open_disk(id, number, disk)?);
         }
+        Ok(Opened {
+            pin,
+            manifest,
+            machine: None,
+            disks,
+        })
+    }
+
+    fn open_machine(
+        &self,
+        id: &SnapshotId,
+        manifest: &Manifest,
+        image: File,
+        mode: Mode,
+        on_damage: impl Fn(Damage) + Send + Sync + 'static,
+    ) -> Result<OpenMachine, OpenError> {
         let resident = match mode {
             Mode::Auto => self.residents.get(id),
-            Mode::Cow => Some(self.resident(id, &manifest)?),
+            Mode::Cow => Some(self.resident(id, manifest)?),
             Mode::Paged => None,
         };
         let (memory, pager) = match resident {
             Some(memory) => (MemorySource::Cow(memory), None),
             None => {
-                let stack = self.stack(id, &manifest)?;
+                let stack = self.stack(id, manifest)?;
                 let path = self.path(id).join("working-set");
                 let recorded = working_set::load(&path, manifest.pages());
                 let pager = Arc::new(StackPager::new(
@@ -139,13 +172,10 @@ impl Store {
                 )
             }
         };
-        Ok(Opened {
-            pin,
-            manifest,
+        Ok(OpenMachine {
             image,
             memory,
             pager,
-            disks,
         })
     }
 
@@ -193,21 +223,21 @@ impl Store {
         Layer::open(&self.path(owner).join(name), pages, Some(layer.digest))
     }
 
-    fn open_image(&self, id: &SnapshotId, manifest: &Manifest) -> Result<File, OpenError> {
+    fn open_image(&self, id: &SnapshotId, named: &FileRef) -> Result<File, OpenError> {
         let path = self.path(id).join("machine");
-        let file = open_sized(&path, manifest.machine.len)?;
+        let file = open_sized(&path, named.len)?;
         let digest = Digest::of_reader(&file).map_err(|source| OpenError::Io {
             path: path.clone(),
             source,
         })?;
-        if digest != manifest.machine.digest {
+        if digest != named.digest {
             return Err(OpenError::Damaged {
                 path,
                 what: "wrong digest",
             });
         }
         // Digesting moved the position.
-        open_sized(&path, manifest.machine.len)
+        open_sized(&path, named.len)
     }
 
     fn open_disk(

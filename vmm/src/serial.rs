@@ -1,10 +1,13 @@
-//! The serial console: what the guest prints goes to a file.
+//! The serial console: what the guest prints goes to a file, each line after the time it began.
 
 use std::{
     fs::File,
     io::{self, Write},
+    os::unix::fs::FileExt,
+    time::SystemTime,
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vm_superio::{
     Trigger,
@@ -49,23 +52,42 @@ impl Trigger for Line {
 struct Console {
     file: File,
     room: u64,
+    line_begins: bool,
 }
 
 impl Console {
     fn new(file: File) -> Self {
         let len = file.metadata().map_or(0, |metadata| metadata.len());
+        let mut last = [b'\n'];
+        // A guest that was restored may go on in the middle of a line. One that cannot be read is taken to be whole.
+        let line_begins =
+            len == 0 || file.read_exact_at(&mut last, len - 1).is_err() || last == [b'\n'];
         Self {
             file,
             room: LIMIT.saturating_sub(len),
+            line_begins,
         }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.room > 0 {
+            let written = self.file.write(bytes)?;
+            self.room = self.room.saturating_sub(written as u64);
+        }
+        Ok(())
     }
 }
 
 impl Write for Console {
+    /// A guest writes a byte at a time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.room > 0 {
-            let written = self.file.write(bytes)?;
-            self.room = self.room.saturating_sub(written as u64);
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.line_begins {
+                let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+                self.put(format!("{now:.6} ").as_bytes())?;
+            }
+            self.put(part)?;
+            self.line_begins = part.ends_with(b"\n");
         }
         Ok(bytes.len())
     }
@@ -140,3 +162,38 @@ impl Serial {
 #[derive(Debug, thiserror::Error)]
 #[error("restore serial console: {0}")]
 pub(crate) struct SerialError(String);
+
+#[cfg(test)]
+mod test {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn each_line_has_the_time_it_began_also_over_a_restore() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || {
+            let options = File::options().read(true).append(true).open(file.path());
+            Console::new(options.unwrap())
+        };
+        let before = Timestamp::now();
+        open().write_all(b"one\ntw").unwrap();
+        for byte in b"o\n\nthree" {
+            open().write_all(&[*byte]).unwrap();
+        }
+        let mut text = String::new();
+        file.reopen().unwrap().read_to_string(&mut text).unwrap();
+        let lines: Vec<(Timestamp, &str)> = text
+            .lines()
+            .map(|line| {
+                let (stamp, line) = line.split_once(' ').unwrap();
+                assert_eq!(stamp.len(), "2026-11-22T01:35:11.872215Z".len());
+                (stamp.parse().unwrap(), line)
+            })
+            .collect();
+        let texts: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
+        assert_eq!(texts, ["one", "two", "", "three"]);
+        assert!(lines.is_sorted_by_key(|(stamp, _)| *stamp));
+        assert!(lines[0].0.duration_since(before).as_secs().abs() < 60);
+    }
+}

@@ -1,22 +1,27 @@
 //! What the wire carries, and how it becomes what we mean.
 
+mod create;
 mod request;
 
 use std::collections::BTreeMap;
 
-use pool_api::Secret;
+use pool_api::{Keep, Secret};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-pub(crate) use self::request::{
-    ConnectV1, ConnectV2, Fork, NewV1, NewV2, Pause, Refresh, Resume, Timeout, span,
+pub(crate) use self::{
+    create::{Generation, New},
+    request::{
+        Connect, Fork, Pause, Refresh, Resume, Rollback, Snapshot, Timeout, keep, timeout, window,
+    },
 };
-use crate::{ledger::Entry, sandboxes::Seen, time::Micros};
+use super::extract::Audience;
+use crate::{ledger::Entry, network::Network, sandboxes::Seen, time::Micros};
 
 /// Required in every sandbox; a constant of the wire.
 const CLIENT_ID: &str = "6532622b";
 /// The guest agent's version, as clients understand it.
-const ENVD_VERSION: &str = "0.6.13";
+pub(crate) const ENVD_VERSION: &str = "0.6.13";
 
 /// A sandbox as create, connect, resume and fork answer it.
 #[derive(Debug, Serialize)]
@@ -29,7 +34,8 @@ pub(crate) struct Sandbox {
     #[serde(rename = "clientID")]
     client_id: &'static str,
     envd_version: &'static str,
-    alias: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     envd_access_token: Option<String>,
     traffic_access_token: Option<String>,
@@ -47,9 +53,11 @@ pub(crate) struct Listed {
     #[serde(rename = "clientID")]
     client_id: &'static str,
     envd_version: &'static str,
-    alias: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<String>,
     started_at: Micros,
-    end_at: Micros,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_at: Option<Micros>,
     state: &'static str,
     cpu_count: u8,
     #[serde(rename = "memoryMB")]
@@ -72,6 +80,9 @@ pub(crate) struct Detail {
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<Value>,
     lifecycle: Lifecycle,
+    /// What the latest pause kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_mode: Option<&'static str>,
     /// Catnap's own: seconds of no use after which it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_timeout: Option<u64>,
@@ -95,25 +106,29 @@ impl From<&Entry> for Sandbox {
             sandbox_id: entry.id.to_string(),
             client_id: CLIENT_ID,
             envd_version: ENVD_VERSION,
-            alias: entry.lasting.template.to_string(),
+            alias: entry.lasting.alias.clone(),
             envd_access_token: exposed(entry.envd_token.as_ref()),
-            traffic_access_token: exposed(entry.traffic_token.as_ref()),
+            traffic_access_token: exposed(entry.asked_token()),
             domain: None,
         }
     }
 }
 
-impl From<&Seen> for Listed {
-    fn from(seen: &Seen) -> Self {
+impl Listed {
+    /// The sandbox, for these readers.
+    pub(crate) fn new(seen: &Seen, audience: Audience) -> Self {
         let entry = &seen.entry;
+        let doomed = entry.doomed_at.filter(|_| !seen.running);
+        let end_at = doomed.unwrap_or(entry.end_at);
         Self {
             template_id: entry.lasting.template.to_string(),
             sandbox_id: entry.id.to_string(),
             client_id: CLIENT_ID,
             envd_version: ENVD_VERSION,
-            alias: entry.lasting.template.to_string(),
+            alias: entry.lasting.alias.clone(),
             started_at: entry.started_at,
-            end_at: entry.end_at,
+            // E2B's clients cannot read a sandbox without an end; others take one for what it is.
+            end_at: Some(end_at).filter(|end| *end != Micros::NEVER || audience == Audience::E2b),
             state: if seen.running { "running" } else { "paused" },
             cpu_count: entry.resources.vcpus,
             memory_mb: entry.resources.memory >> 20,
@@ -123,35 +138,26 @@ impl From<&Seen> for Listed {
     }
 }
 
-impl From<&Seen> for Detail {
-    fn from(seen: &Seen) -> Self {
+impl Detail {
+    /// The sandbox, for these readers.
+    pub(crate) fn new(seen: &Seen, audience: Audience) -> Self {
         let lasting = &seen.entry.lasting;
-        let mut network = lasting.network.clone();
-        if let Some(proxy) = network
-            .as_mut()
-            .and_then(|network| network.get_mut("egressProxy"))
-            && let Some(proxy) = proxy.as_object_mut()
-        {
-            proxy.remove("password");
-        }
-        let internet = network
-            .as_mut()
-            .and_then(Value::as_object_mut)
-            .and_then(|map| map.remove(INTERNET));
+        let network = Network::read(lasting.network.as_ref());
         Self {
-            listed: Listed::from(seen),
+            listed: Listed::new(seen, audience),
             envd_access_token: exposed(seen.entry.envd_token.as_ref()),
-            allow_internet_access: internet.and_then(|value| value.as_bool()),
+            allow_internet_access: network.allow_internet_access,
             domain: None,
-            network: network.filter(|network| *network != json!({})),
+            network: network.shown(),
             lifecycle: Lifecycle {
                 auto_resume: lasting.auto_resume,
                 on_timeout: if lasting.auto_pause { "pause" } else { "kill" },
             },
+            pause_mode: seen.entry.keep.map(|keep| match keep {
+                Keep::Full => "full",
+                Keep::Filesystem => "filesystem",
+            }),
             idle_timeout: lasting.idle_timeout.map(|idle| idle.as_secs()),
         }
     }
 }
-
-/// Where `allow_internet_access` is kept, beside the network it belongs to.
-pub(crate) const INTERNET: &str = "allowInternetAccess";

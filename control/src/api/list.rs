@@ -10,22 +10,26 @@ use axum::{
     response::Response,
 };
 use percent_encoding::percent_decode_str;
-use pool_api::SandboxId;
+use pool_api::TemplateName;
 
-use self::page::{Order, Token};
+pub(super) use self::page::{Order, Token};
 use super::{
     Shared,
     dto::Listed,
     error::{self, ApiError},
-    extract::Pairs,
+    extract::{Audience, Pairs},
 };
-use crate::{sandboxes::Seen, time::Micros};
+use crate::{
+    reference::Reference,
+    sandboxes::{Failure, Sandboxes, Seen},
+    time::Micros,
+};
 
-const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
+pub(super) const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
 const TOTAL_RUNNING: HeaderName = HeaderName::from_static("x-total-running");
 
-/// Sandboxes on a page at most.
-const LONGEST_PAGE: usize = 100;
+/// Entries on a page at most.
+pub(super) const LONGEST_PAGE: usize = 100;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ struct Filter {
     running: bool,
     paused: bool,
     metadata: BTreeMap<String, String>,
-    template: Option<String>,
+    template: Option<TemplateName>,
     started_after: Option<Micros>,
     order: Order,
     limit: usize,
@@ -41,21 +45,32 @@ struct Filter {
 }
 
 /// `GET /sandboxes`: running ones, the one started last first.
-pub(super) async fn running(State(sandboxes): Shared, pairs: Pairs) -> Result<Response, ApiError> {
+pub(super) async fn running(
+    State(sandboxes): Shared,
+    audience: Audience,
+    pairs: Pairs,
+) -> Result<Response, ApiError> {
     let metadata = pairs.get("metadata").map(metadata).unwrap_or_default();
     let listed: Vec<Listed> = sandboxes
         .list()
         .await?
         .iter()
         .filter(|seen| seen.running && has(seen, &metadata))
-        .map(Listed::from)
+        .map(|seen| Listed::new(seen, audience))
         .collect();
     Ok(error::json(StatusCode::OK, &listed))
 }
 
 /// `GET /v2/sandboxes`.
-pub(super) async fn all(State(sandboxes): Shared, pairs: Pairs) -> Result<Response, ApiError> {
-    let filter = Filter::read(&pairs)?;
+pub(super) async fn all(
+    State(sandboxes): Shared,
+    audience: Audience,
+    pairs: Pairs,
+) -> Result<Response, ApiError> {
+    let mut filter = Filter::read(&pairs)?;
+    if let Some(name) = filter.template.take() {
+        filter.template = Some(template(&sandboxes, name).await?);
+    }
     let mut seen: Vec<Seen> = sandboxes
         .list()
         .await?
@@ -71,7 +86,11 @@ pub(super) async fn all(State(sandboxes): Shared, pairs: Pairs) -> Result<Respon
         seen.get(filter.limit - 1)
             .map(|last| filter.order.token(key(last)))
     });
-    let listed: Vec<Listed> = seen.iter().take(filter.limit).map(Listed::from).collect();
+    let listed: Vec<Listed> = seen
+        .iter()
+        .take(filter.limit)
+        .map(|seen| Listed::new(seen, audience))
+        .collect();
     let mut response = error::json(StatusCode::OK, &listed);
     if let Some(token) = next
         .flatten()
@@ -87,8 +106,31 @@ pub(super) async fn all(State(sandboxes): Shared, pairs: Pairs) -> Result<Respon
     Ok(response)
 }
 
-fn key(seen: &Seen) -> (Micros, &SandboxId) {
-    (seen.entry.started_at, &seen.entry.id)
+fn key(seen: &Seen) -> (Micros, &str) {
+    (seen.entry.started_at, seen.entry.id.as_str())
+}
+
+/// The id of the template with this name; the name itself when there is none, as sandboxes outlive their templates.
+async fn template(sandboxes: &Sandboxes, name: TemplateName) -> Result<TemplateName, Failure> {
+    let reference = Reference {
+        namespace: None,
+        name,
+        tag: None,
+    };
+    match sandboxes.find(&reference).await {
+        Ok(found) => Ok(found.id().clone()),
+        Err(Failure::NoTemplate(_)) => Ok(reference.name),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// How many entries are asked for.
+pub(super) fn limit(pairs: &Pairs) -> Result<usize, ApiError> {
+    let limit = pairs.get("limit").map_or(Ok(LONGEST_PAGE), str::parse);
+    let limit = limit
+        .ok()
+        .filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+    limit.ok_or_else(|| ApiError::bad(format!("limit must be between 1 and {LONGEST_PAGE}")))
 }
 
 fn has(seen: &Seen, wanted: &BTreeMap<String, String>) -> bool {
@@ -123,10 +165,6 @@ impl Filter {
         if let Some(None) = from {
             return Err(ApiError::bad("Invalid next token"));
         }
-        let limit = pairs.get("limit").map_or(Ok(LONGEST_PAGE), str::parse);
-        let limit = limit
-            .ok()
-            .filter(|limit| (1..=LONGEST_PAGE).contains(limit));
         let mut filter = Self {
             running: false,
             paused: false,
@@ -134,9 +172,7 @@ impl Filter {
             template: None,
             started_after: None,
             order,
-            limit: limit.ok_or_else(|| {
-                ApiError::bad(format!("limit must be between 1 and {LONGEST_PAGE}"))
-            })?,
+            limit: limit(pairs)?,
             from: from.flatten(),
         };
         for state in states(pairs) {
@@ -155,7 +191,8 @@ impl Filter {
             if text.contains(':') {
                 return Err(ApiError::bad("template must be given without a tag"));
             }
-            filter.template = Some(text.trim().to_lowercase());
+            let reference: Reference = text.parse().map_err(Failure::from)?;
+            filter.template = Some(reference.name);
         }
         Ok(filter)
     }
@@ -168,8 +205,8 @@ impl Filter {
         };
         let template = self
             .template
-            .as_deref()
-            .is_none_or(|name| seen.entry.lasting.template.as_str() == name);
+            .as_ref()
+            .is_none_or(|id| seen.entry.lasting.template == *id);
         let time = self
             .started_after
             .is_none_or(|time| seen.entry.started_at >= time);
@@ -211,6 +248,12 @@ mod test {
         #[test]
         fn any_metadata_is_answered(text in ".*") {
             drop(metadata(&text));
+        }
+
+        #[test]
+        fn any_query_is_answered(pairs in proptest::collection::vec(
+            ("(state|order|limit|nextToken|startedAfter|template|metadata)", ".{0,40}"), 0..6)) {
+            drop(Filter::read(&Pairs(pairs)));
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use coordinator::Access;
-use pool_api::{Epoch, Resources, SandboxId, Secret, TemplateName};
+use pool_api::{Epoch, Keep, Resources, SandboxId, Secret, TemplateName};
 use serde_json::Value;
+use sqlx::SqliteConnection;
 
 use super::LedgerError;
-use crate::time::Micros;
+use crate::{
+    network::Network,
+    time::{Micros, Window},
+};
 
 /// What was promised about a sandbox.
 #[derive(Debug, Clone)]
@@ -22,6 +26,10 @@ pub(crate) struct Entry {
     pub(crate) started_at: Micros,
     /// When a running one expires, or a paused one was paused.
     pub(crate) end_at: Micros,
+    /// When a paused one is killed all the same.
+    pub(crate) doomed_at: Option<Micros>,
+    /// What its latest pause kept.
+    pub(crate) keep: Option<Keep>,
     /// What its machine has.
     pub(crate) resources: Resources,
     /// What its guest agent asks of its callers.
@@ -35,14 +43,20 @@ pub(crate) struct Entry {
 /// What a sandbox keeps over its lives, and hands on to its forks.
 #[derive(Debug, Clone)]
 pub(crate) struct Lasting {
-    /// The template's name.
+    /// The template's id.
     pub(crate) template: TemplateName,
+    /// What callers call the template.
+    pub(crate) alias: Option<String>,
     /// The time given at creation.
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Window,
     /// How long nobody may use it before it is paused.
     pub(crate) idle_timeout: Option<Duration>,
     /// Pause at the end, rather than kill.
     pub(crate) auto_pause: bool,
+    /// What a pause at the end keeps.
+    pub(crate) auto_pause_keep: Keep,
+    /// Kill it at its end even when it is paused by then.
+    pub(crate) kill_paused: bool,
     /// A request may wake it.
     pub(crate) auto_resume: bool,
     /// The caller's labels.
@@ -54,17 +68,21 @@ pub(crate) struct Lasting {
 }
 
 impl Entry {
+    /// What its ports ask of their callers, if they ask.
+    pub(crate) fn asked_token(&self) -> Option<&Secret> {
+        let private = Network::read(self.lasting.network.as_ref()).is_private();
+        self.traffic_token.as_ref().filter(|_| private)
+    }
+
     /// Who may use it.
     pub(crate) fn access(&self) -> Access {
-        let network = self.lasting.network.as_ref();
-        let mask = network
-            .and_then(|network| network.get("maskRequestHost"))
-            .and_then(Value::as_str);
+        let bare = !self.running && self.keep == Some(Keep::Filesystem);
         Access {
             envd_token: self.envd_token.clone(),
-            traffic_token: self.traffic_token.clone(),
-            auto_resume: self.lasting.auto_resume,
-            mask_request_host: mask.map(str::to_owned),
+            traffic_token: self.asked_token().cloned(),
+            // There is no memory to wake to: nobody expects to boot a machine by a request.
+            auto_resume: self.lasting.auto_resume && !bare,
+            mask_request_host: Network::read(self.lasting.network.as_ref()).mask_request_host,
         }
     }
 }
@@ -90,6 +108,31 @@ pub(super) struct Row {
     pub(super) metadata: String,
     pub(super) env: String,
     pub(super) network: Option<String>,
+    pub(super) alias: Option<String>,
+    pub(super) auto_pause_memory: bool,
+    pub(super) kill_paused: bool,
+    pub(super) doomed_at: Option<i64>,
+    pub(super) keep: Option<String>,
+}
+
+/// In the place of seconds, for what has no end.
+const NEVER: i64 = -1;
+
+/// How the ledger writes what is kept.
+pub(super) fn keep_text(keep: Keep) -> &'static str {
+    match keep {
+        Keep::Full => "full",
+        Keep::Filesystem => "filesystem",
+    }
+}
+
+/// What the ledger wrote; `None` when it never wrote that.
+pub(super) fn keep_of(text: &str) -> Option<Keep> {
+    match text {
+        "full" => Some(Keep::Full),
+        "filesystem" => Some(Keep::Filesystem),
+        _ => None,
+    }
 }
 
 /// SQLite's integers are signed; no number here comes near the limit.
@@ -107,6 +150,7 @@ impl From<&Entry> for Row {
             |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
         let Lasting {
             template,
+            alias,
             timeout,
             idle_timeout,
             metadata,
@@ -114,6 +158,10 @@ impl From<&Entry> for Row {
             network,
             ..
         } = &entry.lasting;
+        let timeout = match timeout {
+            Window::For(span) => signed(span.as_secs()),
+            Window::Never => NEVER,
+        };
         Self {
             id: entry.id.to_string(),
             template: template.to_string(),
@@ -121,7 +169,7 @@ impl From<&Entry> for Row {
             epoch: signed(entry.epoch.0),
             started_at: entry.started_at.0,
             end_at: entry.end_at.0,
-            timeout: signed(timeout.as_secs()),
+            timeout,
             idle_timeout: idle_timeout.map(|idle| signed(idle.as_secs())),
             auto_pause: entry.lasting.auto_pause,
             auto_resume: entry.lasting.auto_resume,
@@ -133,6 +181,11 @@ impl From<&Entry> for Row {
             metadata: text_of(metadata),
             env: text_of(env),
             network: network.as_ref().map(Value::to_string),
+            alias: alias.clone(),
+            auto_pause_memory: entry.lasting.auto_pause_keep == Keep::Full,
+            kill_paused: entry.lasting.kill_paused,
+            doomed_at: entry.doomed_at.map(|at| at.0),
+            keep: entry.keep.map(|keep| keep_text(keep).to_owned()),
         }
     }
 }
@@ -162,6 +215,11 @@ impl TryFrom<Row> for Entry {
             epoch: Epoch(u64::try_from(row.epoch).map_err(|_| bad("epoch"))?),
             started_at: Micros(row.started_at),
             end_at: Micros(row.end_at),
+            doomed_at: row.doomed_at.map(Micros),
+            keep: row
+                .keep
+                .map(|text| keep_of(&text).ok_or_else(|| bad("keep")))
+                .transpose()?,
             resources: Resources {
                 vcpus: u8::try_from(row.vcpus).map_err(|_| bad("vcpus"))?,
                 memory: u64::try_from(row.memory).map_err(|_| bad("memory"))?,
@@ -171,17 +229,65 @@ impl TryFrom<Row> for Entry {
             traffic_token: row.traffic_token.map(Secret::new),
             lasting: Lasting {
                 template: row.template.parse().map_err(|_| bad("template"))?,
-                timeout: seconds(row.timeout, "timeout")?,
+                alias: row.alias,
+                timeout: match row.timeout {
+                    NEVER => Window::Never,
+                    span => Window::For(seconds(span, "timeout")?),
+                },
                 idle_timeout: row
                     .idle_timeout
                     .map(|idle| seconds(idle, "idle_timeout"))
                     .transpose()?,
                 auto_pause: row.auto_pause,
+                auto_pause_keep: if row.auto_pause_memory {
+                    Keep::Full
+                } else {
+                    Keep::Filesystem
+                },
+                kill_paused: row.kill_paused,
                 auto_resume: row.auto_resume,
                 metadata: map(&row.metadata, "metadata")?,
                 env: map(&row.env, "env")?,
                 network: network.transpose()?,
             },
         })
+    }
+}
+
+impl Row {
+    /// Adds the row.
+    pub(super) async fn insert(self, to: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO sandboxes (id, template, state, epoch, started_at, end_at, timeout, idle_timeout, auto_pause, \
+             auto_resume, envd_token, traffic_token, vcpus, memory, disk, metadata, env, network, alias, \
+             auto_pause_memory, kill_paused, doomed_at, keep) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(self.id)
+        .bind(self.template)
+        .bind(self.state)
+        .bind(self.epoch)
+        .bind(self.started_at)
+        .bind(self.end_at)
+        .bind(self.timeout)
+        .bind(self.idle_timeout)
+        .bind(self.auto_pause)
+        .bind(self.auto_resume)
+        .bind(self.envd_token)
+        .bind(self.traffic_token)
+        .bind(self.vcpus)
+        .bind(self.memory)
+        .bind(self.disk)
+        .bind(self.metadata)
+        .bind(self.env)
+        .bind(self.network)
+        .bind(self.alias)
+        .bind(self.auto_pause_memory)
+        .bind(self.kill_paused)
+        .bind(self.doomed_at)
+        .bind(self.keep)
+        .execute(to)
+        .await?;
+        Ok(())
     }
 }

@@ -2,10 +2,14 @@
 
 use coordinator::CoordinatorError;
 use pool_api::{
-    CreateError, EnterError, ForkError, ResumeError, SandboxId, SandboxState, TemplateError,
+    CreateError, EnterError, ForkError, PauseError, ResumeError, RollbackError, SandboxId,
+    SandboxState, SnapshotError, TemplateError, TemplateName,
 };
 
-use crate::ledger::LedgerError;
+use crate::{
+    ledger::LedgerError,
+    reference::{InvalidReference, Tag},
+};
 
 /// Something that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -13,20 +17,32 @@ pub(crate) enum Failure {
     /// The caller asked for what cannot be.
     #[error("{0}")]
     Invalid(String),
-    /// As [`Failure::Invalid`], with a word for programs.
-    #[error("{message}")]
-    InvalidCode {
-        /// For people.
-        message: &'static str,
-        /// For programs.
-        error_code: &'static str,
-    },
     /// There is no such sandbox.
     #[error("Sandbox \"{0}\" doesn't exist or you don't have access to it")]
     NotFound(SandboxId),
     /// There is no such template, or nothing to build it from.
     #[error("{0}")]
     NoTemplate(String),
+    /// There is no such snapshot of the sandbox.
+    #[error("Snapshot \"{snapshot}\" doesn't exist or isn't one of sandbox \"{sandbox}\"")]
+    NoSnapshot {
+        /// As the caller wrote it.
+        snapshot: String,
+        /// Which sandbox.
+        sandbox: SandboxId,
+    },
+    /// The guest's agent does not answer, and the caller asked for one that does.
+    #[error("the guest agent of sandbox \"{0}\" does not answer")]
+    Unresponsive(SandboxId),
+    /// An idempotency key came back with another request.
+    #[error("the idempotency key was used with another request")]
+    OtherRequest,
+    /// An idempotency key's first request is still being carried out.
+    #[error("a request with this idempotency key is still being carried out")]
+    StillCreating,
+    /// It is not there yet.
+    #[error("{0} not supported by this server yet")]
+    Later(&'static str),
     /// Not in this state.
     #[error(transparent)]
     Conflict(#[from] Conflict),
@@ -51,6 +67,10 @@ pub(crate) enum Conflict {
     BeingKilled(SandboxId),
     #[error("Sandbox \"{0}\" is transitioning, try again in a moment")]
     Transitioning(SandboxId),
+    #[error("Sandbox \"{0}\" is not running")]
+    NotRunning(SandboxId),
+    #[error("the name '{0}' is taken by another template")]
+    NameTaken(TemplateName),
 }
 
 impl Conflict {
@@ -71,6 +91,64 @@ impl Failure {
     /// Our own fault.
     pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(error))
+    }
+
+    /// Ports can ask for a token only where the guest agent does.
+    pub(crate) fn insecure() -> Self {
+        let message = "You cannot create a sandbox without public access unless you enable secure envd access via \
+                       'secure' flag.";
+        Self::Invalid(message.to_owned())
+    }
+
+    /// There is no such template.
+    pub(crate) fn no_template(name: &TemplateName) -> Self {
+        Self::NoTemplate(format!("template '{name}' not found"))
+    }
+
+    /// The template has no such tag.
+    pub(crate) fn no_tag(name: &TemplateName, tag: &Tag) -> Self {
+        Self::NoTemplate(format!("tag '{tag}' does not exist for template '{name}'"))
+    }
+}
+
+impl From<InvalidReference> for Failure {
+    fn from(error: InvalidReference) -> Self {
+        Self::Invalid(format!("Invalid template reference: {error}"))
+    }
+}
+
+impl From<PauseError> for Failure {
+    fn from(error: PauseError) -> Self {
+        match error {
+            PauseError::NotFound(id) => Self::NotFound(id),
+            PauseError::Already(id) => Conflict::AlreadyPaused(id).into(),
+            PauseError::Conflict { id, state } => Conflict::between(id, state),
+            error @ PauseError::Failed { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::NotFound(id) => Self::NotFound(id),
+            SnapshotError::Conflict { id, state } => Conflict::between(id, state),
+            error @ SnapshotError::Failed { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<RollbackError> for Failure {
+    fn from(error: RollbackError) -> Self {
+        match error {
+            RollbackError::NotFound(id) => Self::NotFound(id),
+            RollbackError::NoSnapshot { id, snapshot } => Self::NoSnapshot {
+                snapshot: snapshot.to_string(),
+                sandbox: id,
+            },
+            RollbackError::Conflict { id, state } => Conflict::between(id, state),
+            error @ RollbackError::Failed { .. } => Self::internal(error),
+        }
     }
 }
 

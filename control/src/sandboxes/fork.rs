@@ -1,11 +1,9 @@
 //! Fork.
 
-use std::time::Duration;
-
 use pool_api::{Child, Epoch, SandboxId};
 
 use super::{Failure, Sandboxes, new_token};
-use crate::ledger::Entry;
+use crate::{ledger::Entry, time::Window};
 
 impl Sandboxes {
     /// Forks a running sandbox; one outcome a child. Each child has its own name and tokens and its origin's all else.
@@ -13,7 +11,7 @@ impl Sandboxes {
         &self,
         origin: &SandboxId,
         count: usize,
-        timeout: Duration,
+        window: Window,
     ) -> Result<Vec<Result<Entry, Failure>>, Failure> {
         let entry = self
             .ledger
@@ -37,14 +35,9 @@ impl Sandboxes {
             let traffic_token = entry.traffic_token.as_ref().map(|_| new_token());
             outcomes.push(match made {
                 Ok(info) => {
-                    self.note_new(
-                        info,
-                        entry.lasting.clone(),
-                        envd_token,
-                        traffic_token,
-                        timeout,
-                    )
-                    .await
+                    let lasting = entry.lasting.clone();
+                    let child = self.entry(info, lasting, envd_token, traffic_token, window);
+                    self.note_new(child, None).await
                 }
                 Err(error) => Err(error.into()),
             });

@@ -1,11 +1,21 @@
 //! Resume and connect.
 
-use std::time::Duration;
-
-use pool_api::SandboxId;
+use pool_api::{Keep, SandboxId};
 
 use super::{Conflict, Failure, Sandboxes};
-use crate::{ledger::Entry, time::Micros};
+use crate::{
+    ledger::Entry,
+    time::{Micros, Window},
+};
+
+/// What a caller wishes of a sandbox that it wakes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// How long it should live; `None`: as long as it was given when it was made, or has left.
+    pub(crate) window: Option<Window>,
+    /// What to wake it from.
+    pub(crate) from: Keep,
+}
 
 /// How a connect came about.
 #[derive(Debug)]
@@ -18,18 +28,22 @@ pub(crate) enum Connected {
 
 impl Sandboxes {
     /// Wakes a paused sandbox.
-    pub(crate) async fn resume(&self, id: &SandboxId, timeout: Duration) -> Result<Entry, Failure> {
-        let mut entry = self
-            .ledger
-            .get(id)
-            .await?
-            .ok_or_else(|| Failure::NotFound(id.clone()))?;
-        let info = self.node.resume(id).await?;
+    pub(crate) async fn resume(&self, id: &SandboxId, wish: Wish) -> Result<Entry, Failure> {
+        let _turn = self.turns.alone(id).await;
+        self.resume_in_turn(id, wish).await
+    }
+
+    async fn resume_in_turn(&self, id: &SandboxId, wish: Wish) -> Result<Entry, Failure> {
+        let missing = || Failure::NotFound(id.clone());
+        let mut entry = self.ledger.get(id).await?.ok_or_else(missing)?;
+        let info = self.node.resume(id, wish.from).await?;
         let now = Micros::now();
+        let window = wish.window.unwrap_or(entry.lasting.timeout);
         entry.running = true;
         entry.epoch = info.epoch;
         entry.started_at = now;
-        entry.end_at = now.after(timeout);
+        entry.end_at = window.end(now, now, self.config.longest);
+        entry.doomed_at = None;
         self.ledger
             .started(id, entry.epoch, entry.started_at, entry.end_at)
             .await?;
@@ -38,19 +52,18 @@ impl Sandboxes {
         Ok(entry)
     }
 
-    /// Wakes a sandbox if it is paused, and sees that it has at least `timeout` to live.
-    pub(crate) async fn connect(
-        &self,
-        id: &SandboxId,
-        timeout: Duration,
-    ) -> Result<Connected, Failure> {
-        match self.resume(id, timeout).await {
+    /// Wakes a sandbox if it is paused, and sees that it has at least what is wished to live.
+    pub(crate) async fn connect(&self, id: &SandboxId, wish: Wish) -> Result<Connected, Failure> {
+        let _turn = self.turns.alone(id).await;
+        match self.resume_in_turn(id, wish).await {
             Ok(entry) => Ok(Connected::Resumed(entry)),
             Err(Failure::Conflict(Conflict::AlreadyRunning(_))) => {
-                match self.extend(id, timeout).await {
-                    // The ledger may still have it paused when somebody's request has just woken it.
-                    Ok(()) | Err(Failure::NotFound(_)) => {}
-                    Err(failure) => return Err(failure),
+                if let Some(window) = wish.window {
+                    match self.extend(id, window).await {
+                        // The ledger may still have it paused when somebody's request has just woken it.
+                        Ok(()) | Err(Failure::NotFound(_)) => {}
+                        Err(failure) => return Err(failure),
+                    }
                 }
                 Ok(Connected::Running(self.get(id).await?.entry))
             }

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use control::{Config, Control};
 use coordinator::InMemory;
-use pool_api::{Epoch, Node, Origin, SandboxSpec, SandboxState, Secret, Wake};
+use pool_api::{Epoch, Keep, Node, Origin, SandboxSpec, SandboxState, Secret, Wake};
 use serde_json::{Value, json};
 
 use crate::rig::{KEY, PATIENCE, Rig, sandbox};
@@ -65,13 +65,16 @@ async fn a_timeout_of_zero_ends_it_at_once() {
 async fn a_sandbox_that_sleeps_has_no_end() {
     let rig = Rig::new().await;
     let id = rig
-        .create(json!({ "templateID": "base", "timeout": 1 }))
+        .create(json!({ "templateID": "base", "timeout": 1, "idleTimeout": 1000 }))
         .await;
     let other = rig
         .create(json!({ "templateID": "base", "timeout": 1 }))
         .await;
     // As if nobody had used it for a while.
-    rig.fake.pause(&sandbox(&id), Epoch(1)).await.unwrap();
+    rig.fake
+        .pause(&sandbox(&id), Epoch(1), Keep::Full)
+        .await
+        .unwrap();
     rig.until(&other, |reply| reply.status == 404).await;
     assert_eq!(
         rig.get(&format!("/sandboxes/{id}")).await.expect(200)["state"],
@@ -142,7 +145,9 @@ async fn after_a_crash_the_ledger_and_the_host_agree() {
     let (fake, dir) = rig.crash().await;
 
     // While control is down: one falls asleep, one is woken, one ends, and one is made that nobody was told of.
-    fake.pause(&sandbox(&sleeps), Epoch(1)).await.unwrap();
+    fake.pause(&sandbox(&sleeps), Epoch(1), Keep::Full)
+        .await
+        .unwrap();
     drop(fake.enter(&sandbox(&wakes), Wake::Allowed).await.unwrap());
     fake.crash(&sandbox(&ends));
     let orphan = SandboxSpec {
@@ -195,6 +200,41 @@ async fn ends_are_kept_over_a_crash() {
     let rig = Rig::over(fake, dir).await;
     rig.until(&id, |reply| reply.status == 404).await;
     assert!(rig.fake.info(&sandbox(&id)).await.is_none());
+}
+
+#[tokio::test]
+async fn what_the_host_put_to_sleep_ends_when_it_was_to_end() {
+    let rig = Rig::new().await;
+    let make = async |body: Value| rig.create(body).await;
+    let kill = make(json!({ "templateID": "base", "timeout": 3 })).await;
+    let pause = make(json!({ "templateID": "base", "timeout": 3, "autoPause": true })).await;
+    let asked = make(json!({ "templateID": "base", "timeout": 3 })).await;
+    let before = rig.get(&format!("/sandboxes/{kill}")).await.expect(200);
+    let (fake, dir) = rig.crash().await;
+    // As a host does that shuts down.
+    for id in [&kill, &pause, &asked] {
+        fake.pause(&sandbox(id), Epoch(1), Keep::Full)
+            .await
+            .unwrap();
+    }
+    let rig = Rig::over(fake, dir).await;
+    let seen = rig.get(&format!("/sandboxes/{kill}")).await.expect(200);
+    assert_eq!(
+        (&seen["state"], &seen["endAt"]),
+        (&json!("paused"), &before["endAt"]),
+        "its window survives"
+    );
+    // Whoever wants it asleep has it asleep, although it is already.
+    rig.call("POST", &format!("/sandboxes/{asked}/pause"), Value::Null)
+        .await
+        .error(409);
+    rig.until(&kill, |reply| reply.status == 404).await;
+    for id in [pause, asked] {
+        let seen = rig.get(&format!("/sandboxes/{id}")).await.expect(200);
+        assert_eq!(seen["state"], "paused");
+        let moment = seen["endAt"].as_str();
+        assert!(moment < before["endAt"].as_str(), "the time of the pause");
+    }
 }
 
 #[tokio::test]

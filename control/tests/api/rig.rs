@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use pool_api::{SandboxId, Secret, fake::Fake};
+use pool_api::{Node, SandboxId, Secret, fake::Fake};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -143,6 +143,35 @@ impl Rig {
         .await
     }
 
+    /// As [`Rig::call`], with header fields.
+    pub(crate) async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Value,
+        fields: &[(&str, &str)],
+    ) -> Reply {
+        let mut all = vec![("x-api-key", KEY), ("content-type", "application/json")];
+        all.extend_from_slice(fields);
+        self.raw(method, path, &all, &body.to_string()).await
+    }
+
+    /// A connection whose requests are written byte by byte.
+    pub(crate) async fn socket(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
+    }
+
+    /// Returns once the host keeps exactly so many snapshots.
+    pub(crate) async fn until_kept(&self, count: usize) {
+        let wait = async {
+            while self.fake.kept_snapshots().await.len() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        let kept = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(kept.is_ok(), "{:?}", self.fake.kept_snapshots().await);
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Reply {
         self.call("GET", path, Value::Null).await
     }
@@ -176,6 +205,24 @@ impl Rig {
 
 pub(crate) fn sandbox(id: &str) -> SandboxId {
     id.parse().unwrap()
+}
+
+/// What is said of a sandbox that is not there.
+pub(crate) fn missing(id: &str) -> String {
+    format!("Sandbox \"{id}\" doesn't exist or you don't have access to it")
+}
+
+/// Microseconds from `startedAt` to `endAt`.
+pub(crate) fn lifetime(seen: &Value) -> i64 {
+    let time = |name: &str| {
+        seen[name]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+            .as_microsecond()
+    };
+    time("endAt") - time("startedAt")
 }
 
 impl Reply {

@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// What sandboxes are made from.
     #[command(subcommand)]
     Template(Template),
+    /// What was kept of sandboxes.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
 }
 
 #[derive(Debug, Args)]
@@ -32,6 +35,8 @@ pub(crate) struct Up {
     /// Where requests are taken, for the API and for sandboxes.
     #[arg(long, default_value = "127.0.0.1:3000")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) door: Door,
     /// Where everything is kept.
     #[arg(long, env = "CATNAP_DATA_DIR", default_value = "catnap-data")]
     pub(crate) data_dir: PathBuf,
@@ -54,6 +59,34 @@ pub(crate) struct Up {
     /// Running machines at most.
     #[arg(long, default_value_t = 1000)]
     pub(crate) machine_limit: usize,
+}
+
+/// How the front door is reached, and what it shows of itself.
+#[derive(Debug, Args)]
+pub(crate) struct Door {
+    /// Where requests are taken with TLS as well, HTTP/2 and HTTP/1.1 alike. By default nowhere.
+    #[arg(long)]
+    pub(crate) tls_listen: Option<SocketAddr>,
+    /// The domain of this gateway: api.DOMAIN is the API, PORT-ID.DOMAIN a port of a sandbox. Names under localhost
+    /// need no DNS of yours.
+    #[arg(long, env = "CATNAP_DOMAIN", default_value = "e2b.localhost", value_parser = domain)]
+    pub(crate) domain: String,
+    /// The certificate chain for the domain and *.DOMAIN, in PEM form. Without it one is made for local use, and its
+    /// authority's certificate kept in the data directory as tls/ca.pem.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_listen"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM form.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_listen"])]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Where Prometheus is answered at /metrics, without a key: keep it to those who may know. By default nowhere.
+    #[arg(long)]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Connections of all clients together. By default 20000, or what this process may have open.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) connection_limit: Option<u32>,
+    /// Requests in one sandbox at once, streams and WebSockets among them.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sandbox_connection_limit: u32,
 }
 
 /// How memory arrives.
@@ -90,8 +123,8 @@ pub(crate) enum Sandbox {
     Ls(List),
     /// Show one sandbox.
     Info(One),
-    /// Pause a sandbox into a snapshot.
-    Pause(One),
+    /// Pause a sandbox.
+    Pause(Pause),
     /// Wake a paused sandbox.
     Resume(Resume),
     /// Fork a running sandbox.
@@ -102,6 +135,22 @@ pub(crate) enum Sandbox {
     Exec(Exec),
     /// Print a sandbox's console.
     Logs(Logs),
+    /// Show what a sandbox uses.
+    Metrics(One),
+    /// Keep a snapshot of a sandbox, which goes on, and print its id.
+    Snapshot(Take),
+    /// Put a sandbox back to a snapshot of it.
+    Rollback(Rollback),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// List snapshots, the last one first.
+    #[command(alias = "list")]
+    Ls(Snapshots),
+    /// Delete snapshots.
+    #[command(alias = "delete")]
+    Rm(Remove),
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +207,59 @@ pub(crate) struct One {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// The sandbox.
+    pub(crate) id: String,
+    /// Keep its disk alone: it boots when it is woken, and requests do not wake it.
+    #[arg(long)]
+    pub(crate) no_memory: bool,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Take {
+    /// The sandbox.
+    pub(crate) id: String,
+    /// The name to keep it under; a snapshot of that name is replaced.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Keep its disk alone.
+    #[arg(long)]
+    pub(crate) no_memory: bool,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The sandbox.
+    pub(crate) id: String,
+    /// The snapshot.
+    pub(crate) snapshot: String,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Snapshots {
+    /// Only those taken of this sandbox.
+    #[arg(long)]
+    pub(crate) sandbox: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The snapshots, by id or name.
+    #[arg(required = true)]
+    pub(crate) snapshots: Vec<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Many {
     /// The sandboxes.
     #[arg(required = true)]
@@ -173,6 +275,9 @@ pub(crate) struct Resume {
     /// Seconds it is given.
     #[arg(long, default_value_t = 300)]
     pub(crate) timeout: u64,
+    /// Boot it from its disk, even if its memory was kept.
+    #[arg(long)]
+    pub(crate) no_memory: bool,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }
@@ -234,25 +339,83 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A name that can stand under `*.` in a certificate, in lower case.
+fn domain(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || c == b'-')
+    };
+    let fits = text.len() <= 190 && text.split('.').all(label);
+    if !fits || text.parse::<std::net::IpAddr>().is_ok() {
+        return Err("must be a domain name, without a port".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 impl Cli {
     /// What is logged unless `RUST_LOG` says otherwise.
     pub(crate) fn default_log(&self) -> &'static str {
         match self.command {
-            Command::Up(_) => "info,sqlx=warn,pingora_core=warn,pingora_proxy=warn",
-            Command::Sandbox(_) | Command::Template(_) => "warn",
+            Command::Up(_) => "info,sqlx=warn,pingora_core=off,pingora_proxy=off",
+            Command::Sandbox(_) | Command::Template(_) | Command::Snapshot(_) => "warn",
         }
     }
 }
 
 #[cfg(test)]
 mod test {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_domain_is_a_name() {
+        assert_eq!(domain("E2B.localhost"), Ok("e2b.localhost".to_owned()));
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "-a.b",
+            "a_b",
+            "127.0.0.1",
+            "a:8443",
+            "*.a",
+            &"a.".repeat(99),
+        ] {
+            assert!(domain(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_a_door() {
+        for bad in [
+            &["--tls-cert", "c"][..],
+            &["--tls-key", "k", "--tls-listen", "127.0.0.1:1"],
+            &["--tls-cert", "c", "--tls-key", "k"],
+        ] {
+            let args = ["catnap", "up"].iter().chain(bad);
+            assert!(Cli::try_parse_from(args).is_err(), "{bad:?}");
+        }
+        let good = [
+            "catnap",
+            "up",
+            "--tls-cert",
+            "c",
+            "--tls-key",
+            "k",
+            "--tls-listen",
+            "[::1]:0",
+        ];
+        assert!(Cli::try_parse_from(good).is_ok());
     }
 
     #[test]

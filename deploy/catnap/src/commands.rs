@@ -1,5 +1,7 @@
 //! What the commands do.
 
+mod snapshots;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -8,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{
-        Build, Cli, Command, Create, Fork, List, Logs, Many, One, Remote, Resume, Sandbox, Template,
+        Build, Cli, Command, Create, Fork, List, Logs, Many, One, Pause, Remote, Resume, Sandbox,
+        Snapshot, Template,
     },
     client::Client,
     exec,
@@ -22,6 +25,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Up(args) => up::up(args).await?,
         Command::Template(Template::Ls(remote)) => templates(&remote).await?,
         Command::Template(Template::Build(args)) => build(&args).await?,
+        Command::Snapshot(Snapshot::Ls(args)) => snapshots::list(&args).await?,
+        Command::Snapshot(Snapshot::Rm(args)) => snapshots::remove(&args).await?,
         Command::Sandbox(command) => return sandbox(command).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -37,6 +42,9 @@ async fn sandbox(command: Sandbox) -> Result<ExitCode> {
         Sandbox::Fork(args) => fork(&args).await?,
         Sandbox::Kill(args) => kill(&args).await?,
         Sandbox::Logs(args) => logs(&args).await?,
+        Sandbox::Metrics(args) => metrics(&args).await?,
+        Sandbox::Snapshot(args) => snapshots::take(&args).await?,
+        Sandbox::Rollback(args) => snapshots::roll_back(&args).await?,
         Sandbox::Exec(args) => return exec::run(&args).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -148,10 +156,11 @@ async fn info(args: &One) -> Result<()> {
     Ok(output::table(&["", ""], &rows)?)
 }
 
-async fn pause(args: &One) -> Result<()> {
+async fn pause(args: &Pause) -> Result<()> {
     let client = Client::new(&args.remote)?;
+    let body = json!({ "memory": !args.no_memory });
     let answer = client
-        .call(Method::POST, &path(&args.id, "/pause"), None)
+        .call(Method::POST, &path(&args.id, "/pause"), Some(&body))
         .await
         .context("pause the sandbox")?;
     if args.remote.json {
@@ -162,7 +171,7 @@ async fn pause(args: &One) -> Result<()> {
 
 async fn resume(args: &Resume) -> Result<()> {
     let client = Client::new(&args.remote)?;
-    let body = json!({ "timeout": args.timeout });
+    let body = json!({ "timeout": args.timeout, "memory": !args.no_memory });
     let answer = client
         .call(Method::POST, &path(&args.id, "/resume"), Some(&body))
         .await;
@@ -229,6 +238,38 @@ async fn logs(args: &Logs) -> Result<()> {
         output::line(&member(entry, "line"))?;
     }
     Ok(())
+}
+
+async fn metrics(args: &One) -> Result<()> {
+    let client = Client::new(&args.remote)?;
+    let answer = client
+        .call(Method::GET, &path(&args.id, "/metrics"), None)
+        .await
+        .context("ask what the sandbox uses")?;
+    if args.remote.json {
+        return Ok(output::json(&answer)?);
+    }
+    let mib = |sample: &Value, name: &str| {
+        let bytes = sample.get(name).and_then(Value::as_u64);
+        bytes.map_or(String::new(), |bytes| (bytes >> 20).to_string())
+    };
+    let rows: Vec<Vec<String>> = answer
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|sample| {
+            let plain = ["timestamp", "cpuUsedPct"].map(|name| member(sample, name));
+            let sizes = ["memUsed", "memTotal", "diskUsed", "diskTotal"];
+            plain
+                .into_iter()
+                .chain(sizes.map(|name| mib(sample, name)))
+                .collect()
+        })
+        .collect();
+    Ok(output::table(
+        &["TIME", "CPU %", "MEMORY MB", "OF", "DISK MB", "OF"],
+        &rows,
+    )?)
 }
 
 async fn templates(remote: &Remote) -> Result<()> {

@@ -7,6 +7,7 @@
 mod cli;
 mod client;
 mod commands;
+mod door;
 mod exec;
 mod host;
 mod key;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-pub use self::up::{Config, run};
+pub use self::up::{Addresses, Config, run};
 
 /// Runs the command line of this process to its end.
 pub fn main() -> ExitCode {

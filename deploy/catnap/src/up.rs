@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use control::Control;
 use coordinator::InMemory;
-use edge::Edge;
+use edge::{Edge, Limits, Tls};
 use pool_api::{Node, NodeId, Secret, TemplateName};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
 
 use crate::{
-    cli, host,
+    cli, door, host,
     key::{self, Origin},
     output,
 };
@@ -26,6 +26,14 @@ use crate::{
 pub struct Config {
     /// Where requests are taken.
     pub listen: SocketAddr,
+    /// Where they are taken with TLS, if anywhere.
+    pub tls: Option<Tls>,
+    /// The domain of this gateway.
+    pub domain: Option<String>,
+    /// Where Prometheus is answered, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// What clients may cost.
+    pub limits: Limits,
     /// Where everything is kept: an existing directory, by its full name.
     pub data_dir: PathBuf,
     /// What callers of the API must send.
@@ -34,19 +42,51 @@ pub struct Config {
     pub template: Option<TemplateName>,
 }
 
+/// A gateway that is up.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// Where requests are taken.
+    pub plain: SocketAddr,
+    /// Where they are taken with TLS.
+    pub tls: Option<SocketAddr>,
+    /// Where Prometheus is answered.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Config {
+    /// The usual, without TLS and metrics.
+    pub fn new(listen: SocketAddr, data_dir: PathBuf, api_key: Secret) -> Self {
+        Self {
+            listen,
+            tls: None,
+            domain: None,
+            metrics: None,
+            limits: Limits::default(),
+            data_dir,
+            api_key,
+            template: None,
+        }
+    }
+}
+
 /// `catnap up`.
 pub(crate) async fn up(args: cli::Up) -> Result<()> {
     let data_dir = make_dir(&args.data_dir)?;
     let (api_key, origin) = key::obtain(args.api_key.as_deref(), &data_dir)?;
+    // Before the pool: what is wrong with a certificate is said before anything is touched.
+    let tls = door::tls(&args.door, &data_dir)?;
+    let limits = door::limits(&args.door)?;
     let pool = host::open(&args, &data_dir)?;
     if origin == Origin::Made {
         output::line(&format!("API key: {}", api_key.expose()))?;
     }
     let config = Config {
-        listen: args.listen,
-        data_dir,
-        api_key,
+        tls,
+        domain: Some(args.door.domain),
+        metrics: args.door.metrics_listen,
+        limits,
         template: Some(host::BASE.parse().context("name the template")?),
+        ..Config::new(args.listen, data_dir, api_key)
     };
     let done = run(config, pool.clone(), interrupted(), None).await;
     pool.shutdown().await;
@@ -58,14 +98,25 @@ pub async fn run(
     config: Config,
     node: Arc<dyn Node>,
     shutdown: impl Future<Output = ()>,
-    ready: Option<oneshot::Sender<SocketAddr>>,
+    ready: Option<oneshot::Sender<Addresses>>,
 ) -> Result<()> {
     let socket = config.data_dir.join("control.sock");
     let coordinator = Arc::new(InMemory::default());
     // First of all, so that a port in use is said before anything is touched.
-    let edge = edge::Config::new(config.listen, socket.clone());
-    let edge = Edge::bind(edge, node.clone(), coordinator.clone())?;
-    let address = edge.address();
+    let edge = edge::Config {
+        tls: config.tls,
+        domain: config.domain,
+        metrics: config.metrics,
+        limits: config.limits,
+        api_key: Some(config.api_key.clone()),
+        ..edge::Config::new(config.listen, socket.clone())
+    };
+    let edge = Edge::bind(edge, node.clone(), coordinator.clone()).map_err(advise)?;
+    let addresses = Addresses {
+        plain: edge.address(),
+        tls: edge.tls_address(),
+        metrics: edge.metrics_address(),
+    };
     tokio::pin!(shutdown);
     if let Some(template) = &config.template {
         tokio::select! {
@@ -87,10 +138,10 @@ pub async fn run(
         .serve_unix(&socket, until(stopped))
         .context("start control")?;
     tokio::pin!(edge, control);
-    output::line(&format!("catnap listens on http://{address}"))?;
+    say(&addresses)?;
     if let Some(ready) = ready {
         // Whoever asked may have gone.
-        let _gone = ready.send(address);
+        let _gone = ready.send(addresses);
     }
     tokio::select! {
         () = &mut shutdown => {}
@@ -102,6 +153,32 @@ pub async fn run(
     let (edge, control) = tokio::join!(edge, control);
     edge.context("end the edge")?;
     control.context("end control")
+}
+
+fn say(addresses: &Addresses) -> Result<()> {
+    output::line(&format!("catnap listens on http://{}", addresses.plain))?;
+    if let Some(tls) = addresses.tls {
+        output::line(&format!("catnap listens on https://{tls}"))?;
+    }
+    if let Some(metrics) = addresses.metrics {
+        output::line(&format!("metrics are at http://{metrics}/metrics"))?;
+    }
+    Ok(())
+}
+
+/// Says what can be done about an address that is taken.
+fn advise(error: edge::StartError) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    let taken = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::AddrInUse)
+    });
+    if taken {
+        anyhow::anyhow!("{error:#}: end what uses it, or choose another address")
+    } else {
+        error
+    }
 }
 
 /// Sees to it that a template is there.

@@ -25,19 +25,18 @@ impl Gateway {
             Fake::with_templates(&["base"]),
             tempfile::tempdir().unwrap(),
         );
-        let config = catnap::Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data_dir: PathBuf::from(dir.path()),
-            api_key: Secret::new(KEY),
-            template: None,
-        };
+        let config = catnap::Config::new(
+            "127.0.0.1:0".parse().unwrap(),
+            PathBuf::from(dir.path()),
+            Secret::new(KEY),
+        );
         let ((stop, stopped), (ready, listens)) = (oneshot::channel::<()>(), oneshot::channel());
         let node = std::sync::Arc::new(fake.clone());
         let until = async move { drop(stopped.await) };
         let run = tokio::spawn(catnap::run(config, node, until, Some(ready)));
         Self {
             fake,
-            address: listens.await.unwrap(),
+            address: listens.await.unwrap().plain,
             stop,
             run,
             dir,
@@ -218,15 +217,53 @@ async fn failures_have_their_exit_codes() {
 }
 
 #[tokio::test]
+async fn snapshots_from_the_command_line() {
+    let gateway = Gateway::new().await;
+    let id = gateway.text(&["sandbox", "create"]).await;
+    let id = id.trim();
+    let taken = gateway.text(&["sandbox", "snapshot", id]).await;
+    let named = gateway
+        .text(&["sandbox", "snapshot", id, "--name", "Kept"])
+        .await;
+    assert_eq!(named.trim(), "catnap/kept:default");
+    let listed = gateway.text(&["snapshot", "ls", "--sandbox", id]).await;
+    let listed: Vec<&str> = listed.lines().collect();
+    assert_eq!(
+        listed,
+        ["SNAPSHOT", named.trim(), taken.trim()].map(|line| format!(" {line}"))
+    );
+    gateway
+        .text(&["sandbox", "rollback", id, named.trim()])
+        .await;
+    let other = gateway.text(&["sandbox", "create", "kept"]).await;
+    let back = gateway
+        .fails(&["sandbox", "rollback", other.trim(), "kept"])
+        .await;
+    assert_eq!(back.0, 4, "{}", back.1);
+
+    let used = gateway.text(&["sandbox", "metrics", id]).await;
+    assert!(used.contains("MEMORY MB") && used.contains("128"), "{used}");
+    gateway.text(&["sandbox", "pause", id, "--no-memory"]).await;
+    let info = gateway.text(&["sandbox", "info", id, "--json"]).await;
+    let info: Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["pauseMode"], "filesystem");
+    gateway.text(&["sandbox", "resume", id]).await;
+
+    let both = [taken.trim(), named.trim(), "odd/one"];
+    let (code, complaint) = gateway
+        .fails(&["snapshot", "rm", both[0], both[1], both[2]])
+        .await;
+    assert_eq!(code, 4, "{complaint}");
+    assert!(complaint.contains("delete odd/one"), "{complaint}");
+    let none = gateway.text(&["snapshot", "ls", "--json"]).await;
+    assert_eq!(none.trim(), "[]", "the others are gone");
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_one_sentence() {
     let gateway = Gateway::new().await;
     let dir = tempfile::tempdir().unwrap();
-    let config = catnap::Config {
-        listen: gateway.address,
-        data_dir: PathBuf::from(dir.path()),
-        api_key: Secret::new(KEY),
-        template: None,
-    };
+    let config = catnap::Config::new(gateway.address, PathBuf::from(dir.path()), Secret::new(KEY));
     let node = std::sync::Arc::new(Fake::default());
     let error = catnap::run(config, node, std::future::pending(), None)
         .await
@@ -235,6 +272,7 @@ async fn a_port_in_use_is_one_sentence() {
         format!("{error:#}").starts_with(&format!("listen on {}: ", gateway.address)),
         "{error:#}"
     );
+    assert!(format!("{error:#}").ends_with("choose another address"));
     assert!(
         !dir.path().join("control.db").exists(),
         "nothing was touched"

@@ -9,6 +9,7 @@
 mod apt;
 mod build;
 mod cache;
+mod clients;
 mod demo;
 mod guest;
 mod step;

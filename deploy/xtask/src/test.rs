@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     apt,
     cache::Cache,
-    guest,
+    clients, guest,
     step::{shown, step},
     tidy,
     workspace::Workspace,
@@ -33,8 +33,9 @@ pub(crate) struct Options {
 /// Runs them all.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let began = Instant::now();
-    apt::ensure(apt::BUILD)?;
+    apt::ensure(&[apt::BUILD, clients::PACKAGES].concat())?;
     let guest = guest::build(workspace)?;
+    let clients = clients::install(workspace)?;
     let templates = Cache::find()?.folder("templates")?;
     let cargo = |arguments: &[&str]| {
         let mut cargo = workspace.cargo();
@@ -67,6 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         .args(&options.nextest)
         .env("CATNAP_GUEST_DIR", guest)
         .env("CATNAP_TEMPLATE_CACHE", templates)
+        .env("CATNAP_CLIENTS", clients)
         .stdin(Stdio::null());
     let status = nextest.status().context("run cargo nextest")?;
     // The runner has said it all.

@@ -1,22 +1,44 @@
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
-use super::{Address, Destination, HostError, destination};
+use super::{Address, Destination, HostError, Target};
+
+fn destination(
+    headers: &HeaderMap,
+    authority: Option<&str>,
+    path: &str,
+) -> Result<Destination, HostError> {
+    let target = Target {
+        headers,
+        authority,
+        path,
+    };
+    super::destination(target, Some("80-mine.example"))
+}
 
 fn ask(host: &str, fields: &[(&'static str, &str)]) -> Result<Destination, HostError> {
+    ask_for("/", host, fields)
+}
+
+fn ask_for(
+    path: &str,
+    host: &str,
+    fields: &[(&'static str, &str)],
+) -> Result<Destination, HostError> {
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_str(host).unwrap());
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_str(value).unwrap());
     }
-    destination(&headers, None)
+    destination(&headers, None, path)
 }
 
 fn sandbox(id: &str, port: u16) -> Result<Destination, HostError> {
-    Ok(Destination::Sandbox(Address {
+    let address = Address {
         sandbox: id.parse().unwrap(),
         port: port.try_into().unwrap(),
-    }))
+    };
+    Ok(Destination::Sandbox(address, None))
 }
 
 const BOTH: &[(&str, &str)] = &[("e2b-sandbox-id", "iabc"), ("e2b-sandbox-port", "8080")];
@@ -67,10 +89,43 @@ fn everything_else_is_the_api() {
     ] {
         assert_eq!(ask(host, &[]), Ok(Destination::Api), "{host}");
     }
-    assert_eq!(destination(&HeaderMap::new(), None), Ok(Destination::Api));
+    let none = HeaderMap::new();
+    assert_eq!(destination(&none, None, "/"), Ok(Destination::Api));
     assert_eq!(
-        destination(&HeaderMap::new(), Some("80-iabc.x")),
+        destination(&none, Some("80-iabc.x"), "/"),
         sandbox("iabc", 80)
+    );
+    assert_eq!(ask("80-MINE.example:8443", BOTH), Ok(Destination::Api));
+    assert_eq!(ask("api.80-mine.example", BOTH), Ok(Destination::Api));
+    assert_eq!(ask("80-mine.other", &[]), sandbox("mine", 80));
+}
+
+#[test]
+fn a_path_names_them_on_hosts_of_the_api_only() {
+    let path = "/sandbox/ipath/81/x";
+    for host in [
+        "localhost",
+        "127.0.0.1:3000",
+        "[::1]",
+        "api.x",
+        "80-mine.example",
+        "x",
+    ] {
+        let Ok(Destination::Sandbox(address, Some(prefix))) = ask_for(path, host, &[]) else {
+            panic!("{host}")
+        };
+        assert_eq!(
+            (address.sandbox.as_str(), address.port.get()),
+            ("ipath", 81)
+        );
+        assert_eq!(prefix.as_str(), "/sandbox/ipath/81");
+    }
+    assert_eq!(ask_for(path, "80-iabc.x", &[]), sandbox("iabc", 80));
+    assert_eq!(ask_for(path, "localhost", BOTH), sandbox("iabc", 8080));
+    assert_eq!(ask_for(path, "sandbox.x", BOTH), sandbox("iabc", 8080));
+    assert_eq!(
+        ask_for(path, "sandbox.x", &[]),
+        Err(HostError::MissingHeader)
     );
 }
 
@@ -93,7 +148,7 @@ fn what_is_malformed_is_named() {
         ("localhost", &twice, HostError::Sandbox),
         (
             "localhost",
-            &[("e2b-sandbox-id", "i-1"), ("e2b-sandbox-port", "1")],
+            &[("e2b-sandbox-id", "i-1_"), ("e2b-sandbox-port", "1")],
             HostError::Sandbox,
         ),
         (
@@ -116,11 +171,40 @@ proptest! {
             }
         }
         // An answer of any kind is right; a panic is not.
-        drop(destination(&headers, None));
+        drop(destination(&headers, id.get(..5), &port));
     }
 
     #[test]
     fn every_sandbox_host_is_understood(id in "[a-z0-9]{1,57}", port in 1u16.., rest in "(-[a-z0-9]{1,8})?(\\.[a-z]{1,9}){1,3}(:[0-9]{1,5})?") {
         prop_assert_eq!(ask(&format!("{port}-{id}{rest}"), BOTH), sandbox(&id, port));
+    }
+
+    #[test]
+    fn a_mangled_sandbox_host_is_answered(at in 0usize..40, byte in any::<u8>(), cut in 0usize..40) {
+        let mut host = b"49983-iabcdefgh0123456789-client.e2b.localhost:8443".to_vec();
+        let place = at.min(host.len() - 1);
+        host[place] = byte;
+        host.remove(cut.min(host.len() - 1));
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(&host) {
+            headers.insert("host", value);
+        }
+        match destination(&headers, None, "/") {
+            Ok(Destination::Sandbox(address, None)) => prop_assert!(!address.sandbox.as_str().is_empty()),
+            Ok(Destination::Sandbox(_, Some(_))) => prop_assert!(false, "there is no path"),
+            Ok(Destination::Api) | Err(_) => {}
+        }
+    }
+
+    #[test]
+    fn headers_never_override_a_sandbox_host(id in "[a-z0-9]{1,20}", port in 1u16.., other in ".{0,20}", path in ".{0,20}") {
+        let host = format!("{port}-{id}.x");
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_str(&host).unwrap());
+        if let Ok(value) = HeaderValue::from_str(&other) {
+            headers.insert("e2b-sandbox-id", value.clone());
+            headers.insert("e2b-sandbox-port", value);
+        }
+        prop_assert_eq!(destination(&headers, None, &path), sandbox(&id, port));
     }
 }

@@ -265,6 +265,9 @@ async fn a_port_in_use_is_one_clear_error() {
     let error =
         Edge::bind(config, Arc::new(rig.fake.clone()), rig.coordinator.clone()).unwrap_err();
     assert_eq!(error.to_string(), format!("listen on {address}"));
+    let edge::StartError::Bind(error) = error else {
+        panic!("{error}")
+    };
     assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
     rig.stop().await.unwrap();
 }

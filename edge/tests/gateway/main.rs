@@ -4,5 +4,10 @@
 
 mod answers;
 mod carrying;
+mod hostile;
+mod metrics;
+mod paths;
+mod resets;
 mod rig;
+mod secure;
 mod waking;

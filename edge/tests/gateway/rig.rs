@@ -1,6 +1,6 @@
 //! An edge, a fake host, an API, and a client.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use bytes::Bytes;
@@ -24,10 +24,17 @@ use tokio::{
 /// The longest any test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The domain of a rig with TLS.
+pub(crate) const DOMAIN: &str = "e2b.localhost";
+
 pub(crate) struct Rig {
     pub(crate) fake: Fake,
     pub(crate) coordinator: Arc<InMemory>,
     pub(crate) port: u16,
+    /// The port with TLS, if there is one.
+    pub(crate) tls_port: Option<u16>,
+    /// The port that Prometheus asks, if there is one.
+    pub(crate) metrics_port: Option<u16>,
     pub(crate) dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     edge: JoinHandle<std::io::Result<()>>,
@@ -45,6 +52,15 @@ impl Rig {
     }
 
     pub(crate) async fn with(set: impl FnOnce(&mut Config)) -> Self {
+        Self::start(None, set)
+    }
+
+    /// With TLS as well, for [`DOMAIN`], certified by an authority of its own.
+    pub(crate) async fn secured(set: impl FnOnce(&mut Config)) -> Self {
+        Self::start(Some("127.0.0.1:0".parse().unwrap()), set)
+    }
+
+    fn start(secured: Option<SocketAddr>, set: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (fake, coordinator) = (
             Fake::with_templates(&["base"]),
@@ -53,14 +69,26 @@ impl Rig {
         let mut config = Config::new("127.0.0.1:0".parse().unwrap(), dir.path().join("api.sock"));
         config.grace = Duration::from_millis(100);
         set(&mut config);
+        if let Some(listen) = secured {
+            let local = edge::tls::local(&dir.path().join("tls"), DOMAIN).unwrap();
+            config.domain = Some(DOMAIN.to_owned());
+            config.tls = Some(edge::Tls {
+                listen,
+                config: local.config,
+            });
+        }
         let edge = Edge::bind(config, Arc::new(fake.clone()), coordinator.clone()).unwrap();
         let port = edge.address().port();
+        let tls_port = edge.tls_address().map(|address| address.port());
+        let metrics_port = edge.metrics_address().map(|address| address.port());
         let (stop, stopped) = oneshot::channel::<()>();
         let edge = tokio::spawn(edge.run(async move { drop(stopped.await) }));
         Self {
             fake,
             coordinator,
             port,
+            tls_port,
+            metrics_port,
             dir,
             stop: Some(stop),
             edge,
@@ -104,7 +132,10 @@ impl Rig {
 
     pub(crate) async fn pause(&self, id: &SandboxId) {
         let epoch = self.fake.info(id).await.unwrap().epoch;
-        self.fake.pause(id, epoch).await.unwrap();
+        self.fake
+            .pause(id, epoch, pool_api::Keep::Full)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
@@ -124,6 +155,14 @@ impl Rig {
             .chain(fields.iter().copied())
             .collect();
         self.get("/", &fields).await
+    }
+
+    /// What Prometheus is told.
+    pub(crate) async fn scrape(&self) -> String {
+        let mut sender = connect(self.metrics_port.unwrap()).await;
+        let reply = get_on(&mut sender, "/metrics", &[("host", "x")]).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.body
     }
 
     /// Ends the edge and gives back how it ended.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::rig::{PATIENCE, Rig, open};
 
@@ -82,5 +85,32 @@ async fn a_client_that_hangs_up_waits_no_longer() {
         rig.fake.dials(),
         1,
         "nothing was sent for the client that left"
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_comes_during_the_wake_is_read_after_it() {
+    let rig = Rig::new().await;
+    let id = rig.sleeping("iabc", open()).await;
+    rig.fake.hold_wakes(true);
+    let mut socket = TcpStream::connect(("127.0.0.1", rig.port)).await.unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: 80-{id}.x\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    rig.fake.wait_for_entering(1).await;
+    socket.write_all(b"body").await.unwrap();
+    // The edge has seen, beside its reader, that something came: another request needs more turns than that.
+    assert_eq!(
+        rig.visit(80, &"iother".parse().unwrap(), &[]).await.status,
+        502
+    );
+    rig.fake.hold_wakes(false);
+    let mut got = String::new();
+    let read = tokio::time::timeout(PATIENCE, socket.read_to_string(&mut got)).await;
+    read.unwrap().unwrap();
+    assert!(
+        got.starts_with("HTTP/1.1 200 ") && got.contains(r#""body":"body""#),
+        "{got}"
     );
 }

@@ -10,7 +10,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::InitRequest;
+use crate::{InitRequest, Metrics};
 
 /// Most bytes of an answer that are read, head and body together.
 const MAX_ANSWER: usize = 16 * 1024;
@@ -40,7 +40,7 @@ pub enum AgentError {
     Encode(#[source] serde_json::Error),
 }
 
-/// Tells the agent what the guest is now, and returns when it has taken effect.
+/// Tells the agent what the guest is now, and returns when it has taken effect. A disk that is frozen is thawed.
 pub async fn init(stream: UnixStream, request: &InitRequest) -> Result<(), AgentError> {
     let body = serde_json::to_vec(request).map_err(AgentError::Encode)?;
     let head = format!(
@@ -50,19 +50,58 @@ pub async fn init(stream: UnixStream, request: &InitRequest) -> Result<(), Agent
     );
     let mut message = head.into_bytes();
     message.extend_from_slice(&body);
-    exchange(stream, &message).await
+    exchange(stream, &message).await?;
+    Ok(())
 }
 
 /// Returns when the agent says it is healthy.
 pub async fn health(stream: UnixStream) -> Result<(), AgentError> {
-    let message = b"GET /health HTTP/1.1\r\nhost: guest\r\nconnection: close\r\n\r\n";
-    exchange(stream, message).await
+    exchange(stream, &request("GET", "/health")).await?;
+    Ok(())
 }
 
-async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<(), AgentError> {
+/// Has everything written to the guest's root disk, and nothing more until [`unfreeze`] or [`init`]. A disk that is
+/// frozen already stays so. Callers of the agent that write files wait meanwhile, as do programs of the guest.
+pub async fn freeze(stream: UnixStream) -> Result<(), AgentError> {
+    exchange(stream, &request("POST", "/freeze")).await?;
+    Ok(())
+}
+
+/// Lets the guest's root disk be written to again. One that is not frozen stays so.
+pub async fn unfreeze(stream: UnixStream) -> Result<(), AgentError> {
+    exchange(stream, &request("POST", "/unfreeze")).await?;
+    Ok(())
+}
+
+/// How busy the guest says it is.
+pub async fn metrics(stream: UnixStream) -> Result<Metrics, AgentError> {
+    let body = exchange(stream, &request("GET", "/metrics")).await?;
+    let metrics: Metrics =
+        serde_json::from_slice(&body).map_err(|_| AgentError::Malformed("not metrics"))?;
+    if !(0.0..=100.0).contains(&metrics.cpu_used_pct) {
+        return Err(AgentError::Malformed(
+            "more or less processor than there is",
+        ));
+    }
+    Ok(metrics)
+}
+
+fn request(method: &str, path: &str) -> Vec<u8> {
+    let length = if method == "POST" {
+        "content-length: 0\r\n"
+    } else {
+        ""
+    };
+    format!("{method} {path} HTTP/1.1\r\nhost: guest\r\n{length}connection: close\r\n\r\n")
+        .into_bytes()
+}
+
+/// Sends a request and returns the body of a good answer: what came until the agent ended the stream, or until as much
+/// as it said.
+async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<Vec<u8>, AgentError> {
     stream.write_all(message).await.map_err(AgentError::Io)?;
     let mut answer = Vec::with_capacity(512);
-    let (status, head_len) = loop {
+    let head = loop {
         if let Some(head) = parse_head(&answer)? {
             break head;
         }
@@ -70,13 +109,26 @@ async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<(), AgentErr
             return Err(AgentError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
     };
-    if (200..300).contains(&status) {
-        return Ok(());
+    let good = (200..300).contains(&head.status);
+    let whole = head.length.map(|length| head.end.saturating_add(length));
+    if good && whole.is_none() {
+        return Ok(Vec::new());
     }
-    while answer.len() < MAX_ANSWER && read_more(&mut stream, &mut answer).await? {}
-    let body = answer.get(head_len..).unwrap_or_default();
+    let whole = whole.unwrap_or(MAX_ANSWER);
+    while answer.len() < whole.min(MAX_ANSWER) {
+        if !read_more(&mut stream, &mut answer).await? {
+            break;
+        }
+    }
+    let body = answer.get(head.end..).unwrap_or_default();
+    if good && answer.len() >= whole {
+        return Ok(body.to_vec());
+    }
+    if good {
+        return Err(AgentError::Malformed("answer is cut short or too long"));
+    }
     Err(AgentError::Refused {
-        status,
+        status: head.status,
         reason: printable(body),
     })
 }
@@ -96,17 +148,38 @@ async fn read_more(stream: &mut UnixStream, answer: &mut Vec<u8>) -> Result<bool
     Ok(got > 0)
 }
 
-/// The status and the length of an answer's head; `None` while it is not whole. Total.
-fn parse_head(answer: &[u8]) -> Result<Option<(u16, usize)>, AgentError> {
+/// What of an answer's head matters.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    /// Where the body begins.
+    end: usize,
+    /// The length of the body, in bytes, if it is said.
+    length: Option<usize>,
+}
+
+/// An answer's head; `None` while it is not whole. Total.
+fn parse_head(answer: &[u8]) -> Result<Option<Head>, AgentError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
-    match response.parse(answer) {
-        Ok(httparse::Status::Complete(len)) => match response.code {
-            Some(status) => Ok(Some((status, len))),
-            None => Err(AgentError::Malformed("no status")),
-        },
-        Ok(httparse::Status::Partial) => Ok(None),
-        Err(_) => Err(AgentError::Malformed("not HTTP")),
+    let end = match response.parse(answer) {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(AgentError::Malformed("not HTTP")),
+    };
+    let status = response.code.ok_or(AgentError::Malformed("no status"))?;
+    let length = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .map(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
+    match length {
+        Some(None) => Err(AgentError::Malformed("length is no number")),
+        length => Ok(Some(Head {
+            status,
+            end,
+            length: length.flatten(),
+        })),
     }
 }
 
@@ -174,11 +247,48 @@ mod test {
         ));
     }
 
+    async fn measured(answer: &'static [u8]) -> Result<Metrics, AgentError> {
+        let (host, mut guest) = UnixStream::pair().unwrap();
+        let guest = async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert!(guest.read_buf(&mut request).await.unwrap() > 0);
+            }
+            assert!(request.starts_with(b"GET /metrics HTTP/1.1\r\n"));
+            guest.write_all(answer).await.unwrap();
+        };
+        tokio::join!(metrics(host), guest).0
+    }
+
+    #[tokio::test]
+    async fn metrics_are_whole_or_an_error() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 36\r\n\r\n{\"cpu_count\":2,\"cpu_used_pct\":12.5} ";
+        assert_eq!(
+            measured(answer).await.unwrap(),
+            Metrics {
+                cpu_count: 2,
+                cpu_used_pct: 12.5,
+                ..Metrics::default()
+            }
+        );
+        let bad: [&[u8]; 5] = [
+            b"HTTP/1.1 200 OK\r\ncontent-length: 36\r\n\r\n{\"cpu_count\":2",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"cpu_used_pct\":1e300}",
+        ];
+        for answer in bad {
+            let error = measured(answer).await.unwrap_err();
+            assert!(matches!(error, AgentError::Malformed(_)), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_head_or_are_refused(bytes: Vec<u8>) {
-            if let Ok(Some((_, len))) = parse_head(&bytes) {
-                prop_assert!(len <= bytes.len());
+            if let Ok(Some(head)) = parse_head(&bytes) {
+                prop_assert!(head.end <= bytes.len());
             }
         }
 
@@ -187,8 +297,8 @@ mod test {
             let mut head = b"HTTP/1.1 204 No Content\r\ndate: now\r\n\r\n".to_vec();
             let at = at % head.len();
             head[at] = byte;
-            if let Ok(Some((_, len))) = parse_head(&head) {
-                prop_assert!(len <= head.len());
+            if let Ok(Some(found)) = parse_head(&head) {
+                prop_assert!(found.end <= head.len());
             }
         }
     }

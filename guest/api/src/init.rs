@@ -255,7 +255,8 @@ mod test {
 
     #[test]
     fn unknown_fields_and_nulls_change_nothing() {
-        let json = r#"{"hyperloopIP":"1.2.3.4","volumeMounts":[],"accessToken":null}"#;
+        let json = r#"{"hyperloopIP":"1.2.3.4","volumeMounts":[{"nfs_target":"x","path":"/m"}],
+                       "caBundle":"-----BEGIN","accessToken":null}"#;
         assert_eq!(
             serde_json::from_str::<InitRequest>(json).unwrap(),
             InitRequest::default()

@@ -1,7 +1,8 @@
 //! What the host says to the guest and what it answers.
 //!
 //! Three vsock ports lead into a guest. On [`HOST_VSOCK_PORT`] the agent speaks HTTP/1.1 with the host itself: [`client`]
-//! asks whether it is healthy and tells it what it is now ([`InitRequest`]). On [`AGENT_VSOCK_PORT`] it serves those whose
+//! asks whether it is healthy and how busy ([`Metrics`]), has its disk frozen for a snapshot, and tells it what it is now
+//! ([`InitRequest`]). On [`AGENT_VSOCK_PORT`] it serves those whose
 //! bytes the host passes on, who must not tell it that. A stream to [`RELAY_VSOCK_PORT`] begins with a [`relay`] preamble
 //! that names a TCP port of the guest, and carries that port's bytes from then on.
 
@@ -9,13 +10,18 @@
 
 pub mod client;
 mod init;
+mod metrics;
 pub mod relay;
 
 pub use self::{
     client::AgentError,
     init::{Entropy, Hostname, InitRequest, InvalidInit, MachineId, Token},
+    metrics::Metrics,
     relay::RelayError,
 };
+
+/// The version of E2B's agent whose contract this one serves.
+pub const ENVD_VERSION: &str = "0.6.13";
 
 /// Where the host itself speaks to the guest agent. Never connect a caller's bytes to it.
 pub const HOST_VSOCK_PORT: u32 = 1025;

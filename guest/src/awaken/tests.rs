@@ -59,6 +59,7 @@ impl Rig {
         let config = Config {
             root: root.path().to_path_buf(),
             default_user: "user".to_owned(),
+            disk: None,
         };
         let agent = Agent::start(config, Box::new(kernel), Reap::Own).unwrap();
         Self { root, agent, asked }

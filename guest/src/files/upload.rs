@@ -2,52 +2,44 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{DirBuilder, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown},
-    path::{Path, PathBuf},
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future::Either};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use multer::Multipart;
-use nix::{errno::Errno, libc};
-use serde::Serialize;
 
-use super::{CHUNK, Failure, Target, is_dir};
+use super::{
+    Failure, Target, bad,
+    inflate::{Inflate, InflateError},
+    store::{Written, broken, store},
+};
 use crate::{
     access::Operation,
     agent::Agent,
+    disk::Disk,
+    metadata::{self, Notes},
     respond::{self, Answer},
-    user::User,
 };
 
 /// Most files in one form.
 const MAX_FILES: usize = 10_000;
-
-/// What the caller is told of each file.
-#[derive(Debug, Serialize)]
-struct Written {
-    path: String,
-    name: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-}
+/// Most bytes of a form that bring no file on: what stands before, between and around files, and fields that are none.
+const MAX_OVERHEAD: usize = 4 << 20;
 
 /// How a body holds its files.
 enum Form {
     Raw,
     Multipart(String),
-}
-
-/// A file that is being written.
-struct Upload<'a> {
-    path: &'a Path,
-    file: File,
-    waiting: Vec<u8>,
 }
 
 /// Answers `POST /files`.
@@ -67,20 +59,44 @@ pub(crate) async fn upload(agent: &Agent, request: Request<Incoming>) -> Answer 
 async fn receive(agent: &Agent, request: Request<Incoming>) -> Result<Vec<Written>, Failure> {
     let target = Target::admit(agent, &request, Operation::Write)?;
     let form = form(request.headers())?;
+    let notes = metadata::of_headers(request.headers()).map_err(|error| bad(error.to_string()))?;
+    let compressed = is_gzip(request.headers())?;
     let body = request.into_body().into_data_stream();
+    let body = if compressed {
+        Either::Left(Inflate::new(body))
+    } else {
+        Either::Right(body.map(|bytes| bytes.map_err(InflateError::Body)))
+    };
     match form {
         Form::Raw => {
             let path = target
                 .path
                 .as_deref()
                 .ok_or_else(|| bad("path is required".to_owned()))?;
-            Ok(vec![store(path, &target.user, body).await?])
+            Ok(vec![
+                store(agent.disk(), path, &target.user, &notes, body).await?,
+            ])
         }
-        Form::Multipart(boundary) => receive_form(&target, Multipart::new(body, boundary)).await,
+        Form::Multipart(boundary) => {
+            let overhead = Arc::default();
+            let body = Counted {
+                body,
+                overhead: Arc::clone(&overhead),
+                rested: true,
+            };
+            let form = Multipart::new(body, boundary);
+            receive_form(agent.disk(), &target, &notes, form, &overhead).await
+        }
     }
 }
 
-async fn receive_form(target: &Target, mut form: Multipart<'_>) -> Result<Vec<Written>, Failure> {
+async fn receive_form(
+    disk: &Disk,
+    target: &Target,
+    notes: &Notes,
+    mut form: Multipart<'_>,
+    overhead: &AtomicUsize,
+) -> Result<Vec<Written>, Failure> {
     let mut seen = BTreeSet::new();
     let mut written = Vec::new();
     while let Some(field) = form.next_field().await.map_err(|error| broken(&error))? {
@@ -100,7 +116,8 @@ async fn receive_form(target: &Target, mut form: Multipart<'_>) -> Result<Vec<Wr
                 "more than {MAX_FILES} files in one upload request"
             )));
         }
-        written.push(store(&path, &target.user, field).await?);
+        let field = field.inspect(|_| overhead.store(0, Ordering::Relaxed));
+        written.push(store(disk, &path, &target.user, notes, field).await?);
     }
     Ok(written)
 }
@@ -115,16 +132,9 @@ fn part_path(target: &Target, name: Option<&str>) -> Result<PathBuf, Failure> {
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Failure> {
-    let text = |name| {
-        headers
-            .get(name)
-            .map(|value: &HeaderValue| value.to_str().unwrap_or_default())
-    };
-    if !matches!(text(header::CONTENT_ENCODING), None | Some("" | "identity")) {
-        return Err(bad("content encoding is not supported".to_owned()));
-    }
-    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
-    if kind.starts_with("application/octet-stream") {
+    let kind = text(headers, header::CONTENT_TYPE).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/octet-stream") {
         return Ok(Form::Raw);
     }
     match multer::parse_boundary(kind) {
@@ -135,139 +145,65 @@ fn form(headers: &HeaderMap) -> Result<Form, Failure> {
     }
 }
 
-/// Writes one file. A small one is written by one system call.
-async fn store<S, E>(path: &Path, user: &User, mut content: S) -> Result<Written, Failure>
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Failure> {
+    match text(headers, header::CONTENT_ENCODING).map(str::trim) {
+        None | Some("") => Ok(false),
+        Some(name) if name.eq_ignore_ascii_case("identity") => Ok(false),
+        Some(name) if name.eq_ignore_ascii_case("gzip") => Ok(true),
+        Some(_) => Err(bad(
+            "unsupported content encoding, supported: [gzip, identity]".to_owned(),
+        )),
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers
+        .get(name)
+        .map(|value| value.to_str().unwrap_or("not text"))
+}
+
+/// The body of a form. The form's parser takes all that is ready and looks for the end of a part's head in it, so this
+/// rests after each piece, and bounds what brings no file on.
+struct Counted<S> {
+    body: S,
+    overhead: Arc<AtomicUsize>,
+    rested: bool,
+}
+
+/// What ended a form.
+#[derive(Debug, thiserror::Error)]
+enum FormError {
+    #[error("the form holds more than {MAX_OVERHEAD} bytes beside its files")]
+    Overhead,
+    #[error(transparent)]
+    Body(InflateError<hyper::Error>),
+}
+
+impl<S> Stream for Counted<S>
 where
-    S: Stream<Item = Result<Bytes, E>> + Unpin,
-    E: std::error::Error + 'static,
+    S: Stream<Item = Result<Bytes, InflateError<hyper::Error>>> + Unpin,
 {
-    let mut upload = Upload::create(path, user)?;
-    while let Some(bytes) = content.next().await {
-        upload.take(&bytes.map_err(|error| broken(&error))?)?;
-    }
-    upload.finish()?;
-    Ok(Written {
-        path: path.to_string_lossy().into_owned(),
-        name: path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
-        kind: "file",
-    })
-}
+    type Item = Result<Bytes, FormError>;
 
-impl<'a> Upload<'a> {
-    /// Makes the file, or empties the one that is there, and gives it to `user`.
-    fn create(path: &'a Path, user: &User) -> Result<Self, Failure> {
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o666)
-            .custom_flags(libc::O_NONBLOCK);
-        let opened = match options.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_parents(path, user)?;
-                options.open(path)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !std::mem::replace(&mut self.rested, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match ready!(Pin::new(&mut self.body).poll_next(cx)) {
+            None => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(FormError::Body(error)))),
+            Some(Ok(bytes)) => {
+                self.rested = false;
+                let before = self.overhead.fetch_add(bytes.len(), Ordering::Relaxed);
+                Poll::Ready(Some(if before.saturating_add(bytes.len()) > MAX_OVERHEAD {
+                    Err(FormError::Overhead)
+                } else {
+                    Ok(bytes)
+                }))
             }
-            opened => opened,
-        };
-        let file = opened.map_err(|error| write_failure(path, &error))?;
-        let failed = |error: io::Error| write_failure(path, &error);
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(bad(format!(
-                "path '{}' is not a regular file",
-                path.display()
-            )));
-        }
-        give(&file, user).map_err(failed)?;
-        Ok(Self {
-            path,
-            file,
-            waiting: Vec::new(),
-        })
-    }
-
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= CHUNK {
-            self.write()
-        } else {
-            Ok(())
         }
     }
-
-    fn write(&mut self) -> Result<(), Failure> {
-        self.file
-            .write_all(&self.waiting)
-            .map_err(|error| write_failure(self.path, &error))?;
-        self.waiting.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), Failure> {
-        if self.waiting.is_empty() {
-            Ok(())
-        } else {
-            self.write()
-        }
-    }
-}
-
-/// Makes the directories above `path` that are missing, and gives each to `user`.
-fn make_parents(path: &Path, user: &User) -> Result<(), Failure> {
-    let failed = |dir: &Path| {
-        let dir = dir.to_path_buf();
-        move |error: io::Error| write_failure(&dir, &error)
-    };
-    let mut missing = Vec::new();
-    for dir in path.ancestors().skip(1) {
-        if is_dir(dir).map_err(failed(dir))? {
-            break;
-        }
-        missing.push(dir);
-    }
-    for dir in missing.into_iter().rev() {
-        DirBuilder::new()
-            .mode(0o755)
-            .create(dir)
-            .map_err(failed(dir))?;
-        let opened = File::open(dir).map_err(failed(dir))?;
-        give(&opened, user).map_err(failed(dir))?;
-    }
-    Ok(())
-}
-
-fn give(file: &File, user: &User) -> io::Result<()> {
-    let who = &user.credentials;
-    fchown(file, Some(who.uid.as_raw()), Some(who.gid.as_raw()))
-}
-
-fn write_failure(path: &Path, error: &io::Error) -> Failure {
-    let shown = path.display();
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOSPC | Errno::EDQUOT) => Failure(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "not enough disk space available".to_owned(),
-        ),
-        Some(Errno::EISDIR) => bad(format!("path is a directory: {shown}")),
-        Some(Errno::ENOTDIR | Errno::EEXIST) => bad(format!("a file is in the way of '{shown}'")),
-        Some(Errno::ENXIO) => bad(format!("path '{shown}' is not a regular file")),
-        _ => Failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("error writing '{shown}': {error}"),
-        ),
-    }
-}
-
-fn bad(message: String) -> Failure {
-    Failure(StatusCode::BAD_REQUEST, message)
-}
-
-fn broken(error: &(dyn std::error::Error + 'static)) -> Failure {
-    bad(format!("error reading upload: {}", respond::chain(error)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{pin::pin, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use futures::future;
 use tokio::{
     io::AsyncReadExt,
@@ -11,39 +12,46 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    message::{Data, Event, Signal},
+    event::{self, Message, Wrap},
+    pty::Pty,
     table::{ExitWaiter, Process},
 };
+use crate::messages::{process::Signal, process_oneof::Output as Data};
 
 /// Bytes of output in one event.
 const CHUNK: usize = 32 * 1024;
-/// How long what a killed process has written is still read, while somebody else holds its pipes open.
+const PTY_CHUNK: usize = 16 * 1024;
+/// How long what a killed process has written is still read, while somebody else holds its output open.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
-/// Passes output on until the process has ended and both its pipes have, then tells the end. Kills it after `limit`.
+/// Where a process writes to.
+#[derive(Debug)]
+pub(super) enum Output {
+    Pipes {
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+    },
+    Pty(Rc<Pty>),
+}
+
+/// Passes output on until the process has ended and its output has, then tells the end. Kills it at `deadline`.
 pub(super) async fn follow(
     process: Rc<Process>,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+    output: Output,
     mut exit: ExitWaiter,
-    limit: Option<Duration>,
+    deadline: Option<Instant>,
 ) {
-    let mut output = pin!(future::join(
-        pump(&process, stdout, Data::Stdout),
-        pump(&process, stderr, Data::Stderr)
-    ));
-    // No limit is one that is never reached; so is one too far to be told.
-    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let mut output = pin!(drain(&process, output));
     let mut timer = pin!(sleep_until(deadline.unwrap_or_else(Instant::now)));
     let mut limited = deadline.is_some();
     let (mut drained, mut exited) = (false, None);
     let exit = loop {
         tokio::select! {
-            _ = &mut output, if !drained => drained = true,
+            () = &mut output, if !drained => drained = true,
             ended = exit.exit(), if exited.is_none() => exited = Some(ended),
             () = &mut timer, if limited => {
                 limited = false;
-                if let Err(error) = process.signal(Signal::Kill) {
+                if let Err(error) = process.signal(Signal::SIGNAL_SIGKILL) {
                     warn!(pid = process.pid, %error, "could not kill at the deadline");
                 }
             }
@@ -62,33 +70,61 @@ pub(super) async fn follow(
             _ => {}
         }
     };
-    process.stdin.lock().await.take();
-    process.set_end(exit.into());
-    publish(&process, &Event::End(exit.into())).await;
+    process.input.close();
+    process.set_end(exit);
+    publish(&process, &event::end(exit)).await;
     process.followers.borrow_mut().clear();
 }
 
-async fn pump(process: &Process, mut pipe: pipe::Receiver, wrap: fn(Vec<u8>) -> Data) {
+async fn drain(process: &Process, output: Output) {
+    match output {
+        Output::Pipes { stdout, stderr } => {
+            let out = pump_pipe(process, stdout, Data::Stdout);
+            let err = pump_pipe(process, stderr, Data::Stderr);
+            future::join(out, err).await;
+        }
+        Output::Pty(pty) => pump_pty(process, &pty).await,
+    }
+}
+
+async fn pump_pipe(process: &Process, mut pipe: pipe::Receiver, wrap: Wrap) {
     let mut buffer = vec![0; CHUNK];
     loop {
         match pipe.read(&mut buffer).await {
             Ok(0) => return,
-            Ok(len) => {
-                let bytes = buffer.get(..len).unwrap_or_default().to_vec();
-                publish(process, &Event::Data(wrap(bytes))).await;
-            }
+            Ok(len) => pass_on(process, &buffer, len, wrap).await,
             Err(error) => return warn!(pid = process.pid, %error, "could not read output"),
         }
     }
 }
 
-/// Hands an event to everybody who follows, and waits for those who are behind.
-async fn publish(process: &Process, event: &Event) {
-    let followers = process.followers.borrow().clone();
-    let mut gone = false;
-    for follower in &followers {
-        gone |= follower.send(event.clone()).await.is_err();
+async fn pump_pty(process: &Process, pty: &Pty) {
+    let mut buffer = vec![0; PTY_CHUNK];
+    loop {
+        match pty.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(len) => pass_on(process, &buffer, len, Data::Pty).await,
+            Err(error) => return warn!(pid = process.pid, %error, "could not read terminal"),
+        }
     }
+}
+
+async fn pass_on(process: &Process, buffer: &[u8], len: usize, wrap: Wrap) {
+    // Without a follower nothing is copied.
+    if process.followers.borrow().is_empty() {
+        return;
+    }
+    let bytes = Bytes::copy_from_slice(buffer.get(..len).unwrap_or_default());
+    publish(process, &event::data(wrap(bytes))).await;
+}
+
+/// Hands an event to everybody who follows, and waits for those who are behind; they do not wait for each other.
+async fn publish(process: &Process, message: &Message) {
+    let followers = process.followers.borrow().clone();
+    let sends = followers
+        .iter()
+        .map(|follower| follower.send(Ok(message.clone())));
+    let gone = future::join_all(sends).await.iter().any(Result::is_err);
     if gone {
         process
             .followers

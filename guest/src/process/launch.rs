@@ -6,13 +6,16 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     process::{Command, Stdio},
+    rc::Rc,
 };
 
+use rustix::termios::Winsize;
 use tokio::net::unix::pipe;
 
-use super::message::ProcessConfig;
+use super::{follow::Output, input::Input, pty::Pty};
 use crate::{
     agent::Agent,
+    messages::process::ProcessConfig,
     rpc::{Code, RpcError},
     sys,
     user::User,
@@ -29,13 +32,12 @@ pub(crate) struct Launch {
     pub(crate) user: Option<User>,
 }
 
-/// A process with pipes to it. Whoever has it must see to it that it is reaped.
+/// A process with what leads to it. Whoever has it must see to it that it is reaped.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) pid: u32,
-    pub(super) stdin: Option<pipe::Sender>,
-    pub(super) stdout: pipe::Receiver,
-    pub(super) stderr: pipe::Receiver,
+    pub(super) input: Input,
+    pub(super) output: Output,
 }
 
 impl Launch {
@@ -80,7 +82,7 @@ impl Launch {
 
     /// Starts it with pipes for its output, and for its input if `stdin`.
     pub(super) fn start(&self, stdin: bool) -> io::Result<Started> {
-        let mut command = self.command();
+        let mut command = self.command(sys::Terminal::None);
         command
             .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
@@ -89,21 +91,40 @@ impl Launch {
         let missing = || io::Error::other("a pipe to the process is missing");
         let stdout = OwnedFd::from(child.stdout.take().ok_or_else(missing)?);
         let stderr = OwnedFd::from(child.stderr.take().ok_or_else(missing)?);
-        let stdin = match child.stdin.take() {
-            Some(stdin) => Some(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?),
-            None => None,
+        let input = match child.stdin.take() {
+            Some(stdin) => Input::pipe(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?),
+            None => Input::default(),
         };
         Ok(Started {
             pid: child.id(),
-            stdin,
-            stdout: pipe::Receiver::from_owned_fd(stdout)?,
-            stderr: pipe::Receiver::from_owned_fd(stderr)?,
+            input,
+            output: Output::Pipes {
+                stdout: pipe::Receiver::from_owned_fd(stdout)?,
+                stderr: pipe::Receiver::from_owned_fd(stderr)?,
+            },
+        })
+    }
+
+    /// Starts it on a terminal of its own, which is its input and all its output.
+    pub(super) fn start_on_pty(&self, size: Winsize) -> io::Result<Started> {
+        let (ours, theirs) = Pty::open(size)?;
+        let mut command = self.command(sys::Terminal::Stdin);
+        command
+            .stdin(theirs.try_clone()?)
+            .stdout(theirs.try_clone()?)
+            .stderr(theirs);
+        let child = command.spawn()?;
+        let pty = Rc::new(ours);
+        Ok(Started {
+            pid: child.id(),
+            input: Input::pty(Rc::clone(&pty)),
+            output: Output::Pty(pty),
         })
     }
 
     /// Starts it with no input and its output dropped, and returns its process id.
     pub(super) fn start_quietly(&self) -> io::Result<u32> {
-        let mut command = self.command();
+        let mut command = self.command(sys::Terminal::None);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -133,7 +154,7 @@ impl Launch {
         )
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, terminal: sys::Terminal) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -143,6 +164,7 @@ impl Launch {
         sys::isolate(
             &mut command,
             self.user.as_ref().map(|user| user.credentials.clone()),
+            terminal,
         );
         command
     }

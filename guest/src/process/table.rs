@@ -19,20 +19,21 @@ use nix::{
 };
 use rustix::process::{Pid, WaitOptions, wait, waitpid};
 use tokio::{
-    net::unix::pipe,
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Notify, oneshot},
     task::spawn_local,
     time::Instant,
 };
 use tracing::warn;
 
-use super::{
-    Launch,
-    exit::Exit,
-    message::{End, Event, ProcessConfig, Selector, Signal},
+use super::{Launch, event::Follower, exit::Exit, input::Input};
+use crate::{
+    messages::{
+        process::{ProcessConfig, Signal},
+        process_oneof::Selector,
+    },
+    rpc::{Code, RpcError},
 };
-use crate::rpc::{Code, RpcError};
 
 /// How long the end of a process can be asked for.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -63,9 +64,10 @@ pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) config: ProcessConfig,
     pub(super) tag: Option<String>,
-    pub(super) stdin: Mutex<Option<pipe::Sender>>,
-    pub(super) followers: RefCell<Vec<mpsc::Sender<Event>>>,
+    pub(super) input: Input,
+    pub(super) followers: RefCell<Vec<Follower>>,
     life: RefCell<Life>,
+    ended: Notify,
     killed: Cell<bool>,
 }
 
@@ -76,7 +78,7 @@ enum Life {
     /// Reaped, and its output is still being read.
     Reaped,
     Ended {
-        end: End,
+        exit: Exit,
         at: Instant,
     },
 }
@@ -114,7 +116,7 @@ impl Processes {
     pub(super) fn add(
         &self,
         pid: u32,
-        stdin: Option<pipe::Sender>,
+        input: Input,
         config: ProcessConfig,
         tag: Option<String>,
     ) -> (Rc<Process>, ExitWaiter) {
@@ -122,9 +124,10 @@ impl Processes {
             pid,
             config,
             tag,
-            stdin: Mutex::new(stdin),
+            input,
             followers: RefCell::default(),
             life: RefCell::new(Life::Running),
+            ended: Notify::new(),
             killed: Cell::new(false),
         });
         let mut known = self.0.known.borrow_mut();
@@ -259,9 +262,9 @@ impl Quiet {
 
 impl Process {
     /// How it ended, when its output has been read as well.
-    pub(super) fn end(&self) -> Option<End> {
+    pub(super) fn end(&self) -> Option<Exit> {
         match &*self.life.borrow() {
-            Life::Ended { end, .. } => Some(end.clone()),
+            Life::Ended { exit, .. } => Some(*exit),
             Life::Running | Life::Reaped => None,
         }
     }
@@ -272,11 +275,23 @@ impl Process {
     }
 
     /// Notes its end, for those who ask later.
-    pub(super) fn set_end(&self, end: End) {
+    pub(super) fn set_end(&self, exit: Exit) {
         *self.life.borrow_mut() = Life::Ended {
-            end,
+            exit,
             at: Instant::now(),
         };
+        self.ended.notify_waiters();
+    }
+
+    /// Returns when its end was noted.
+    pub(super) async fn ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.end().is_some() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     fn is_forgotten(&self) -> bool {
@@ -286,10 +301,11 @@ impl Process {
     /// Sends a signal to it and to what it started in its session's first group.
     pub(super) fn signal(&self, which: Signal) -> Result<(), RpcError> {
         let unix = match which {
-            Signal::Terminate => UnixSignal::SIGTERM,
-            Signal::Kill => UnixSignal::SIGKILL,
+            Signal::SIGNAL_UNSPECIFIED => return Ok(()),
+            Signal::SIGNAL_SIGTERM => UnixSignal::SIGTERM,
+            Signal::SIGNAL_SIGKILL => UnixSignal::SIGKILL,
         };
-        if which == Signal::Kill {
+        if unix == UnixSignal::SIGKILL {
             self.killed.set(true);
         }
         if !matches!(*self.life.borrow(), Life::Running) {

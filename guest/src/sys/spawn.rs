@@ -3,6 +3,12 @@
 use std::{io, os::unix::process::CommandExt, process::Command};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use rustix::{
+    process::{Resource, ioctl_tiocsctty, setrlimit},
+    stdio,
+};
+
+use super::limit;
 
 /// Whose rights a child has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,12 +21,28 @@ pub(crate) struct Credentials {
     pub(crate) groups: Vec<Gid>,
 }
 
+/// Which terminal a child's session has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// None.
+    None,
+    /// The one that is its standard input.
+    Stdin,
+}
+
 /// Makes `command` run in a session of its own, and as `who` if that is said. When the agent is not root it can only be
 /// itself.
-pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>) {
+pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal: Terminal) {
     let who = who.filter(|_| Uid::effective().is_root());
+    let files = limit::of_children();
     let between = move || -> io::Result<()> {
         setsid()?;
+        if let Some(files) = files {
+            setrlimit(Resource::Nofile, files)?;
+        }
+        if terminal == Terminal::Stdin {
+            ioctl_tiocsctty(stdio::stdin())?;
+        }
         if let Some(who) = &who {
             setgroups(&who.groups)?;
             setgid(who.gid)?;
@@ -28,7 +50,7 @@ pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>) {
         }
         Ok(())
     };
-    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these four
+    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these six
     // are plain system calls on memory made before the fork; nothing allocates, locks or unwinds.
     unsafe { command.pre_exec(between) };
 }

@@ -1,13 +1,17 @@
 //! An agent in this process, and a caller of it.
 
-use std::{future::Future, rc::Rc};
+use std::{convert::Infallible, future::Future, path::PathBuf, rc::Rc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use futures::{StreamExt, channel::mpsc};
 use guest::{Agent, Config, LinuxKernel, Peer, Reap, serve};
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::{http1, http2},
+};
 use hyper_util::rt::TokioIo;
 use nix::unistd::{Gid, Uid};
 use serde_json::Value;
@@ -26,7 +30,7 @@ pub(crate) struct Rig {
 /// An answer, whole.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
@@ -35,6 +39,11 @@ pub(crate) struct Following {
     body: Incoming,
     buffer: Vec<u8>,
 }
+
+/// A request whose body goes on.
+pub(crate) type Sending = mpsc::UnboundedSender<Bytes>;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl Rig {
     pub(crate) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<Rig>) -> F) {
@@ -45,10 +54,20 @@ impl Rig {
         peer: Peer,
         test: impl FnOnce(Rc<Rig>) -> F,
     ) {
+        let root = tempfile::tempdir().unwrap();
+        Self::run_on(root, peer, None, test).await;
+    }
+
+    /// `disk` is what the host may have frozen: never one that this machine lives on.
+    pub(crate) async fn run_on<F: Future<Output = ()>>(
+        root: tempfile::TempDir,
+        peer: Peer,
+        disk: Option<PathBuf>,
+        test: impl FnOnce(Rc<Rig>) -> F,
+    ) {
         let local = LocalSet::new();
         local
             .run_until(async {
-                let root = tempfile::tempdir().unwrap();
                 for dir in ["etc", "run", "home"] {
                     std::fs::create_dir(root.path().join(dir)).unwrap();
                 }
@@ -62,6 +81,7 @@ impl Rig {
                 std::fs::write(root.path().join("etc/passwd"), passwd).unwrap();
                 let config = Config {
                     root: root.path().to_path_buf(),
+                    disk,
                     ..Config::default()
                 };
                 let agent = Agent::start(config, Box::new(LinuxKernel), Reap::Own).unwrap();
@@ -85,9 +105,33 @@ impl Rig {
         caller
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    pub(crate) async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Calls in HTTP/2 without TLS, all at once on one connection.
+    pub(crate) async fn call_in_two(&self, calls: Vec<(&str, &str, &str, &str)>) -> Vec<Answer> {
+        let (sender, connection) = http2::handshake(LocalExecutor, TokioIo::new(self.tcp().await))
+            .await
+            .unwrap();
+        spawn_local(connection);
+        let calls = calls.into_iter().map(|(method, path, kind, body)| {
+            let request = Request::builder()
+                .method(method)
+                .uri(format!("http://guest{path}"))
+                .header("content-type", kind)
+                .body(whole(body))
+                .unwrap();
+            let mut sender = sender.clone();
+            async move { Answer::of(sender.send_request(request).await.unwrap()).await }
+        });
+        futures::future::join_all(calls).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Response<Incoming> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(self.tcp().await))
+            .await
+            .unwrap();
         spawn_local(connection);
         sender.send_request(request).await.unwrap()
     }
@@ -97,7 +141,7 @@ impl Rig {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> Answer {
         let mut request = Request::builder()
             .method(method)
@@ -106,20 +150,33 @@ impl Rig {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = self
-            .send(request.body(Full::from(body.to_owned())).unwrap())
-            .await;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
+        Answer::of(self.send(request.body(whole(body)).unwrap()).await).await
+    }
+
+    /// Sends a request whose body the caller goes on to send, and its answer when it comes.
+    pub(crate) fn start(
+        self: &Rc<Self>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (Sending, impl Future<Output = Answer> + use<>) {
+        let mut request = Request::post(path).header("host", "guest");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
+        let (sender, receiver) = mpsc::unbounded();
+        let body = StreamBody::new(receiver.map(|bytes| Ok(Frame::data(bytes))));
+        let request = request.body(body.boxed_unsync()).unwrap();
+        let rig = Rc::clone(self);
+        let answer = spawn_local(async move { Answer::of(rig.send(request).await).await });
+        (sender, async move { answer.await.unwrap() })
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, &[], "").await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.call("GET", path, headers, "").await
     }
 
     pub(crate) async fn post(
@@ -127,7 +184,7 @@ impl Rig {
         path: &str,
         kind: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> Answer {
         let headers = [&[("content-type", kind)], headers].concat();
         self.call("POST", path, &headers, body).await
@@ -150,16 +207,34 @@ impl Rig {
         body: &str,
     ) -> Answer {
         let path = format!("/process.Process/{procedure}");
-        self.post(&path, "application/connect+json", headers, &enveloped(body))
+        self.post(&path, "application/connect+json", headers, enveloped(body))
             .await
     }
 
+    /// A unary call of the other service.
+    pub(crate) async fn filesystem(&self, procedure: &str, body: &str) -> Answer {
+        let path = format!("/filesystem.Filesystem/{procedure}");
+        self.post(&path, "application/json", &[], body).await
+    }
+
     pub(crate) async fn open_stream(&self, procedure: &str, body: &str) -> Following {
-        let request = Request::post(format!("/process.Process/{procedure}"))
+        self.follow(&format!("/process.Process/{procedure}"), &[], body)
+            .await
+    }
+
+    pub(crate) async fn follow(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Following {
+        let mut request = Request::post(path)
             .header("host", "guest")
-            .header("content-type", "application/connect+json")
-            .body(Full::from(enveloped(body)))
-            .unwrap();
+            .header("content-type", "application/connect+json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(whole(enveloped(body))).unwrap();
         Following {
             body: self.send(request).await.into_body(),
             buffer: Vec::new(),
@@ -167,14 +242,53 @@ impl Rig {
     }
 }
 
-/// The body of these tests is text, so its length has no byte that is not ASCII.
-fn enveloped(body: &str) -> String {
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, work: F) {
+        spawn_local(async move {
+            work.await;
+        });
+    }
+}
+
+fn whole(body: impl AsRef<[u8]>) -> Body {
+    Full::from(Bytes::copy_from_slice(body.as_ref())).boxed_unsync()
+}
+
+/// A message in its envelope.
+pub(crate) fn enveloped(body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    assert!(length.is_ascii());
-    format!("\0{}{body}", std::str::from_utf8(&length).unwrap())
+    [&[0], &length[..], body].concat()
+}
+
+/// The messages of a whole stream as they are, and what ended it.
+pub(crate) fn raw_messages(mut body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let mut messages = Vec::new();
+    loop {
+        let length = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
+        let (flags, message) = (body[0], &body[5..5 + length]);
+        body = &body[5 + length..];
+        if flags == 2 {
+            assert!(body.is_empty(), "something after the end");
+            return (messages, message);
+        }
+        messages.push(message);
+    }
 }
 
 impl Answer {
+    async fn of(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes().to_vec(),
+        }
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)

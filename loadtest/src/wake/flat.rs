@@ -149,7 +149,7 @@ impl Bench {
         machine.pause().await?;
         ring(&machine).await?;
         machine.pause().await?;
-        let staging = self.store.stage(MEMORY, 0)?;
+        let staging = self.store.stage(pool_api::Keep::Full, MEMORY, 0)?;
         let captured = machine.capture(staging.spec()?).await?;
         machine.kill().await;
         let cut = Cut {
@@ -201,9 +201,10 @@ impl Bench {
         let begun = Instant::now();
         let opened = self.store.open_snapshot(snapshot, mode, |_| {})?;
         let open = begun.elapsed();
+        let kept = opened.machine.context("the snapshot keeps no memory")?;
         let spec = LoadSpec {
-            image: opened.image,
-            memory: opened.memory,
+            image: kept.image,
+            memory: kept.memory,
             disks: Vec::new(),
             console,
         };
@@ -214,7 +215,7 @@ impl Bench {
         let load = machine
             .load_report()
             .context("a loaded machine reports what it cost")?;
-        if let Some(pager) = &opened.pager {
+        if let Some(pager) = &kept.pager {
             pager.leave_working_set();
         }
         machine.kill().await;

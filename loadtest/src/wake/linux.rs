@@ -21,12 +21,13 @@ pub(super) async fn measure(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    for (memory, name) in [
-        ("cow", "Cow"),
-        ("paged", "Paged, working set of the life before"),
+    for (memory, recorded, name) in [
+        ("cow", true, "Cow"),
+        ("paged", false, "Paged, nothing recorded"),
+        ("paged", true, "Paged, working set of the life before"),
     ] {
         let gateway = Gateway::start(dir.path(), guest, memory).await?;
-        let wakes = wakes(&gateway, count)
+        let wakes = wakes(&gateway, count, recorded)
             .await
             .with_context(|| format!("wake with memory {memory}"))?;
         gateway.stop().await?;
@@ -42,7 +43,7 @@ pub(super) async fn measure(
 /// How long each request took, and what its answer says of the stages.
 type Wake = (Duration, BTreeMap<String, Duration>);
 
-async fn wakes(gateway: &Gateway, count: u32) -> anyhow::Result<Vec<Wake>> {
+async fn wakes(gateway: &Gateway, count: u32, recorded: bool) -> anyhow::Result<Vec<Wake>> {
     let spec = json!({ "templateID": "base", "timeout": 3600, "secure": false, "autoPause": true, "autoResume": { "enabled": true } });
     let sandbox = gateway.api("POST", "/sandboxes", Some(&spec)).await?;
     let id = sandbox["sandboxID"]
@@ -55,6 +56,9 @@ async fn wakes(gateway: &Gateway, count: u32) -> anyhow::Result<Vec<Wake>> {
         gateway
             .api("POST", &format!("/sandboxes/{id}/pause"), None)
             .await?;
+        if !recorded {
+            gateway.forget_working_sets()?;
+        }
         wakes.push(gateway.request(&id).await?);
     }
     gateway

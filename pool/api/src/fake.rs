@@ -4,8 +4,10 @@
 //! answers on real Unix sockets. Wakes are counted and can be held, refused and failed; ports can be scripted.
 
 mod guest;
+mod kept;
 mod life;
 mod node;
+mod wake;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,15 +15,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::{broadcast, watch};
 
-use self::life::Life;
+use self::{kept::Snapshots, life::Life};
 use crate::{
-    Cause, CreateError, EnterError, Event, Happening, Port, Resources, SandboxId, SandboxInfo,
-    SandboxSpec, SandboxState, SnapshotId, Start, StopReason, TemplateInfo, TemplateName,
+    Cause, CreateError, Event, Happening, Keep, Origin, Port, Resources, SandboxId, SandboxInfo,
+    SandboxSpec, SandboxState, Start, StopReason, TemplateInfo, TemplateName,
 };
 
 pub use self::guest::Echo;
@@ -35,6 +37,8 @@ pub enum PortScript {
     ClosedTimes(u32),
     /// Reads the head of a request and closes without a byte of an answer.
     HangsUp,
+    /// Answers `hello` without saying how long the answer is, and keeps the connection.
+    Endless,
 }
 
 /// How the next wake ends.
@@ -52,17 +56,31 @@ struct Script {
     next_wake: Option<WakeScript>,
     no_room: bool,
     stale: bool,
+    pause_fails: bool,
+    snapshot_fails: bool,
+    give_up_fails: bool,
+    silent: bool,
+    metrics_take: Duration,
+    console: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Inner {
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<watch::Sender<Life>>>>,
     templates: Mutex<BTreeMap<TemplateName, TemplateInfo>>,
+    snapshots: Mutex<Snapshots>,
     script: Mutex<Script>,
     events: broadcast::Sender<Event>,
     hold: watch::Sender<bool>,
+    hold_creates: watch::Sender<bool>,
+    hold_pauses: watch::Sender<bool>,
+    creates: watch::Sender<u64>,
+    metrics: watch::Sender<u64>,
+    asking: watch::Sender<u64>,
+    most_asking: AtomicU64,
     wakes: watch::Sender<u64>,
     entering: watch::Sender<u64>,
+    pausing: watch::Sender<u64>,
     dials: AtomicU64,
     leases: watch::Sender<u64>,
 }
@@ -88,11 +106,19 @@ impl Default for Fake {
         let inner = Inner {
             sandboxes: Mutex::default(),
             templates: Mutex::default(),
+            snapshots: Mutex::default(),
             script: Mutex::default(),
             events: broadcast::channel(1024).0,
             hold: watch::channel(false).0,
+            hold_creates: watch::channel(false).0,
+            hold_pauses: watch::channel(false).0,
+            creates: watch::channel(0).0,
+            metrics: watch::channel(0).0,
+            asking: watch::channel(0).0,
+            most_asking: AtomicU64::new(0),
             wakes: watch::channel(0).0,
             entering: watch::channel(0).0,
+            pausing: watch::channel(0).0,
             dials: AtomicU64::new(0),
             leases: watch::channel(0).0,
         };
@@ -117,7 +143,7 @@ impl Fake {
         let info = TemplateInfo {
             name: name.clone(),
             resources: RESOURCES,
-            snapshot: snapshot_id(0),
+            snapshot: lock(&self.0.snapshots).next_id(),
             built_at: Some(SystemTime::now()),
         };
         lock(&self.0.templates).entry(name).or_insert(info).clone()
@@ -175,6 +201,83 @@ impl Fake {
     /// While `hold` is true wakes do not finish.
     pub fn hold_wakes(&self, hold: bool) {
         self.0.hold.send_replace(hold);
+    }
+
+    /// Creations that were begun.
+    pub fn creates(&self) -> u64 {
+        *self.0.creates.borrow()
+    }
+
+    /// Returns once so many creations were begun.
+    pub async fn wait_for_creates(&self, count: u64) {
+        reached(&self.0.creates, count).await;
+    }
+
+    /// While `hold` is true creations that were begun do not finish.
+    pub fn hold_creates(&self, hold: bool) {
+        self.0.hold_creates.send_replace(hold);
+    }
+
+    /// While `hold` is true pauses that were begun do not finish.
+    pub fn hold_pauses(&self, hold: bool) {
+        self.0.hold_pauses.send_replace(hold);
+    }
+
+    /// Returns once exactly so many callers wait for a pause.
+    pub async fn wait_for_pausing(&self, count: u64) {
+        // The sender lives as long as this host.
+        drop(
+            self.0
+                .pausing
+                .subscribe()
+                .wait_for(|pausing| *pausing == count)
+                .await,
+        );
+    }
+
+    /// While true pauses fail, and the sandbox goes on running.
+    pub fn set_pause_fails(&self, fails: bool) {
+        lock(&self.0.script).pause_fails = fails;
+    }
+
+    /// What every guest has on its console from now on.
+    pub fn set_console(&self, bytes: impl Into<Vec<u8>>) {
+        lock(&self.0.script).console = Some(bytes.into());
+    }
+
+    /// While true no guest says anything of itself.
+    pub fn set_silent(&self, silent: bool) {
+        lock(&self.0.script).silent = silent;
+    }
+
+    /// How long every guest takes to say something of itself.
+    pub fn set_metrics_take(&self, take: Duration) {
+        lock(&self.0.script).metrics_take = take;
+    }
+
+    /// How many guests were asked at the same time at most.
+    pub fn most_metrics_at_once(&self) -> u64 {
+        self.0.most_asking.load(Ordering::SeqCst)
+    }
+
+    /// How often a guest was asked for its metrics.
+    pub fn metrics_asked(&self) -> u64 {
+        *self.0.metrics.borrow()
+    }
+
+    /// Returns once guests were asked so often for their metrics.
+    pub async fn wait_for_metrics(&self, count: u64) {
+        reached(&self.0.metrics, count).await;
+    }
+
+    /// How the present or last machine of a sandbox came about.
+    pub fn start_of(&self, id: &SandboxId) -> Option<Start> {
+        self.find(id).map(|life| life.borrow().start)
+    }
+
+    /// What a sandbox was made from.
+    pub fn spec_of(&self, id: &SandboxId) -> Option<SandboxSpec> {
+        self.find(id).map(|life| life.borrow().spec.clone())
     }
 
     /// Scripts a port of every guest.
@@ -251,13 +354,18 @@ impl Fake {
             since: now,
             resources: RESOURCES,
             snapshot: None,
+            keep: Keep::Full,
             trouble: None,
         };
         let mut sandboxes = lock(&self.0.sandboxes);
         if sandboxes.contains_key(&spec.id) {
             return Err(CreateError::Exists(spec.id.clone()));
         }
-        let life = Life::new(info.clone(), spec.clone());
+        let start = match &spec.origin {
+            Origin::Snapshot(snapshot) => lock(&self.0.snapshots).start(snapshot),
+            Origin::Template(_) => Start::Fork,
+        };
+        let life = Life::new(info.clone(), spec.clone(), start);
         sandboxes.insert(spec.id.clone(), Arc::new(watch::channel(life).0));
         Ok(info)
     }
@@ -270,37 +378,14 @@ impl Fake {
         self.tell(&life.borrow().info, Happening::Stopped(why));
         true
     }
-
-    /// Begins a wake of a paused sandbox, and finishes it when it is not held.
-    async fn wake(&self, id: &SandboxId, life: &watch::Sender<Life>) -> Result<(), EnterError> {
-        self.0.wakes.send_modify(|wakes| *wakes += 1);
-        let mut hold = self.0.hold.subscribe();
-        if hold.wait_for(|hold| !hold).await.is_err() {
-            return Err(EnterError::NotFound(id.clone()));
-        }
-        let script = lock(&self.0.script).next_wake.take();
-        if let Some(script) = script {
-            life.send_modify(|life| life.leave(SandboxState::Paused));
-            return Err(match script {
-                WakeScript::NoRoom => EnterError::NoRoom {
-                    diagnostic: "memory".to_owned(),
-                },
-                WakeScript::Fails => EnterError::Failed {
-                    id: id.clone(),
-                    source: cause("scripted"),
-                },
-            });
-        }
-        life.send_modify(|life| life.begin(Start::Restore));
-        self.tell(&life.borrow().info, Happening::Started);
-        Ok(())
-    }
 }
 
 fn cause(text: &str) -> Cause {
     text.to_owned().into()
 }
 
-fn snapshot_id(number: u64) -> Option<SnapshotId> {
-    format!("{number:064x}").parse().ok()
+/// Returns once a counter is at `count` or beyond.
+async fn reached(counter: &watch::Sender<u64>, count: u64) {
+    // The sender lives as long as the host.
+    drop(counter.subscribe().wait_for(|now| *now >= count).await);
 }

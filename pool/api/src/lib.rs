@@ -17,12 +17,12 @@ pub use self::{
     id::{Epoch, InvalidId, NodeId, Port, SandboxId, SnapshotId, TemplateName},
     lease::{DialError, Lease, Stage, Start, WakeReport},
     node::{
-        Cause, CreateError, EnterError, ForkError, KillError, Node, PauseError, ResumeError,
-        SnapshotError, TemplateError,
+        Cause, CreateError, EnterError, ForkError, GiveUpError, KillError, Node, PauseError,
+        ResumeError, RollbackError, SnapshotError, TemplateError,
     },
     sandbox::{
-        Child, Event, Happening, Origin, Resources, SandboxInfo, SandboxSpec, SandboxState,
-        StopReason, TemplateInfo, Wake,
+        Child, Event, GuestMetrics, Happening, Keep, Origin, Resources, SandboxInfo, SandboxSpec,
+        SandboxState, StopReason, TemplateInfo, Wake,
     },
     secret::Secret,
 };

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::{
-    Child, Epoch, Event, Lease, SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotId,
-    TemplateInfo, TemplateName, Wake,
+    Child, Epoch, Event, GuestMetrics, Keep, Lease, SandboxId, SandboxInfo, SandboxSpec,
+    SandboxState, SnapshotId, TemplateInfo, TemplateName, Wake,
 };
 
 /// A cause that only logs and operators see.
@@ -23,12 +23,28 @@ pub trait Node: fmt::Debug + Send + Sync {
     /// sleeping sandbox cause one wake.
     async fn enter(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError>;
 
-    /// Pauses a sandbox: revokes leases, captures, and returns when the snapshot is durable. Callers that ask while a
-    /// pause is under way share its outcome.
-    async fn pause(&self, id: &SandboxId, epoch: Epoch) -> Result<SnapshotId, PauseError>;
+    /// Pauses a sandbox: revokes leases, captures what is to be kept, and returns when the snapshot is durable. Callers
+    /// that ask while a pause is under way share its outcome, whatever they would have kept. A sandbox that keeps only
+    /// its filesystem is woken by [`Node::resume`] alone, never by [`Node::enter`].
+    async fn pause(
+        &self,
+        id: &SandboxId,
+        epoch: Epoch,
+        keep: Keep,
+    ) -> Result<SnapshotId, PauseError>;
 
-    /// Wakes a paused sandbox and returns when it runs.
-    async fn resume(&self, id: &SandboxId) -> Result<SandboxInfo, ResumeError>;
+    /// Wakes a paused sandbox and returns when it runs. `from` [`Keep::Filesystem`] boots it from its disk even when its
+    /// snapshot has memory.
+    async fn resume(&self, id: &SandboxId, from: Keep) -> Result<SandboxInfo, ResumeError>;
+
+    /// Puts a sandbox, running or paused, back to a snapshot that was taken of it, and returns when it runs. It stays
+    /// who it is; its connections are cut; what it did since is lost. When the snapshot cannot be restored the sandbox
+    /// is paused in it.
+    async fn rollback(
+        &self,
+        id: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SandboxInfo, RollbackError>;
 
     /// Captures a running sandbox, which goes on, and forks it once for each child; one outcome a child, in order.
     async fn fork(
@@ -37,8 +53,20 @@ pub trait Node: fmt::Debug + Send + Sync {
         children: Vec<Child>,
     ) -> Result<Vec<Result<SandboxInfo, CreateError>>, ForkError>;
 
-    /// Captures a running sandbox, which goes on, or names the snapshot of a paused one.
-    async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, SnapshotError>;
+    /// Captures a running sandbox, which goes on, or takes the snapshot of a paused one. The snapshot outlives the
+    /// sandbox: it is kept until it is given up.
+    async fn snapshot(&self, id: &SandboxId, keep: Keep) -> Result<SnapshotId, SnapshotError>;
+
+    /// Gives up a snapshot that [`Node::snapshot`] made. Its files go when no sandbox needs them. Does nothing to one
+    /// that is not kept.
+    async fn give_up(&self, snapshot: &SnapshotId) -> Result<(), GiveUpError>;
+
+    /// Every snapshot that [`Node::snapshot`] made and nobody gave up.
+    async fn kept_snapshots(&self) -> Vec<SnapshotId>;
+
+    /// What a running guest says of itself; `None` when it does not run or does not answer. Asking is no use of the
+    /// sandbox: it neither wakes it nor keeps it awake.
+    async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics>;
 
     /// Ends a sandbox and drops its snapshots. Returns when nothing of it is left.
     async fn kill(&self, id: &SandboxId) -> Result<(), KillError>;
@@ -61,6 +89,50 @@ pub trait Node: fmt::Debug + Send + Sync {
 
     /// What happens from now on. A receiver that lags must reconcile with [`Node::list`].
     fn events(&self) -> broadcast::Receiver<Event>;
+}
+
+/// A sandbox that was not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    /// Unknown or gone.
+    #[error("sandbox {0} was not found")]
+    NotFound(SandboxId),
+    /// There is no such snapshot, or it is not one of this sandbox.
+    #[error("sandbox {id} has no snapshot {snapshot}")]
+    NoSnapshot {
+        /// Which sandbox.
+        id: SandboxId,
+        /// Which snapshot.
+        snapshot: SnapshotId,
+    },
+    /// It is between states.
+    #[error("sandbox {id} is {state:?}")]
+    Conflict {
+        /// Which.
+        id: SandboxId,
+        /// Where it is.
+        state: SandboxState,
+    },
+    /// It could not be restored, and is paused.
+    #[error("roll sandbox {id} back")]
+    Failed {
+        /// Which.
+        id: SandboxId,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// A snapshot that was not given up.
+#[derive(Debug, thiserror::Error)]
+#[error("give up snapshot {id}")]
+pub struct GiveUpError {
+    /// Which.
+    pub id: SnapshotId,
+    /// Why.
+    #[source]
+    pub source: Cause,
 }
 
 /// A sandbox that was not made.
@@ -95,7 +167,7 @@ pub enum EnterError {
     /// Unknown or gone.
     #[error("sandbox {0} was not found")]
     NotFound(SandboxId),
-    /// It is paused and must not be woken by this.
+    /// It is paused and must not be woken by this, or keeps only its filesystem.
     #[error("sandbox {0} is paused")]
     Asleep(SandboxId),
     /// It is being paused or killed by an explicit call.

@@ -76,6 +76,16 @@ pub enum StopReason {
     Crashed,
 }
 
+/// What of a machine is kept when it is captured, or woken from what was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Keep {
+    /// Memory and disks: it goes on where it was.
+    #[default]
+    Full,
+    /// Its disks alone: it boots from them.
+    Filesystem,
+}
+
 /// What a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
@@ -106,8 +116,31 @@ pub struct SandboxInfo {
     pub resources: Resources,
     /// What it would wake from.
     pub snapshot: Option<SnapshotId>,
+    /// What that snapshot keeps.
+    pub keep: Keep,
     /// Why the last start, pause or machine failed, until something succeeds again.
     pub trouble: Option<String>,
+}
+
+/// What a guest says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuestMetrics {
+    /// When it was asked.
+    pub at: SystemTime,
+    /// Its processors.
+    pub cpus: u32,
+    /// How much of them was used since it was asked last, in per cent of all of them.
+    pub cpu_used_pct: f64,
+    /// Memory in use, in bytes.
+    pub memory_used: u64,
+    /// Memory it has, in bytes.
+    pub memory_total: u64,
+    /// Memory that holds files, in bytes.
+    pub memory_cache: u64,
+    /// Bytes in use on the root disk.
+    pub disk_used: u64,
+    /// Bytes the root disk has.
+    pub disk_total: u64,
 }
 
 /// A template as a host knows it.

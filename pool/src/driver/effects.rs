@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool_api::{SnapshotId, Start};
+use pool_api::{Keep, Start};
 use snapshotter::Pin;
 use tokio::{
     sync::oneshot,
@@ -37,7 +37,12 @@ impl Driver {
             Effect::Restore => {
                 self.next_life();
                 match self.own.clone() {
-                    Some(own) => self.spawn_start(Start::Restore, own),
+                    Some(own) => {
+                        if own.keep == Keep::Filesystem {
+                            self.from = Keep::Filesystem;
+                        }
+                        self.spawn_start(Start::Restore, own.pin);
+                    }
                     None => self.fail_start("snapshot"),
                 }
             }
@@ -70,8 +75,10 @@ impl Driver {
 
     pub(super) fn spawn_start(&mut self, start: Start, snapshot: Pin) {
         self.began = Instant::now();
+        self.frozen = false;
         let plan = Plan {
             start,
+            from: std::mem::take(&mut self.from),
             snapshot,
             spec: Arc::clone(&self.spec),
             epoch: self.epoch(),
@@ -102,9 +109,11 @@ impl Driver {
         } else {
             Vec::new()
         };
+        let frozen = std::mem::take(&mut self.frozen);
         self.starting = Some(self.children.spawn(async move {
+            let gone_on = go_on(&*machine, &home, new_tops, frozen).await;
             // Why it failed was logged there.
-            Outcome::Unpaused(go_on(&*machine, &home, new_tops).await.map_err(drop))
+            Outcome::Unpaused(gone_on.map_err(drop))
         }));
     }
 
@@ -115,20 +124,23 @@ impl Driver {
         };
         let machine = Arc::clone(&live.machine);
         let cut = live.cut(&self.home);
-        let remember = Some((self.home.clone(), self.remember(false)));
+        let keep = self.keeping;
+        self.frozen = keep == Keep::Filesystem;
+        let remember = Some((self.home.clone(), self.remember(keep)));
         let (host, gate) = (Arc::clone(&self.host), Arc::clone(&self.gate));
         self.children.spawn(async move {
             if timeout(host.config.drain, gate.emptied()).await.is_err() {
                 warn!("leases were not given back in time; pausing without them");
             }
-            Outcome::Snapshotted(Box::new(write_down(&host, &*machine, cut, remember).await))
+            let written = write_down(&host, &*machine, keep, cut, remember).await;
+            Outcome::Snapshotted(Box::new(written))
         });
     }
 
     /// Captures the running machine and lets it go on.
     pub(super) fn spawn_capture(
         &mut self,
-        keep: bool,
+        keep: Keep,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     ) {
         let Some(live) = &self.live else {
@@ -144,10 +156,11 @@ impl Driver {
             .collect::<Vec<_>>();
         let sizes = live.lineage.disk_sizes();
         let home = self.home.clone();
-        let remember = Some((home.clone(), self.remember(keep)));
+        // What has no memory is nothing to go back to after a crash.
+        let remember = (keep == Keep::Full).then(|| (home.clone(), self.remember(keep)));
         let host = Arc::clone(&self.host);
         self.children.spawn(async move {
-            let written = write_down(&host, &*machine, cut, remember).await;
+            let written = write_down(&host, &*machine, keep, cut, remember).await;
             let moved = written.as_ref().is_ok_and(|committed| {
                 let now = committed
                     .manifest
@@ -157,7 +170,8 @@ impl Driver {
                 !now.eq(before)
             });
             // When it cannot go on it is killed, and that is taken note of as its exit.
-            let _went_on = go_on(&*machine, &home, if moved { sizes } else { Vec::new() }).await;
+            let new_tops = if moved { sizes } else { Vec::new() };
+            let _went_on = go_on(&*machine, &home, new_tops, keep == Keep::Filesystem).await;
             Outcome::Captured {
                 written: Box::new(written),
                 keep,
@@ -167,23 +181,17 @@ impl Driver {
     }
 
     /// Makes the record of the sandbox as it will be once its snapshot has a name.
-    fn remember(&self, keep: bool) -> Remember {
+    fn remember(&self, keep: Keep) -> Remember {
         let info = self.info.borrow().clone();
         let spec = (*self.spec).clone();
-        let mut kept: Vec<SnapshotId> = self.kept.iter().map(|pin| pin.id().clone()).collect();
-        Box::new(move |snapshot| {
-            if keep {
-                kept.push(snapshot.clone());
-            }
-            Record {
-                spec,
-                epoch: info.epoch,
-                started_at: info.started_at,
-                since: std::time::SystemTime::now(),
-                resources: info.resources,
-                snapshot,
-                kept,
-            }
+        Box::new(move |snapshot| Record {
+            spec,
+            epoch: info.epoch,
+            started_at: info.started_at,
+            since: std::time::SystemTime::now(),
+            resources: info.resources,
+            snapshot,
+            keep,
         })
     }
 
@@ -219,7 +227,6 @@ impl Driver {
     async fn drop_all(&mut self) {
         self.release().await;
         self.own = None;
-        self.kept.clear();
         let home = self.home.clone();
         if let Ok(Err(error)) = blocking(move || home.remove()).await {
             warn!(error = chain(&error), "cannot remove a sandbox's files");

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::RwLock;
 use pool_api::{
-    EnterError, Epoch, PauseError, Resources, SandboxInfo, SandboxSpec, SandboxState, SnapshotId,
-    Wake,
+    EnterError, Epoch, Keep, PauseError, Resources, SandboxInfo, SandboxSpec, SandboxState,
+    SnapshotId, Wake,
 };
 use snapshotter::Pin;
 use tokio::{
@@ -13,6 +13,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{Instrument, info_span};
+use vmm_api::Machine;
 
 use super::Driver;
 use crate::{
@@ -46,16 +47,29 @@ pub(crate) enum Command {
         asked: Instant,
         reply: oneshot::Sender<Result<Held, EnterError>>,
     },
+    /// Wakes it on somebody's word, not for a request.
+    Resume {
+        from: Keep,
+        asked: Instant,
+        reply: oneshot::Sender<Result<Held, EnterError>>,
+    },
+    /// Puts it back to a snapshot of its own.
+    Rollback {
+        to: Own,
+        asked: Instant,
+        reply: oneshot::Sender<Result<Held, EnterError>>,
+    },
     Pause {
         epoch: Option<Epoch>,
+        keep: Keep,
         reply: oneshot::Sender<Result<SnapshotId, PauseError>>,
     },
     Kill {
         reply: oneshot::Sender<()>,
     },
-    /// A snapshot of the running machine, which goes on; `keep` it as long as the sandbox is there.
+    /// A snapshot of the running machine, which goes on.
     Capture {
-        keep: bool,
+        keep: Keep,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     },
     /// The driver ends; the machine, if there is one, is killed.
@@ -68,9 +82,16 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum NotCaptured {
     /// It does not run.
-    State(SandboxState, Option<Pin>),
+    State(SandboxState, Option<Own>),
     /// It could not be written down.
     Failed(Shared),
+}
+
+/// What a sandbox wakes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) pin: Pin,
+    pub(crate) keep: Keep,
 }
 
 /// How a sandbox begins in this process.
@@ -78,16 +99,12 @@ pub(crate) enum NotCaptured {
 pub(crate) enum Beginning {
     /// As a fork, for the caller who waits.
     Fork {
-        snapshot: Pin,
+        snapshot: Own,
         resources: Resources,
         reply: oneshot::Sender<Result<Held, EnterError>>,
     },
     /// As the snapshot it was.
-    Paused {
-        record: Box<Record>,
-        own: Pin,
-        kept: Vec<Pin>,
-    },
+    Paused { record: Box<Record>, own: Pin },
 }
 
 // === impl Handle ===
@@ -129,6 +146,12 @@ impl Handle {
         })
     }
 
+    /// The machine behind the gate, without going through it: nothing it is used for keeps the sandbox awake.
+    pub(crate) fn machine(&self) -> Option<Arc<dyn Machine>> {
+        let inhabited = self.inhabited.read();
+        inhabited.as_ref().map(|inside| Arc::clone(&inside.machine))
+    }
+
     /// Asks the driver; `None` when it is no more.
     pub(crate) async fn ask<T>(
         &self,
@@ -145,17 +168,19 @@ impl Handle {
 impl Beginning {
     fn info(&self, spec: &SandboxSpec) -> SandboxInfo {
         let now = SystemTime::now();
-        let info = |state, epoch, started_at, since, resources, snapshot| SandboxInfo {
-            id: spec.id.clone(),
-            template: spec.template.clone(),
-            state,
-            epoch,
-            started_at,
-            since,
-            resources,
-            snapshot,
-            trouble: None,
-        };
+        let info =
+            |state, epoch, started_at, since, resources, wakes_from: Option<Own>| SandboxInfo {
+                id: spec.id.clone(),
+                template: spec.template.clone(),
+                state,
+                epoch,
+                started_at,
+                since,
+                resources,
+                keep: wakes_from.as_ref().map(|own| own.keep).unwrap_or_default(),
+                snapshot: wakes_from.map(|own| own.pin.id().clone()),
+                trouble: None,
+            };
         match self {
             Self::Fork { resources, .. } => info(
                 SandboxState::Starting,
@@ -172,7 +197,10 @@ impl Beginning {
                 record.started_at,
                 record.since,
                 record.resources,
-                Some(own.id().clone()),
+                Some(Own {
+                    pin: own.clone(),
+                    keep: record.keep,
+                }),
             ),
         }
     }

@@ -1,11 +1,11 @@
 //! What long effects come back with.
 
-use pool_api::{Stage, Start};
+use pool_api::{Keep, Stage, Start};
 use snapshotter::{Committed, Pin};
 use tokio::{sync::oneshot, task::JoinError};
 use tracing::{error, warn};
 
-use super::{Driver, NotCaptured, SandboxState, Trouble, WakeReport};
+use super::{Driver, NotCaptured, Own, SandboxState, Trouble, WakeReport};
 use crate::{
     cause::Shared,
     lifecycle::Input,
@@ -21,7 +21,7 @@ pub(super) enum Outcome {
     Snapshotted(Box<Result<Committed, WriteError>>),
     Captured {
         written: Box<Result<Committed, WriteError>>,
-        keep: bool,
+        keep: Keep,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     },
     Destroyed,
@@ -102,11 +102,12 @@ impl Driver {
         }
         match written {
             Ok(committed) => {
-                self.adopt(&committed);
+                self.adopt(&committed, self.keeping);
                 if self.exit_seen {
                     self.release().await;
                 } else {
                     self.trouble = None;
+                    self.end_what_boots().await;
                 }
                 self.feed(Input::Snapshotted).await;
                 if self.life.state() == SandboxState::Starting && self.live.is_some() {
@@ -132,20 +133,22 @@ impl Driver {
     async fn captured(
         &mut self,
         written: Result<Committed, WriteError>,
-        keep: bool,
+        keep: Keep,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     ) {
         self.capturing = false;
         let running = self.life.state() == SandboxState::Running;
         let answer = match written {
             Ok(committed) if running => {
-                self.adopt(&committed);
+                match keep {
+                    Keep::Full => self.adopt(&committed, keep),
+                    Keep::Filesystem => self.advance(&committed),
+                }
                 // Its tops were changed by the child.
                 self.moved = false;
-                if keep {
-                    self.kept.push(committed.pin.clone());
+                if keep == Keep::Full {
+                    self.feed(Input::Kept).await;
                 }
-                self.feed(Input::Kept).await;
                 Ok(committed.pin)
             }
             Ok(_) => Err(NotCaptured::State(self.life.state(), None)),
@@ -167,11 +170,28 @@ impl Driver {
     }
 
     /// A new snapshot is what the sandbox wakes from; the one before is let go.
-    fn adopt(&mut self, committed: &Committed) {
+    fn adopt(&mut self, committed: &Committed, keep: Keep) {
+        self.advance(committed);
+        self.own = Some(Own {
+            pin: committed.pin.clone(),
+            keep,
+        });
+    }
+
+    /// The machine's disk lies on a new snapshot from now on.
+    fn advance(&mut self, committed: &Committed) {
         if let Some(live) = &mut self.live {
             self.moved |= live.lineage.advance(committed);
         }
-        self.own = Some(committed.pin.clone());
+    }
+
+    /// A machine that is to boot from its disk does not go on, even when somebody waits for it.
+    async fn end_what_boots(&mut self) {
+        if self.keeping == Keep::Filesystem || self.from == Keep::Filesystem {
+            self.release().await;
+            self.exit_seen = true;
+            self.feed(Input::Exited).await;
+        }
     }
 
     /// What a panicked child was doing is not known; the machine is not to be trusted.

@@ -147,7 +147,7 @@ impl Driver {
     fn paused(&self, answer: Answer) -> Result<SnapshotId, PauseError> {
         let id = self.spec.id.clone();
         match (answer, &self.own) {
-            (Answer::Paused, Some(own)) => Ok(own.id().clone()),
+            (Answer::Paused, Some(own)) => Ok(own.pin.id().clone()),
             (Answer::AlreadyPaused, _) => Err(PauseError::Already(id)),
             (Answer::Gone, _) => Err(PauseError::NotFound(id)),
             (Answer::Conflict | Answer::Running, _) => Err(PauseError::Conflict {

@@ -43,7 +43,13 @@ impl World {
         let before = self.life.state();
         // The world does what makes such an input possible; the rest are late ones.
         match (input, before) {
-            (Input::Wake(waiter) | Input::Pause(waiter) | Input::Kill(waiter), _) => {
+            (
+                Input::Wake(waiter)
+                | Input::Pause(waiter)
+                | Input::Rollback(waiter)
+                | Input::Kill(waiter),
+                _,
+            ) => {
                 self.answers.insert(waiter, 0);
             }
             (Input::Started, SandboxState::Starting) => {
@@ -152,6 +158,7 @@ fn input(kind: u8, waiter: Waiter) -> Input {
         7 => Input::Snapshotted,
         8 => Input::SnapshotFailed,
         9 => Input::Kept,
+        10 => Input::Rollback(waiter),
         _ => Input::Destroyed,
     }
 }
@@ -162,7 +169,7 @@ proptest! {
     #[test]
     fn no_sequence_of_inputs_breaks_an_invariant(
         paused: bool,
-        kinds in proptest::collection::vec(prop_oneof![6 => 0u8..3, 1 => Just(3u8), 12 => 4u8..11], 0..40),
+        kinds in proptest::collection::vec(prop_oneof![6 => 0u8..3, 1 => Just(3u8), 12 => 4u8..12], 0..40),
     ) {
         let mut world = World::new(paused);
         for (waiter, kind) in (1..).zip(kinds) {

@@ -2,12 +2,12 @@
 
 use futures::{StreamExt, stream};
 use pool_api::{
-    Child, CreateError, ForkError, Origin, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
+    Child, CreateError, ForkError, Keep, Origin, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
 };
 use snapshotter::Pin;
 
-use super::{Pool, Source};
-use crate::driver::{Command, NotCaptured};
+use super::{Pool, create::Source};
+use crate::driver::{Command, NotCaptured, Own};
 
 /// A sandbox that does not run, and is not paused either.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,10 @@ impl Pool {
         let not_found = || ForkError::NotFound(origin.clone());
         let handle = self.get(origin).ok_or_else(not_found)?;
         let captured = handle
-            .ask(|reply| Command::Capture { keep: false, reply })
+            .ask(|reply| Command::Capture {
+                keep: Keep::Full,
+                reply,
+            })
             .await
             .ok_or_else(not_found)?;
         let snapshot = match captured {
@@ -51,7 +54,10 @@ impl Pool {
             self.create_from(
                 spec,
                 Source {
-                    snapshot: snapshot.clone(),
+                    snapshot: Own {
+                        pin: snapshot.clone(),
+                        keep: Keep::Full,
+                    },
                     resources,
                 },
             )

@@ -1,6 +1,7 @@
 //! The pool on a fake hypervisor: real files, real sockets, no KVM.
 
 mod bad_days;
+mod keep;
 mod life;
 mod many;
 
@@ -13,7 +14,7 @@ use std::{
 };
 
 use pool_api::{
-    EnterError, Epoch, Event, Happening, Lease, Node, Origin, Port, SandboxId, SandboxInfo,
+    EnterError, Epoch, Event, Happening, Keep, Lease, Node, Origin, Port, SandboxId, SandboxInfo,
     SandboxSpec, SandboxState, Secret, TemplateName, Wake,
 };
 use snapshotter::Mode;
@@ -136,7 +137,7 @@ impl Rig {
 
     async fn pause(&self, name: &str) {
         let epoch = self.pool.info(&id(name)).await.unwrap().epoch;
-        self.pool.pause(&id(name), epoch).await.unwrap();
+        self.pool.pause(&id(name), epoch, Keep::Full).await.unwrap();
     }
 
     fn data(&self, part: &str) -> PathBuf {

@@ -2,24 +2,20 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
-use guest_api::{HOST_VSOCK_PORT, client};
 use pool_api::{Resources, TemplateName};
 use snapshotter::{BaseImage, Chain, DiskManifest};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use vmm_api::{BootSpec, Disk, Exit, Machine};
 
 use super::BuildError;
 use crate::{
+    awaken::healthy,
     cause::chain,
     home::Home,
     host::Host,
     live::{Lineage, Live},
 };
-
-/// The longest one attempt to reach an agent may take, and the longest time between two.
-const ATTEMPT: Duration = Duration::from_secs(30);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Starts a guest from the kernel, on the image and an empty layer.
 pub(super) async fn boot(
@@ -82,24 +78,15 @@ pub(super) async fn boot(
 pub(super) async fn ready(live: &Live, limit: Duration) -> Result<(), BuildError> {
     let deadline = Instant::now() + limit;
     let mut exit = live.exit.clone();
-    let healthy = async {
-        let mut backoff = Duration::from_millis(50);
-        loop {
-            if let Ok(stream) = live.machine.dial(HOST_VSOCK_PORT).await
-                && let Ok(Ok(())) = timeout(ATTEMPT, client::health(stream)).await
-            {
-                return;
-            }
-            sleep(backoff).await;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-        }
-    };
     tokio::select! {
         ended = exit.wait_for(Option::is_some) => {
             let exit = ended.ok().and_then(|exit| exit.clone());
             Err(BuildError::Ended(exit.unwrap_or(Exit::Killed)))
         }
-        ready = timeout_at(deadline, healthy) => ready.map_err(|_| BuildError::Late(limit)),
+        ready = timeout_at(deadline, healthy(&*live.machine)) => match ready {
+            Ok(ready) => ready.map_err(BuildError::Ready),
+            Err(_) => Err(BuildError::Late(limit)),
+        },
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Fault {
     Space,
     /// The agent's answer to `/init`.
     Init,
+    /// The agent's answer to `/freeze`.
+    Freeze,
     /// Going on with new top layers.
     Advance,
 }

@@ -24,7 +24,7 @@ pub use self::{
     page::{PAGE_SIZE, PageRecord, page_digest},
     process::{Kvm, Monitor, Process, check_userfaultfd},
     spec::{
-        BlankSpec, BootSpec, CaptureSpec, Captured, Disk, DiskLayer, LoadSpec, MemoryRegion,
-        MemorySource, Pager, TopLayer,
+        BlankSpec, BootSpec, CaptureSpec, Captured, Disk, DiskLayer, LoadSpec, MachineFiles,
+        MemoryRegion, MemorySource, Pager, TopLayer,
     },
 };

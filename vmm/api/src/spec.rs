@@ -106,6 +106,15 @@ pub struct TopLayer {
 /// Where a capture goes.
 #[derive(Debug)]
 pub struct CaptureSpec {
+    /// Takes state and memory. `None`: only the disks are written down.
+    pub machine: Option<MachineFiles>,
+    /// For each disk, takes the bitmap of its top layer, as long as the disk has blocks, in whole bytes. Empty files.
+    pub disk_bitmaps: Vec<File>,
+}
+
+/// What takes a machine's state and memory.
+#[derive(Debug)]
+pub struct MachineFiles {
     /// Takes the machine's state, whole. An empty file.
     pub image: File,
     /// Takes the pages that changed since the memory source; page `n` at `pages_offset + n * 4096`, zero pages left out.
@@ -114,12 +123,10 @@ pub struct CaptureSpec {
     pub pages_offset: u64,
     /// Takes one [`crate::PageRecord`] for each changed page, ascending. An empty file.
     pub page_index: File,
-    /// For each disk, takes the bitmap of its top layer, as long as the disk has blocks, in whole bytes. Empty files.
-    pub disk_bitmaps: Vec<File>,
 }
 
-/// What a capture wrote. Nothing is synced: that is for whoever owns the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a capture wrote; all zero when only the disks were. Nothing is synced: that is for whoever owns the files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Captured {
     /// Bytes of machine state.
     pub image_len: u64,

@@ -39,10 +39,11 @@ pub enum Request {
     Resume,
     /// Stop them.
     Pause,
-    /// Write the paused machine down. Beside it: image, pages, page index, then a bitmap for each disk.
+    /// Write the paused machine down. Beside it: image, pages and page index, if memory is wanted, then a bitmap for
+    /// each disk.
     Capture {
-        /// Where page 0 would lie in the pages file.
-        pages_offset: u64,
+        /// Where page 0 would lie in the pages file. `None`: the disks alone are wanted.
+        pages_offset: Option<u64>,
         /// How many disk bitmaps there are.
         disks: u32,
     },

@@ -6,7 +6,10 @@ use std::{
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
-use vmm_api::wire::{Refusal, Reply};
+use vmm_api::{
+    Captured,
+    wire::{Refusal, Reply},
+};
 
 use super::{Monitor, Phase, Refused, next};
 use crate::machine::Machine;
@@ -14,24 +17,32 @@ use crate::machine::Machine;
 impl Monitor {
     pub(super) fn capture(
         &mut self,
-        pages_offset: u64,
+        pages_offset: Option<u64>,
         disks: u32,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<Reply, Refused> {
         let machine = self.stopped()?;
-        let (image, pages, index) = (
-            File::from(next(fds)?),
-            File::from(next(fds)?),
-            File::from(next(fds)?),
-        );
+        let files = match pages_offset {
+            Some(offset) => Some((
+                File::from(next(fds)?),
+                File::from(next(fds)?),
+                File::from(next(fds)?),
+                offset,
+            )),
+            None => None,
+        };
         let mut bitmaps = Vec::new();
         for _ in 0..disks {
             bitmaps.push(File::from(next(fds)?));
         }
-        let image_len = machine.capture_state(&image)?;
-        let counts = machine
-            .capture_memory(&pages, pages_offset, &index)
-            .map_err(|error| failed("pages", &error))?;
+        let mut captured = Captured::default();
+        if let Some((image, pages, index, offset)) = files {
+            captured.image_len = machine.capture_state(&image)?;
+            let counts = machine
+                .capture_memory(&pages, offset, &index)
+                .map_err(|error| failed("pages", &error))?;
+            (captured.pages, captured.zero_pages) = (counts.pages, counts.zero_pages);
+        }
         machine
             .with_disks(|at, disk| {
                 let bitmap = bitmaps.get(at).ok_or(io::ErrorKind::InvalidInput)?;
@@ -39,9 +50,9 @@ impl Monitor {
             })
             .map_err(|error| failed("disk bitmaps", &error))?;
         Ok(Reply::Captured {
-            image_len,
-            pages: counts.pages,
-            zero_pages: counts.zero_pages,
+            image_len: captured.image_len,
+            pages: captured.pages,
+            zero_pages: captured.zero_pages,
         })
     }
 

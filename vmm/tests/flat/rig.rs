@@ -15,8 +15,8 @@ use std::{
 use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use vmm_api::{
-    BlankSpec, BootSpec, CaptureSpec, Kvm, LoadSpec, Machine, MemorySource, Monitor, PageRecord,
-    Process, flat,
+    BlankSpec, BootSpec, CaptureSpec, Kvm, LoadSpec, Machine, MachineFiles, MemorySource, Monitor,
+    PageRecord, Process, flat,
 };
 
 const MEMORY: u64 = 16 << 20;
@@ -102,10 +102,12 @@ impl Rig {
         memory.set_len(MEMORY).unwrap();
         let (image, index) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let spec = CaptureSpec {
-            image: image.try_clone().unwrap(),
-            pages: memory.try_clone().unwrap(),
-            pages_offset: 0,
-            page_index: index.try_clone().unwrap(),
+            machine: Some(MachineFiles {
+                image: image.try_clone().unwrap(),
+                pages: memory.try_clone().unwrap(),
+                pages_offset: 0,
+                page_index: index.try_clone().unwrap(),
+            }),
             disk_bitmaps: Vec::new(),
         };
         machine.capture(spec).await.unwrap();

@@ -145,7 +145,7 @@ fn wrong_calls(id: &str) -> Vec<WrongCall> {
             400,
             Method::POST,
             its("/timeout"),
-            Some(json!({ "timeout": -1 })),
+            Some(json!({ "timeout": -2 })),
         ),
         (409, Method::POST, its("/resume"), None),
         (404, Method::GET, "/nothing/here".to_owned(), None),

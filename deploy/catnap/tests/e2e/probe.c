@@ -6,7 +6,8 @@
  *   probe seize         stops pid 1 for good: the agent answers no more (root)
  *   probe both          writes to both outputs and exits with 7
  *
- * It is static and takes no memory it does not need: every page costs the guest a fault.
+ * It is small, as all of it goes through the guest's kernel, and takes no memory it does not need: every page costs the
+ * guest a fault.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,11 +1,13 @@
-use std::{fs, os::unix::fs::MetadataExt};
+//! Uploads, without the HTTP around them.
+
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use futures::stream;
 use nix::unistd::{Gid, Uid};
 use proptest::prelude::*;
 
 use super::*;
-use crate::sys::Credentials;
+use crate::{sys::Credentials, user::User};
 
 fn myself() -> User {
     let credentials = Credentials {
@@ -28,6 +30,16 @@ fn target(dir: &Path) -> Target {
     }
 }
 
+async fn store_at(path: &Path, chunks: &[&[u8]]) -> Result<Written, Failure> {
+    let disk = Disk::new(None);
+    store(&disk, path, &myself(), &Notes::new(), parts(chunks)).await
+}
+
+async fn receive(target: &Target, form: Multipart<'_>) -> Result<Vec<Written>, Failure> {
+    let disk = Disk::new(None);
+    receive_form(&disk, target, &Notes::new(), form, &AtomicUsize::new(0)).await
+}
+
 fn parts(
     chunks: &[&[u8]],
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Unpin + Send + 'static {
@@ -42,12 +54,10 @@ fn parts(
 async fn parents_are_made_and_a_file_is_replaced_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/c.txt");
-    store(&path, &myself(), parts(&[b"one ", b"two"]))
-        .await
-        .unwrap();
+    store_at(&path, &[b"one ", b"two"]).await.unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"one two");
     let inode = fs::metadata(&path).unwrap().ino();
-    store(&path, &myself(), parts(&[])).await.unwrap();
+    store_at(&path, &[]).await.unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"");
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
     assert_eq!(
@@ -67,7 +77,7 @@ async fn what_is_no_file_is_not_written_to() {
         fifo,
         dir.path().join("file/below"),
     ] {
-        let failure = store(&path, &myself(), parts(&[b"x"])).await.unwrap_err();
+        let failure = store_at(&path, &[b"x"]).await.unwrap_err();
         assert_eq!(
             failure.0,
             StatusCode::BAD_REQUEST,
@@ -93,13 +103,16 @@ async fn a_form_holds_files_with_their_directories_and_other_fields() {
     let body = "--B\nContent-Disposition: form-data; name=\"other\"\n\nignored\n\
                 --B\nContent-Disposition: form-data; name=\"file\"; filename=\"d/one\"\n\n1\n\
                 --B\nContent-Disposition: form-data; name=\"file\"; filename=\"two\"\n\n22\n--B--\n";
-    let written = receive_form(&target(dir.path()), form_of(body))
-        .await
-        .unwrap();
+    let written = receive(&target(dir.path()), form_of(body)).await.unwrap();
     assert_eq!(written.len(), 2);
     assert_eq!(fs::read(dir.path().join("d/one")).unwrap(), b"1");
     assert_eq!(fs::read(dir.path().join("two")).unwrap(), b"22");
-    assert_eq!((written[0].name.as_str(), written[0].kind), ("one", "file"));
+    let told = serde_json::to_value(&written[0]).unwrap();
+    let path = dir.path().join("d/one");
+    assert_eq!(
+        told,
+        serde_json::json!({"path": path.to_str().unwrap(), "name": "one", "type": "file"})
+    );
 }
 
 #[tokio::test]
@@ -112,19 +125,19 @@ async fn a_path_twice_or_nowhere_is_refused() {
         part("; filename=\"a\""),
         part("; filename=\"./a\"")
     );
-    let failure = receive_form(&target(dir.path()), form_of(&twice))
+    let failure = receive(&target(dir.path()), form_of(&twice))
         .await
         .unwrap_err();
     assert_eq!(failure.0, StatusCode::BAD_REQUEST);
     let nowhere = format!("{}--B--\n", part(""));
-    receive_form(&target(dir.path()), form_of(&nowhere))
+    receive(&target(dir.path()), form_of(&nowhere))
         .await
         .unwrap_err();
     let named = Target {
         path: Some(dir.path().join("named")),
         ..target(dir.path())
     };
-    receive_form(&named, form_of(&nowhere)).await.unwrap();
+    receive(&named, form_of(&nowhere)).await.unwrap();
     assert_eq!(fs::read(dir.path().join("named")).unwrap(), b"x");
 }
 
@@ -132,7 +145,7 @@ async fn a_path_twice_or_nowhere_is_refused() {
 async fn a_form_cut_short_is_the_callers_fault() {
     let dir = tempfile::tempdir().unwrap();
     let cut = "--B\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\n\nhal";
-    let failure = receive_form(&target(dir.path()), form_of(cut))
+    let failure = receive(&target(dir.path()), form_of(cut))
         .await
         .unwrap_err();
     assert_eq!(failure.0, StatusCode::BAD_REQUEST);
@@ -154,7 +167,8 @@ proptest! {
         let whole = [b"--B\r\n".as_slice(), &body].concat();
         let content = stream::iter([Ok::<_, io::Error>(Bytes::from(whole))]);
         let target = target(dir.path());
-        let reading = receive_form(&target, Multipart::new(content, "B"));
-        let _read = futures::executor::block_on(reading);
+        let reading = receive(&target, Multipart::new(content, "B"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _read = runtime.block_on(reading);
     }
 }

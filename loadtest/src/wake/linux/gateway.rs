@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs, io,
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,7 @@ const READY: Duration = Duration::from_secs(240);
 pub(super) struct Gateway {
     child: Child,
     address: SocketAddr,
+    data: PathBuf,
 }
 
 impl Gateway {
@@ -53,8 +55,11 @@ impl Gateway {
             memory,
             "--data-dir",
         ]);
+        let data = dir.join("data");
         command
-            .arg(dir.join("data"))
+            .arg(&data)
+            // What it has to say while it is measured.
+            .env("RUST_LOG", "warn")
             .kill_on_drop(true)
             .stdout(std::process::Stdio::null());
         if let Some(guest) = guest {
@@ -63,7 +68,11 @@ impl Gateway {
         let child = command
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
-        let mut gateway = Self { child, address };
+        let mut gateway = Self {
+            child,
+            address,
+            data,
+        };
         let begun = Instant::now();
         while !gateway.answers().await {
             if let Some(status) = gateway.child.try_wait()? {
@@ -81,6 +90,20 @@ impl Gateway {
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         let status = self.child.wait().await?;
         anyhow::ensure!(status.success(), "the gateway ended: {status}");
+        Ok(())
+    }
+
+    /// Removes what was recorded of earlier lives: the next wake finds out which pages it needs.
+    pub(super) fn forget_working_sets(&self) -> anyhow::Result<()> {
+        for snapshot in fs::read_dir(self.data.join("snapshots"))? {
+            let recorded = snapshot?.path().join("working-set");
+            match fs::remove_file(&recorded) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", recorded.display()));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 

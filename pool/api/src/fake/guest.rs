@@ -5,6 +5,7 @@
 //! | `/echo` | the request's body, chunk by chunk as it comes |
 //! | `/hang` | `hello`, and no end |
 //! | `/flood` | zeroes, and no end |
+//! | `/redirect?to=..` | 302 to there, with two cookies |
 //! | `/ws` | a WebSocket that sends back what it gets |
 //! | `/process.Process/Start` | a Connect stream of a process that prints what it was asked to run and exits with 3 |
 //! | anything else | what was asked, as JSON: [`Echo`] |
@@ -21,7 +22,7 @@ use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
     extract::{WebSocketUpgrade, ws::WebSocket},
-    http::{HeaderMap, HeaderValue, Method, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::Response,
     routing::{any, post},
 };
@@ -116,6 +117,7 @@ fn router(connection: Connection) -> Router {
         .route("/echo", any(|body: Body| async { Response::new(body) }))
         .route("/hang", any(hang))
         .route("/flood", any(flood))
+        .route("/redirect", any(redirect))
         .route(
             "/ws",
             any(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(repeat) }),
@@ -135,6 +137,20 @@ async fn flood() -> Response {
     let piece = Bytes::from_static(&[0; 1 << 14]);
     let pieces = stream::repeat_with(move || Ok::<_, std::convert::Infallible>(piece.clone()));
     Response::new(Body::from_stream(pieces))
+}
+
+async fn redirect(uri: Uri) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::FOUND;
+    let to = uri.query().and_then(|query| query.strip_prefix("to="));
+    if let Some(Ok(to)) = to.map(HeaderValue::from_str) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    for cookie in ["a=b; Path=/; HttpOnly", "c=d"] {
+        let cookie = HeaderValue::from_static(cookie);
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
 }
 
 async fn repeat(mut socket: WebSocket) {

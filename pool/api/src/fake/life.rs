@@ -10,7 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{io::AsyncReadExt, net::UnixStream, sync::watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::watch,
+};
 
 use super::{Fake, PortScript, guest::Guest, lock};
 use crate::{
@@ -22,6 +26,8 @@ use crate::{
 pub(super) struct Life {
     pub(super) info: SandboxInfo,
     pub(super) spec: SandboxSpec,
+    /// How this life began.
+    pub(super) start: Start,
     guest: Arc<Guest>,
     /// Guests of earlier lives whose connections are still open.
     stale: Vec<Arc<Guest>>,
@@ -32,11 +38,12 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(info: SandboxInfo, spec: SandboxSpec) -> Self {
+    pub(super) fn new(info: SandboxInfo, spec: SandboxSpec, start: Start) -> Self {
         let guest = Arc::new(Guest::new(&info));
         Self {
             info,
             spec,
+            start,
             guest,
             stale: Vec::new(),
             revoked: watch::channel(false).0,
@@ -47,6 +54,7 @@ impl Life {
 
     /// Begins the next life.
     pub(super) fn begin(&mut self, start: Start) {
+        self.start = start;
         self.info.epoch = self.info.epoch.next();
         self.info.state = SandboxState::Running;
         self.info.started_at = SystemTime::now();
@@ -137,6 +145,9 @@ impl Lease for FakeLease {
             Some(PortScript::HangsUp) => {
                 hang_up().map_err(|source| DialError::Failed { port, source })
             }
+            Some(PortScript::Endless) => {
+                endless().map_err(|source| DialError::Failed { port, source })
+            }
             Some(PortScript::ClosedTimes(0)) | None => self.guest.connect(port),
         }
     }
@@ -153,6 +164,18 @@ fn hang_up() -> io::Result<UnixStream> {
     tokio::spawn(async move {
         let mut head = [0; 4096];
         drop(theirs.read(&mut head).await);
+    });
+    Ok(ours)
+}
+
+/// A stream whose answer ends when it does, which it does not by itself.
+fn endless() -> io::Result<UnixStream> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    tokio::spawn(async move {
+        let mut head = [0; 4096];
+        drop(theirs.read(&mut head).await);
+        drop(theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
+        while matches!(theirs.read(&mut head).await, Ok(1..)) {}
     });
     Ok(ours)
 }

@@ -1,34 +1,32 @@
 //! The fake host's answers.
 
-use async_trait::async_trait;
-use tokio::sync::{broadcast, watch};
+use std::sync::atomic::Ordering;
 
-use super::{Fake, cause, life::FakeLease, lock, snapshot_id};
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use super::{
+    Fake, cause,
+    life::FakeLease,
+    lock,
+    wake::{Waiting, Who},
+};
 use crate::{
-    Child, CreateError, EnterError, Epoch, Event, ForkError, Happening, KillError, Lease, Node,
-    Origin, PauseError, ResumeError, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
-    SnapshotError, SnapshotId, StopReason, TemplateError, TemplateInfo, TemplateName, Wake,
+    Child, CreateError, EnterError, Epoch, Event, ForkError, GiveUpError, GuestMetrics, Happening,
+    Keep, KillError, Lease, Node, Origin, PauseError, ResumeError, RollbackError, SandboxId,
+    SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, Start, StopReason,
+    TemplateError, TemplateInfo, TemplateName, Wake,
 };
 
-/// A caller that waits to be let in.
-struct Entering<'a>(&'a watch::Sender<u64>);
-
-impl<'a> Entering<'a> {
-    fn new(count: &'a watch::Sender<u64>) -> Self {
-        count.send_modify(|count| *count += 1);
-        Self(count)
-    }
-}
-
-impl Drop for Entering<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
+/// What guests print, when they were not told what.
+const FIRST_WORDS: &str = "2026-11-22T01:35:11.872215Z booting\n2026-11-22T01:35:12.000001Z";
 
 #[async_trait]
 impl Node for Fake {
     async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo, CreateError> {
+        self.0.creates.send_modify(|creates| *creates += 1);
+        // The sender lives as long as this host.
+        drop(self.0.hold_creates.subscribe().wait_for(|hold| !hold).await);
         if lock(&self.0.script).no_room {
             return Err(CreateError::NoRoom {
                 diagnostic: "memory".to_owned(),
@@ -39,76 +37,51 @@ impl Node for Fake {
         {
             return Err(CreateError::NoTemplate(name.to_string()));
         }
+        if let Origin::Snapshot(id) = &spec.origin
+            && !lock(&self.0.snapshots).is_kept(id)
+        {
+            return Err(CreateError::NoTemplate(id.to_string()));
+        }
         let info = self.insert(&spec)?;
         self.tell(&info, Happening::Started);
         Ok(info)
     }
 
     async fn enter(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
-        let _entering = Entering::new(&self.0.entering);
-        loop {
-            let life = self
-                .find(id)
-                .ok_or_else(|| EnterError::NotFound(id.clone()))?;
-            let mut begin = false;
-            life.send_if_modified(|life| {
-                begin = life.info.state == SandboxState::Paused && wake == Wake::Allowed;
-                if begin {
-                    life.info.state = SandboxState::Starting;
-                }
-                begin
-            });
-            if begin {
-                // The wake goes on when its first caller gives up: others may be waiting.
-                let (fake, id, sender) = (self.clone(), id.clone(), life.clone());
-                let woken = tokio::spawn(async move { fake.wake(&id, &sender).await });
-                match woken.await {
-                    Ok(outcome) => outcome?,
-                    Err(error) => {
-                        return Err(EnterError::Failed {
-                            id: life.borrow().info.id.clone(),
-                            source: error.into(),
-                        });
-                    }
-                }
-            }
-            let state = life.borrow().info.state;
-            match state {
-                SandboxState::Running => {
-                    return Ok(Box::new(FakeLease::new(self.clone(), &life.borrow())));
-                }
-                SandboxState::Starting => {
-                    let mut life = life.subscribe();
-                    if life
-                        .wait_for(|life| life.info.state != SandboxState::Starting)
-                        .await
-                        .is_err()
-                    {
-                        return Err(EnterError::NotFound(id.clone()));
-                    }
-                }
-                SandboxState::Paused if wake == Wake::Refused => {
-                    return Err(EnterError::Asleep(id.clone()));
-                }
-                SandboxState::Paused => {}
-                SandboxState::Pausing | SandboxState::Stopping => {
-                    return Err(EnterError::Transitioning {
-                        id: id.clone(),
-                        state,
-                    });
-                }
-                SandboxState::Stopped(_) => return Err(EnterError::NotFound(id.clone())),
-            }
-        }
+        let who = match wake {
+            Wake::Allowed => Who::Traffic,
+            Wake::Refused => Who::Visitor,
+        };
+        let life = self.let_in(id, who).await?;
+        let lease = FakeLease::new(self.clone(), &life.borrow());
+        Ok(Box::new(lease))
     }
 
-    async fn pause(&self, id: &SandboxId, epoch: Epoch) -> Result<SnapshotId, PauseError> {
-        let life = self
-            .find(id)
-            .ok_or_else(|| PauseError::NotFound(id.clone()))?;
-        let (state, now) = (life.borrow().info.state, life.borrow().info.epoch);
+    async fn pause(
+        &self,
+        id: &SandboxId,
+        epoch: Epoch,
+        keep: Keep,
+    ) -> Result<SnapshotId, PauseError> {
+        let _waiting = Waiting::new(&self.0.pausing);
+        let missing = || PauseError::NotFound(id.clone());
+        let life = self.find(id).ok_or_else(missing)?;
+        let (mut begins, mut state) = (false, SandboxState::Running);
+        life.send_if_modified(|life| {
+            state = life.info.state;
+            begins = state == SandboxState::Running && life.info.epoch == epoch;
+            if begins {
+                life.info.state = SandboxState::Pausing;
+            }
+            begins
+        });
         match state {
-            SandboxState::Running if now == epoch => {}
+            SandboxState::Running if begins => {
+                // It goes on when its first caller gives up: others may be waiting.
+                let (fake, id) = (self.clone(), id.clone());
+                tokio::spawn(async move { fake.finish_pause(&id, keep).await });
+            }
+            SandboxState::Pausing => {}
             SandboxState::Paused => return Err(PauseError::Already(id.clone())),
             state => {
                 return Err(PauseError::Conflict {
@@ -117,26 +90,61 @@ impl Node for Fake {
                 });
             }
         }
-        let (snapshot, stale) = (snapshot_id(now.0), self.stale());
-        life.send_modify(|life| {
-            life.sleep(stale);
-            life.info.snapshot = snapshot.clone();
-        });
-        self.tell(&life.borrow().info, Happening::Paused);
-        snapshot.ok_or_else(|| PauseError::Failed {
-            id: id.clone(),
-            source: cause("name the snapshot"),
-        })
+        let mut life = life.subscribe();
+        let ended = life.wait_for(|life| life.info.state != SandboxState::Pausing);
+        let info = ended.await.map_err(|_| missing())?.info.clone();
+        match (info.state, info.snapshot) {
+            (SandboxState::Paused, Some(snapshot)) => Ok(snapshot),
+            (SandboxState::Stopped(_), _) => Err(missing()),
+            _ => Err(PauseError::Failed {
+                id: id.clone(),
+                source: cause("scripted"),
+            }),
+        }
     }
 
-    async fn resume(&self, id: &SandboxId) -> Result<SandboxInfo, ResumeError> {
+    async fn resume(&self, id: &SandboxId, from: Keep) -> Result<SandboxInfo, ResumeError> {
         let life = self
             .find(id)
             .ok_or_else(|| EnterError::NotFound(id.clone()))?;
         if life.borrow().info.state == SandboxState::Running {
             return Err(ResumeError::Already(id.clone()));
         }
-        drop(self.enter(id, Wake::Allowed).await?);
+        let life = self.let_in(id, Who::Owner(from)).await?;
+        let info = life.borrow().info.clone();
+        Ok(info)
+    }
+
+    async fn rollback(
+        &self,
+        id: &SandboxId,
+        snapshot: &SnapshotId,
+    ) -> Result<SandboxInfo, RollbackError> {
+        let life = self
+            .find(id)
+            .ok_or_else(|| RollbackError::NotFound(id.clone()))?;
+        if !lock(&self.0.snapshots).is_of(snapshot, id) {
+            return Err(RollbackError::NoSnapshot {
+                id: id.clone(),
+                snapshot: snapshot.clone(),
+            });
+        }
+        let state = life.borrow().info.state;
+        if !matches!(state, SandboxState::Running | SandboxState::Paused) {
+            return Err(RollbackError::Conflict {
+                id: id.clone(),
+                state,
+            });
+        }
+        life.send_modify(|life| {
+            life.leave(SandboxState::Starting);
+            life.info.snapshot = Some(snapshot.clone());
+        });
+        let woken = self.wake(id, &life, Start::Restore).await;
+        woken.map_err(|error| RollbackError::Failed {
+            id: id.clone(),
+            source: error.into(),
+        })?;
         let info = life.borrow().info.clone();
         Ok(info)
     }
@@ -166,14 +174,75 @@ impl Node for Fake {
         Ok(outcomes)
     }
 
-    async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, SnapshotError> {
+    async fn snapshot(&self, id: &SandboxId, keep: Keep) -> Result<SnapshotId, SnapshotError> {
         let life = self
             .find(id)
             .ok_or_else(|| SnapshotError::NotFound(id.clone()))?;
-        let epoch = life.borrow().info.epoch;
-        snapshot_id(epoch.0).ok_or_else(|| SnapshotError::Failed {
+        let failed = || SnapshotError::Failed {
             id: id.clone(),
-            source: cause("name it"),
+            source: cause("scripted"),
+        };
+        if lock(&self.0.script).snapshot_fails {
+            return Err(failed());
+        }
+        let (state, paused_in) = (
+            life.borrow().info.state,
+            life.borrow().info.snapshot.clone(),
+        );
+        let mut snapshots = lock(&self.0.snapshots);
+        let taken = match state {
+            SandboxState::Running => snapshots.take(id, keep),
+            SandboxState::Paused => paused_in,
+            state => {
+                return Err(SnapshotError::Conflict {
+                    id: id.clone(),
+                    state,
+                });
+            }
+        };
+        let taken = taken.ok_or_else(failed)?;
+        snapshots.keep(taken.clone());
+        Ok(taken)
+    }
+
+    async fn give_up(&self, snapshot: &SnapshotId) -> Result<(), GiveUpError> {
+        if lock(&self.0.script).give_up_fails {
+            return Err(GiveUpError {
+                id: snapshot.clone(),
+                source: cause("scripted"),
+            });
+        }
+        lock(&self.0.snapshots).give_up(snapshot);
+        Ok(())
+    }
+
+    async fn kept_snapshots(&self) -> Vec<SnapshotId> {
+        lock(&self.0.snapshots).kept()
+    }
+
+    async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {
+        let life = self.find(id)?;
+        let _asking = Waiting::new(&self.0.asking);
+        let now = *self.0.asking.borrow();
+        self.0.most_asking.fetch_max(now, Ordering::SeqCst);
+        self.0.metrics.send_modify(|asked| *asked += 1);
+        let take = lock(&self.0.script).metrics_take;
+        if !take.is_zero() {
+            tokio::time::sleep(take).await;
+        }
+        let info = life.borrow().info.clone();
+        if info.state != SandboxState::Running || lock(&self.0.script).silent {
+            return None;
+        }
+        Some(GuestMetrics {
+            at: std::time::SystemTime::now(),
+            cpus: u32::from(info.resources.vcpus),
+            cpu_used_pct: 12.5,
+            memory_used: info.resources.memory / 2,
+            memory_total: info.resources.memory,
+            memory_cache: info.resources.memory / 8,
+            disk_used: info.resources.disk / 4,
+            disk_total: info.resources.disk,
         })
     }
 
@@ -198,7 +267,9 @@ impl Node for Fake {
 
     async fn console(&self, id: &SandboxId, limit: usize) -> Option<Vec<u8>> {
         self.find(id)?;
-        let text = format!("booting\n{id} is ready\n").into_bytes();
+        let scripted = lock(&self.0.script).console.clone();
+        let text =
+            scripted.unwrap_or_else(|| format!("{FIRST_WORDS} {id} is ready\n").into_bytes());
         let from = text.len().saturating_sub(limit);
         text.get(from..).map(<[u8]>::to_vec)
     }
@@ -219,5 +290,24 @@ impl Node for Fake {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.0.events.subscribe()
+    }
+}
+
+impl Fake {
+    async fn finish_pause(&self, id: &SandboxId, keep: Keep) {
+        // The sender lives as long as this host.
+        drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
+        let Some(life) = self.find(id) else { return };
+        if lock(&self.0.script).pause_fails {
+            return life.send_modify(|life| life.info.state = SandboxState::Running);
+        }
+        let snapshot = lock(&self.0.snapshots).take(id, keep);
+        let stale = self.stale();
+        life.send_modify(|life| {
+            life.info.snapshot = snapshot;
+            life.info.keep = keep;
+            life.sleep(stale);
+        });
+        self.tell(&life.borrow().info, Happening::Paused);
     }
 }

@@ -1,8 +1,8 @@
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use pool_api::{
-    Child, Epoch, ForkError, Happening, Node, PauseError, SandboxState, SnapshotError, StopReason,
-    Wake,
+    Child, Epoch, ForkError, Happening, Keep, Node, PauseError, SandboxState, SnapshotError,
+    StopReason, Wake,
 };
 use vmm_api::fake::Fault;
 
@@ -18,7 +18,8 @@ async fn a_failed_capture_lets_the_guest_go_on() {
         (Fault::Space, "no space left"),
     ] {
         rig.fake.fail_next(fault);
-        let Err(error @ PauseError::Failed { .. }) = rig.pool.pause(&id("a"), Epoch(1)).await
+        let Err(error @ PauseError::Failed { .. }) =
+            rig.pool.pause(&id("a"), Epoch(1), Keep::Full).await
         else {
             panic!()
         };
@@ -38,7 +39,7 @@ async fn a_failed_capture_lets_the_guest_go_on() {
     }
     rig.fake.fail_next(Fault::Capture);
     assert!(matches!(
-        rig.pool.snapshot(&id("a")).await,
+        rig.pool.snapshot(&id("a"), Keep::Full).await,
         Err(SnapshotError::Failed { .. })
     ));
     rig.fake.fail_next(Fault::Capture);
@@ -104,7 +105,11 @@ async fn a_damaged_snapshot_is_named_and_stays() {
         rig.fake.fail_next(Fault::Capture);
         assert!(
             rig.pool
-                .pause(&id("a"), rig.pool.info(&id("a")).await.unwrap().epoch)
+                .pause(
+                    &id("a"),
+                    rig.pool.info(&id("a")).await.unwrap().epoch,
+                    Keep::Full,
+                )
                 .await
                 .is_err()
         );
@@ -162,7 +167,7 @@ async fn a_machine_that_ends_while_it_is_written_down_goes_back_to_what_there_is
     rig.fake.hold_captures();
     let pause = tokio::spawn({
         let pool = Arc::clone(&rig.pool);
-        async move { pool.pause(&id("a"), Epoch(2)).await }
+        async move { pool.pause(&id("a"), Epoch(2), Keep::Full).await }
     });
     rig.fake.captures_begun(captures + 1).await;
     rig.fake.crash_all();
@@ -181,7 +186,7 @@ async fn a_machine_that_cannot_go_on_is_restored_from_what_was_just_written() {
     rig.create("a").await;
     rig.say("a", "disk-write 7 kept").await;
     rig.fake.fail_next(Fault::Advance);
-    rig.pool.snapshot(&id("a")).await.unwrap();
+    rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
     let mut info = rig.pool.get(&id("a")).unwrap().info.clone();
     info.wait_for(|info| info.state == SandboxState::Paused)
         .await
@@ -209,7 +214,7 @@ async fn a_kill_ends_whatever_is_under_way() {
     rig.fake.hold_captures();
     let captures = rig.fake.counts().captures;
     let pool = Arc::clone(&rig.pool);
-    let pause = tokio::spawn(async move { pool.pause(&id("b"), Epoch(1)).await });
+    let pause = tokio::spawn(async move { pool.pause(&id("b"), Epoch(1), Keep::Full).await });
     rig.fake.captures_begun(captures + 1).await;
     rig.pool.kill(&id("b")).await.unwrap();
     assert!(matches!(

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use pool_api::{
-    CreateError, Epoch, Happening, KillError, Node, Origin, PauseError, Port, ResumeError,
+    CreateError, Epoch, Happening, Keep, KillError, Node, Origin, PauseError, Port, ResumeError,
     SandboxState, Stage, Start, StopReason, Wake,
 };
 use vmm_api::fake::{Fault, guest::CLOSED_PORT};
@@ -131,7 +131,7 @@ async fn an_explicit_pause_revokes_leases_and_a_late_one_is_refused() {
     rig.create("a").await;
     let lease = rig.enter("a").await;
     let name = id("a");
-    let (paused, ()) = tokio::join!(rig.pool.pause(&name, Epoch(1)), async {
+    let (paused, ()) = tokio::join!(rig.pool.pause(&name, Epoch(1), Keep::Full), async {
         lease.revoked().await;
         drop(lease);
     });
@@ -140,23 +140,26 @@ async fn an_explicit_pause_revokes_leases_and_a_late_one_is_refused() {
         rig.pool.info(&id("a")).await.unwrap().snapshot,
         Some(snapshot.clone())
     );
-    assert_eq!(rig.pool.snapshot(&id("a")).await.unwrap(), snapshot);
+    assert_eq!(
+        rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap(),
+        snapshot
+    );
     assert!(matches!(
-        rig.pool.pause(&id("a"), Epoch(1)).await,
+        rig.pool.pause(&id("a"), Epoch(1), Keep::Full).await,
         Err(PauseError::Already(_))
     ));
-    let info = rig.pool.resume(&id("a")).await.unwrap();
+    let info = rig.pool.resume(&id("a"), Keep::Full).await.unwrap();
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
     assert!(matches!(
-        rig.pool.resume(&id("a")).await,
+        rig.pool.resume(&id("a"), Keep::Full).await,
         Err(ResumeError::Already(_))
     ));
     assert!(matches!(
-        rig.pool.pause(&id("a"), Epoch(1)).await,
+        rig.pool.pause(&id("a"), Epoch(1), Keep::Full).await,
         Err(PauseError::Conflict { .. })
     ));
     assert!(matches!(
-        rig.pool.pause(&id("b"), Epoch(1)).await,
+        rig.pool.pause(&id("b"), Epoch(1), Keep::Full).await,
         Err(PauseError::NotFound(_))
     ));
 }
@@ -194,7 +197,7 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     rig.fake.hold_captures();
     let pause = tokio::spawn({
         let pool = std::sync::Arc::clone(&rig.pool);
-        async move { pool.pause(&id("a"), Epoch(1)).await }
+        async move { pool.pause(&id("a"), Epoch(1), Keep::Full).await }
     });
     rig.fake.captures_begun(before.captures + 1).await;
     assert_eq!(rig.state("a").await, SandboxState::Pausing);
@@ -238,7 +241,7 @@ async fn a_kill_leaves_nothing() {
     rig.pause("paused").await;
     rig.pause("woken").await;
     rig.say("woken", "hello").await;
-    rig.pool.snapshot(&id("woken")).await.unwrap();
+    let kept = rig.pool.snapshot(&id("woken"), Keep::Full).await.unwrap();
     assert!(rig.count("snapshots") > snapshots);
     let mut events = rig.pool.events();
     let lease = rig.enter("running").await;
@@ -251,6 +254,7 @@ async fn a_kill_leaves_nothing() {
         ));
         happened(&mut events, name, Happening::Stopped(StopReason::Killed)).await;
     }
+    rig.pool.give_up(&kept).await.unwrap();
     lease.revoked().await;
     assert!(matches!(
         lease.dial(Port::AGENT).await,

@@ -1,7 +1,7 @@
 use std::fs;
 
 use pool_api::{
-    Child, CreateError, EnterError, Epoch, ForkError, Node, Origin, SandboxState, Wake,
+    Child, CreateError, EnterError, Epoch, ForkError, Keep, Node, Origin, SandboxState, Wake,
 };
 use vmm_api::fake::Fault;
 
@@ -137,11 +137,11 @@ async fn a_full_host_says_so_and_a_kill_makes_room() {
 }
 
 #[tokio::test]
-async fn a_snapshot_asked_for_stays_and_can_be_forked() {
+async fn a_snapshot_asked_for_can_be_forked_until_it_is_given_up() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "write 4 then").await;
-    let snapshot = rig.pool.snapshot(&id("a")).await.unwrap();
+    let snapshot = rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
     rig.say("a", "write 4 now").await;
     rig.pause("a").await;
     let rig = rig.crash().await;
@@ -152,6 +152,7 @@ async fn a_snapshot_asked_for_stays_and_can_be_forked() {
     assert_eq!(rig.say("a", "read 4").await, "now");
     rig.pool.kill(&id("a")).await.unwrap();
     rig.pool.kill(&id("b")).await.unwrap();
+    rig.pool.give_up(&snapshot).await.unwrap();
     let mut late = spec("c");
     late.origin = Origin::Snapshot(snapshot);
     assert!(matches!(

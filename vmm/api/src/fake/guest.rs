@@ -9,6 +9,8 @@
 //! | `disk-write N TEXT`, `disk-read N` | likewise for block `N` of the first disk |
 //! | `die` | nothing: the machine dies |
 //! | any other | itself |
+//!
+//! The agent's port takes `/init`, `/health`, `/freeze`, `/unfreeze` and `/metrics`; a frozen guest's disk is not written.
 
 use std::{io, sync::Arc};
 
@@ -27,6 +29,10 @@ pub const AGENT_PORT: u32 = 49983;
 pub const RELAY_PORT: u32 = 1024;
 /// A TCP port on which nothing listens.
 pub const CLOSED_PORT: u16 = 81;
+
+/// What the agent says of itself.
+const METRICS: &str = r#"{"ts":1,"cpu_count":1,"cpu_used_pct":12.5,"mem_total":4194304,"mem_used":8192,"mem_cache":4096,
+"mem_total_mib":4,"mem_used_mib":0,"disk_used":4096,"disk_total":1048576}"#;
 
 /// Answers on one stream until it ends.
 pub(super) async fn serve(inner: Arc<Inner>, port: u32, stream: UnixStream) {
@@ -59,8 +65,18 @@ async fn agent(inner: &Inner, stream: UnixStream) -> io::Result<()> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     inner.runs().await;
-    let mut status = "204 No Content";
-    if head.starts_with("POST /init ") {
+    let (mut status, mut told) = ("204 No Content", "");
+    if head.starts_with("GET /metrics ") {
+        (status, told) = ("200 OK", METRICS);
+    } else if head.starts_with("POST /freeze ") {
+        if inner.shared.fails(Fault::Freeze) {
+            status = "500 Internal Server Error";
+        } else {
+            inner.guest.lock().frozen = true;
+        }
+    } else if head.starts_with("POST /unfreeze ") {
+        inner.guest.lock().frozen = false;
+    } else if head.starts_with("POST /init ") {
         if inner.shared.fails(Fault::Init) {
             status = "500 Internal Server Error";
         } else {
@@ -71,7 +87,9 @@ async fn agent(inner: &Inner, stream: UnixStream) -> io::Result<()> {
                 .push(serde_json::from_slice(&body)?);
         }
     }
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let length = told.len();
+    let answer =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{told}");
     stream.write_all(answer.as_bytes()).await
 }
 

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     CaptureError, CaptureSpec, Captured, DialError, Disk, Exit, LoadError, LoadReport, LoadSpec,
-    Machine, MachineError, MemorySource, PAGE_SIZE, PageRecord, TopLayer, page_digest,
+    Machine, MachineError, MachineFiles, MemorySource, PAGE_SIZE, PageRecord, TopLayer,
+    page_digest,
 };
 
 const STATE: &[u8] = b"fake machine 1";
@@ -35,6 +36,7 @@ pub(super) struct Guest {
     changed: BTreeMap<u32, Block>,
     disks: Vec<FakeDisk>,
     console: File,
+    pub(super) frozen: bool,
 }
 
 /// The part that its streams know.
@@ -96,6 +98,7 @@ impl Guest {
             changed: BTreeMap::new(),
             disks,
             console,
+            frozen: false,
         })
     }
 
@@ -120,6 +123,9 @@ impl Guest {
     }
 
     pub(super) fn disk_write(&mut self, block: u32, text: &str) -> io::Result<()> {
+        if self.frozen {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let bytes = block_of(text)?;
         self.disks
             .first_mut()
@@ -133,11 +139,21 @@ impl Guest {
     }
 
     fn capture(&self, mut spec: CaptureSpec) -> io::Result<Captured> {
-        spec.image.write_all(STATE)?;
+        let captured = match &mut spec.machine {
+            Some(files) => self.capture_machine(files)?,
+            None => Captured::default(),
+        };
+        for (disk, bitmap) in self.disks.iter().zip(&mut spec.disk_bitmaps) {
+            bitmap.write_all(disk.written())?;
+        }
+        Ok(captured)
+    }
+
+    fn capture_machine(&self, files: &mut MachineFiles) -> io::Result<Captured> {
+        files.image.write_all(STATE)?;
         let mut captured = Captured {
             image_len: STATE.len() as u64,
-            pages: 0,
-            zero_pages: 0,
+            ..Captured::default()
         };
         for (page, bytes) in &self.changed {
             let zero = bytes.iter().all(|byte| *byte == 0);
@@ -146,19 +162,16 @@ impl Guest {
                 zero,
                 digest: page_digest(bytes),
             };
-            spec.page_index.write_all(&record.encode())?;
+            files.page_index.write_all(&record.encode())?;
             captured.pages += 1;
             if zero {
                 captured.zero_pages += 1;
             } else {
-                spec.pages.write_all_at(
+                files.pages.write_all_at(
                     bytes,
-                    spec.pages_offset + u64::from(*page) * PAGE_SIZE as u64,
+                    files.pages_offset + u64::from(*page) * PAGE_SIZE as u64,
                 )?;
             }
-        }
-        for (disk, bitmap) in self.disks.iter().zip(&mut spec.disk_bitmaps) {
-            bitmap.write_all(disk.written())?;
         }
         Ok(captured)
     }

@@ -235,11 +235,17 @@ impl Machine for Process {
     async fn capture(&self, spec: CaptureSpec) -> Result<Captured, CaptureError> {
         let disks = u32::try_from(spec.disk_bitmaps.len()).unwrap_or(u32::MAX);
         let request = Request::Capture {
-            pages_offset: spec.pages_offset,
+            pages_offset: spec.machine.as_ref().map(|files| files.pages_offset),
             disks,
         };
-        let mut fds: Vec<OwnedFd> =
-            vec![spec.image.into(), spec.pages.into(), spec.page_index.into()];
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        if let Some(files) = spec.machine {
+            fds.extend([
+                files.image.into(),
+                files.pages.into(),
+                files.page_index.into(),
+            ]);
+        }
         fds.extend(spec.disk_bitmaps.into_iter().map(OwnedFd::from));
         let mut talk = self
             .monitor

@@ -163,14 +163,14 @@ fn key(files: &[&Path]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The probe, compiled if it is not yet.
+/// The probe, compiled if it is not yet; for the C library of the same Debian that the guest has.
 fn compiled(cache: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/probe.c");
-    let probe = cache.join(format!("probe-{}", key(&[&source])));
+    let probe = cache.join(format!("small-probe-{}", key(&[&source])));
     if !probe.is_file() {
         let aside = cache.join("probe.new");
         let status = StdCommand::new("cc")
-            .args(["-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror", "-o"])
+            .args(["-O2", "-s", "-Wall", "-Wextra", "-Werror", "-o"])
             .args([&aside, &source])
             .status()
             .expect("run cc, which Debian's gcc brings");

@@ -1,0 +1,178 @@
+//! Pauses that keep the disk alone, and the boots that follow.
+
+use http::HeaderValue;
+use pool_api::{EnterError, Keep, Node, SandboxState, Start, Wake};
+use serde_json::{Value, json};
+
+use crate::rig::{PATIENCE, Rig, sandbox};
+
+#[tokio::test]
+async fn a_sandbox_without_memory_is_woken_by_its_owner_alone() {
+    let rig = Rig::new().await;
+    let body = json!({ "templateID": "base", "autoResume": { "enabled": true } });
+    let id = rig.create(body).await;
+    let (name, path) = (sandbox(&id), format!("/sandboxes/{id}"));
+    let token = rig.get(&path).await.expect(200)["envdAccessToken"].clone();
+    assert!(rig.get(&path).await.expect(200).get("pauseMode").is_none());
+    rig.call("POST", &format!("{path}/pause"), json!({ "memory": false }))
+        .await
+        .expect(204);
+    let paused = rig.get(&path).await.expect(200);
+    assert_eq!(
+        (&paused["state"], &paused["pauseMode"]),
+        (&json!("paused"), &json!("filesystem"))
+    );
+    assert_eq!(
+        paused["lifecycle"]["autoResume"], true,
+        "what was asked for stays"
+    );
+    assert!(
+        !rig.placement(&id).await.unwrap().access.auto_resume,
+        "the edge is told"
+    );
+    let entered = rig.fake.enter(&name, Wake::Allowed).await;
+    assert!(matches!(entered, Err(EnterError::Asleep(_))));
+
+    let connect = format!("/v2/sandboxes/{id}/connect");
+    let woken = rig.call("POST", &connect, Value::Null).await.expect(201);
+    assert_eq!(woken["envdAccessToken"], token);
+    assert_eq!(rig.fake.start_of(&name), Some(Start::Boot));
+    assert!(rig.placement(&id).await.unwrap().access.auto_resume);
+
+    rig.call("POST", &format!("{path}/pause"), json!({}))
+        .await
+        .expect(204);
+    assert_eq!(rig.get(&path).await.expect(200)["pauseMode"], "full");
+    assert!(rig.placement(&id).await.unwrap().access.auto_resume);
+    drop(rig.fake.enter(&name, Wake::Allowed).await.unwrap());
+    assert_eq!(rig.fake.start_of(&name), Some(Start::Restore));
+}
+
+#[tokio::test]
+async fn memory_can_be_left_behind_at_the_wake() {
+    let rig = Rig::new().await;
+    let id = rig.create(json!({ "templateID": "base" })).await;
+    let path = format!("/sandboxes/{id}");
+    for (wake, v, status) in [
+        ("resume", "", 201),
+        ("connect", "/v2", 201),
+        ("connect", "", 201),
+    ] {
+        rig.call("POST", &format!("{path}/pause"), Value::Null)
+            .await
+            .expect(204);
+        let body = json!({ "memory": false, "timeout": 60 });
+        rig.call("POST", &format!("{v}{path}/{wake}"), body)
+            .await
+            .expect(status);
+        assert_eq!(
+            rig.fake.start_of(&sandbox(&id)),
+            Some(Start::Boot),
+            "{v}{wake}"
+        );
+    }
+    // It runs already: there is nothing to leave behind.
+    let body = json!({ "memory": false });
+    rig.call("POST", &format!("/v2{path}/connect"), body)
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
+async fn an_end_keeps_what_was_asked_for() {
+    let rig = Rig::new().await;
+    let mut body = json!({ "templateID": "base", "timeout": 1000, "autoPause": true, "autoPauseMemory": false });
+    let id = rig.create(body.clone()).await;
+    body["autoPauseMemory"] = json!(true);
+    let other = rig.create(body).await;
+    for (id, mode, keep) in [
+        (&id, "filesystem", Keep::Filesystem),
+        (&other, "full", Keep::Full),
+    ] {
+        rig.call(
+            "POST",
+            &format!("/sandboxes/{id}/timeout"),
+            json!({ "timeout": 0 }),
+        )
+        .await
+        .expect(204);
+        let name = sandbox(id);
+        let asleep = rig
+            .fake
+            .wait_for(&name, |state| state == SandboxState::Paused);
+        tokio::time::timeout(PATIENCE, asleep).await.unwrap();
+        let seen = rig
+            .until(id, |reply| reply.expect(200)["pauseMode"] == mode)
+            .await
+            .expect(200);
+        assert_eq!(seen["state"], "paused");
+        assert_eq!(rig.fake.info(&sandbox(id)).await.unwrap().keep, keep);
+    }
+    for body in [
+        json!({ "templateID": "base", "autoPauseMemory": false }),
+        json!({ "templateID": "base", "autoPauseMemory": false, "autoPause": false }),
+        json!({ "templateID": "base", "autoPauseMemory": false, "autoPause": true, "autoResume": { "enabled": true } }),
+    ] {
+        let message = rig.call("POST", "/v2/sandboxes", body).await.error(400);
+        assert!(message.starts_with("autoPauseMemory"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_kept_is_remembered_over_a_crash() {
+    let rig = Rig::new().await;
+    let body = json!({ "templateID": "base", "autoResume": { "enabled": true } });
+    let (told, missed) = (rig.create(body.clone()).await, rig.create(body).await);
+    rig.call(
+        "POST",
+        &format!("/sandboxes/{told}/pause"),
+        json!({ "memory": false }),
+    )
+    .await
+    .expect(204);
+    let (fake, dir) = rig.crash().await;
+    let epoch = fake.info(&sandbox(&missed)).await.unwrap().epoch;
+    fake.pause(&sandbox(&missed), epoch, Keep::Filesystem)
+        .await
+        .unwrap();
+    let rig = Rig::over(fake, dir).await;
+    for id in [told, missed] {
+        assert_eq!(
+            rig.get(&format!("/sandboxes/{id}")).await.expect(200)["pauseMode"],
+            "filesystem"
+        );
+        assert!(!rig.placement(&id).await.unwrap().access.auto_resume);
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_must_answer_is_asked_before_the_pause() {
+    let rig = Rig::new().await;
+    let id = rig.create(json!({ "templateID": "base" })).await;
+    let path = format!("/sandboxes/{id}/pause");
+    rig.fake.set_silent(true);
+    let strict = json!({ "memory": false, "requireHealthyGuest": true });
+    let reply = rig.call("POST", &path, strict).await;
+    let body = reply.expect(503);
+    assert_eq!(
+        body["error_code"],
+        "sandbox_snapshot_guest_agent_unresponsive"
+    );
+    assert_eq!(
+        (
+            &reply.headers["should-retry"],
+            &reply.headers["retry-after"]
+        ),
+        (
+            &HeaderValue::from_static("false"),
+            &HeaderValue::from_static("5")
+        )
+    );
+    assert_eq!(
+        rig.get(&format!("/sandboxes/{id}")).await.expect(200)["state"],
+        "running"
+    );
+    rig.call("POST", &path, json!({ "requireHealthyGuest": false }))
+        .await
+        .expect(204);
+}

@@ -1,0 +1,299 @@
+//! Snapshots: taken, named, listed, used, deleted, and kept over crashes.
+
+use pool_api::{Keep, Node, Origin, Start};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, missing, sandbox};
+
+async fn take(rig: &Rig, id: &str, body: Value) -> Value {
+    rig.call("POST", &format!("/sandboxes/{id}/snapshots"), body)
+        .await
+        .expect(201)
+}
+
+fn id_of(snapshot: &Value) -> &str {
+    snapshot["snapshotID"].as_str().unwrap()
+}
+
+/// As clients encode a segment.
+fn segment(text: &str) -> String {
+    text.replace('/', "%2F").replace(':', "%3A")
+}
+
+async fn delete(rig: &Rig, reference: &str) -> u16 {
+    let path = format!("/templates/{}", segment(reference));
+    rig.call("DELETE", &path, Value::Null).await.status
+}
+
+#[tokio::test]
+async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    let before = rig.get(&format!("/sandboxes/{origin}")).await.expect(200);
+    let taken = take(&rig, &origin, Value::Null).await;
+    let (template, tag) = id_of(&taken).split_once(':').unwrap();
+    assert_eq!((tag, &taken["names"]), ("default", &json!([])));
+    assert_eq!(
+        rig.get(&format!("/sandboxes/{origin}")).await.expect(200),
+        before,
+        "it goes on, with its end where it was"
+    );
+    rig.call("DELETE", &format!("/sandboxes/{origin}"), Value::Null)
+        .await
+        .expect(204);
+
+    for reference in [
+        id_of(&taken).to_owned(),
+        template.to_owned(),
+        format!(" {} ", template.to_uppercase()),
+        format!("catnap/{template}"),
+    ] {
+        let made = rig
+            .call("POST", "/v2/sandboxes", json!({ "templateID": reference }))
+            .await
+            .expect(201);
+        assert_eq!(made["templateID"], template, "{reference}");
+        assert!(made.get("alias").is_none());
+        let id = sandbox(made["sandboxID"].as_str().unwrap());
+        let spec = rig.fake.spec_of(&id).unwrap();
+        let kept = rig.fake.kept_snapshots().await;
+        assert!(matches!(&spec.origin, Origin::Snapshot(id) if kept == [id.clone()]));
+        assert_eq!(spec.template.as_str(), template);
+        assert_eq!(rig.fake.start_of(&id), Some(Start::Fork));
+    }
+    let listed = rig
+        .get(&format!("/v2/sandboxes?template={template}"))
+        .await
+        .expect(200);
+    assert_eq!(listed.as_array().unwrap().len(), 4);
+
+    assert_eq!(delete(&rig, id_of(&taken)).await, 204);
+    rig.until_kept(0).await;
+    assert_eq!(delete(&rig, id_of(&taken)).await, 404, "a second time");
+    let body = json!({ "templateID": template });
+    let gone = rig.call("POST", "/v2/sandboxes", body).await.error(404);
+    assert_eq!(gone, format!("template '{template}' not found"));
+    let listed = rig
+        .get(&format!("/v2/sandboxes?template={template}"))
+        .await
+        .expect(200);
+    assert_eq!(listed.as_array().unwrap().len(), 4, "they need it no more");
+}
+
+#[tokio::test]
+async fn the_same_name_again_is_a_new_build_that_is_served_at_once() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    let first = take(&rig, &origin, json!({ "name": "N1" })).await;
+    assert_eq!(
+        first,
+        json!({ "snapshotID": "catnap/n1:default", "names": ["catnap/n1"] })
+    );
+    let old = rig.fake.kept_snapshots().await;
+    let second = take(&rig, &origin, json!({ "name": "catnap/n1" })).await;
+    assert_eq!(second, first);
+    rig.until_kept(1).await;
+    let new = rig.fake.kept_snapshots().await;
+    assert_ne!(new, old, "the old one is given up");
+    for reference in ["n1", "catnap/n1", "n1:default", " Catnap/N1:Default"] {
+        let made = rig
+            .call("POST", "/sandboxes", json!({ "templateID": reference }))
+            .await
+            .expect(201);
+        assert_eq!(made["alias"], "n1");
+        let id = sandbox(made["sandboxID"].as_str().unwrap());
+        let spec = rig.fake.spec_of(&id).unwrap();
+        assert!(matches!(spec.origin, Origin::Snapshot(id) if id == new[0]));
+    }
+    for (reference, message) in [
+        ("n1:v2", "tag 'v2' does not exist for template 'n1'"),
+        ("other/n1", "template 'n1' not found"),
+    ] {
+        let body = json!({ "templateID": reference });
+        assert_eq!(
+            rig.call("POST", "/v2/sandboxes", body).await.error(404),
+            message
+        );
+    }
+    assert_eq!(delete(&rig, "catnap/n1:default").await, 204);
+    rig.until_kept(0).await;
+    assert_eq!(delete(&rig, "n1").await, 404);
+}
+
+#[tokio::test]
+async fn what_a_tag_still_means_is_kept() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    let path = format!("/sandboxes/{origin}/snapshots");
+    let tagged = take(&rig, &origin, json!({ "name": "n:v1" })).await;
+    assert_eq!(id_of(&tagged), "catnap/n:v1");
+    take(&rig, &origin, json!({ "name": "n" })).await;
+    take(&rig, &origin, json!({ "name": "n" })).await;
+    rig.until_kept(2).await;
+    // One written as it is, in two segments.
+    rig.call("DELETE", "/templates/catnap/n:v1", Value::Null)
+        .await
+        .expect(204);
+    rig.until_kept(1).await;
+    assert_eq!(delete(&rig, "n").await, 204);
+    rig.until_kept(0).await;
+
+    rig.call("POST", "/templates/mine/build", Value::Null)
+        .await
+        .expect(200);
+    for name in ["a b", "other/n", "base", "mine", "n:", "a/b/c", "ä"] {
+        let body = json!({ "name": name });
+        rig.call("POST", &path, body).await.error(400);
+    }
+    rig.until_kept(0).await;
+    take(&rig, &origin, json!({ "name": "taken" })).await;
+    let taken = rig.call("POST", "/templates/taken/build", Value::Null);
+    taken.await.error(409);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_two_names_share_goes_with_the_last() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    rig.call("POST", &format!("/sandboxes/{origin}/pause"), Value::Null)
+        .await
+        .expect(204);
+    take(&rig, &origin, json!({ "name": "one" })).await;
+    take(&rig, &origin, json!({ "name": "two" })).await;
+    assert_eq!(
+        rig.fake.kept_snapshots().await.len(),
+        1,
+        "a paused sandbox has one"
+    );
+    assert_eq!(delete(&rig, "one").await, 204);
+    let third = rig.create(json!({ "templateID": "base" })).await;
+    take(&rig, &third, json!({ "name": "three" })).await;
+    assert_eq!(delete(&rig, "three").await, 204);
+    // What is given up is given up in order: the first is long decided.
+    rig.until_kept(1).await;
+    rig.create(json!({ "templateID": "two" })).await;
+    assert_eq!(delete(&rig, "two").await, 204);
+    rig.until_kept(0).await;
+}
+
+#[tokio::test]
+async fn snapshots_are_listed_page_by_page() {
+    let rig = Rig::new().await;
+    let (one, two) = (
+        rig.create(json!({ "templateID": "base" })).await,
+        rig.create(json!({ "templateID": "base" })).await,
+    );
+    let mut taken = Vec::new();
+    for number in 0..5 {
+        let origin = if number % 2 == 0 { &one } else { &two };
+        taken.push(take(&rig, origin, json!({ "name": format!("n{number}") })).await);
+    }
+    taken.push(take(&rig, &two, json!({ "name": "n4:old" })).await);
+    taken.reverse();
+    let (mut got, mut from) = (Vec::new(), String::new());
+    for page in 0..3 {
+        let reply = rig.get(&format!("/snapshots?limit=2{from}")).await;
+        got.extend(reply.expect(200).as_array().unwrap().clone());
+        let next = reply.headers.get("x-next-token");
+        assert_eq!(next.is_some(), page < 2, "only if there are more");
+        from = next.map_or(String::new(), |token| {
+            format!("&nextToken={}", token.to_str().unwrap())
+        });
+    }
+    assert_eq!(got, taken, "the last first");
+    let of = async |query: &str| {
+        let listed = rig.get(&format!("/snapshots?{query}")).await.expect(200);
+        let listed = listed.as_array().unwrap().iter();
+        listed
+            .map(|snapshot| id_of(snapshot).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let want = [
+        "catnap/n4:default",
+        "catnap/n2:default",
+        "catnap/n0:default",
+    ];
+    assert_eq!(of(&format!("sandboxID={one}-6532622b")).await, want);
+    assert_eq!(of("name=n3").await, ["catnap/n3:default"]);
+    assert_eq!(of("name=catnap/N3:default").await, ["catnap/n3:default"]);
+    assert_eq!(of("name=n4").await, ["catnap/n4:old", "catnap/n4:default"]);
+    assert_eq!(of("name=n4:old").await, ["catnap/n4:old"]);
+    for none in [
+        "name=unknown",
+        "name=base",
+        "name=n4:odd",
+        "sandboxID=iunknown",
+    ] {
+        assert_eq!(of(none).await, [""; 0], "{none}");
+    }
+    for wrong in [
+        "limit=0",
+        "limit=101",
+        "nextToken=x",
+        "name=a%20b",
+        "sandboxID=A",
+    ] {
+        rig.get(&format!("/snapshots?{wrong}")).await.error(400);
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_without_memory_boots() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    let taken = take(&rig, &origin, json!({ "memory": false, "name": "disk" })).await;
+    let id = rig.create(json!({ "templateID": id_of(&taken) })).await;
+    assert_eq!(rig.fake.start_of(&sandbox(&id)), Some(Start::Boot));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_fails_promises_nothing() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    let path = format!("/sandboxes/{origin}/snapshots");
+    rig.fake.set_snapshot_fails(true);
+    let reply = rig.call("POST", &path, json!({ "name": "n" })).await;
+    reply.error(500);
+    assert_eq!(reply.headers["should-retry"], "false");
+    rig.fake.set_snapshot_fails(false);
+    assert_eq!(rig.get("/snapshots").await.expect(200), json!([]));
+    rig.fake
+        .force_state(&sandbox(&origin), pool_api::SandboxState::Pausing);
+    rig.call("POST", &path, Value::Null).await.error(409);
+    let unknown = rig.call("POST", "/sandboxes/iunknown/snapshots", Value::Null);
+    assert_eq!(unknown.await.error(404), missing("iunknown"));
+}
+
+#[tokio::test]
+async fn over_a_crash_no_promise_is_lost_and_nothing_is_kept_for_nobody() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    let kept = take(&rig, &origin, json!({ "name": "kept" })).await;
+    let promised = rig.fake.kept_snapshots().await;
+    take(&rig, &origin, json!({ "name": "gone" })).await;
+    // The crash comes between the promise taken back and the snapshot given up.
+    rig.fake.set_give_up_fails(true);
+    assert_eq!(delete(&rig, "gone").await, 204);
+    let (fake, dir) = rig.crash().await;
+    // And between a snapshot and its promise.
+    let orphan = fake.snapshot(&sandbox(&origin), Keep::Full).await.unwrap();
+    assert_eq!(fake.kept_snapshots().await.len(), 3);
+    fake.set_give_up_fails(false);
+
+    let rig = Rig::over(fake, dir).await;
+    let now = rig.fake.kept_snapshots().await;
+    assert_eq!(now, promised, "agreed before anything is served");
+    assert!(!now.contains(&orphan));
+    let listed = rig.get("/snapshots").await.expect(200);
+    assert_eq!(listed, json!([kept]));
+    rig.create(json!({ "templateID": "kept" })).await;
+
+    // A host that lost one is no reason to forget it: it may be back tomorrow.
+    let (fake, dir) = rig.crash().await;
+    fake.give_up(&promised[0]).await.unwrap();
+    let rig = Rig::over(fake, dir).await;
+    assert_eq!(rig.get("/snapshots").await.expect(200), json!([kept]));
+    let body = json!({ "templateID": "kept" });
+    let lost = rig.call("POST", "/v2/sandboxes", body).await.error(404);
+    assert_eq!(lost, "template 'kept' not found");
+}

@@ -1,0 +1,58 @@
+//! Snapshots of disks alone.
+
+use pool_api::Keep;
+
+use super::{
+    BASE,
+    rig::{BLOCKS, Lineage, Rig, disk_of, expected, memory_of},
+};
+use crate::Mode;
+
+#[test]
+fn a_snapshot_of_the_disk_alone_has_no_machine() {
+    let rig = Rig::new();
+    let full = rig
+        .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
+        .unwrap();
+    let from = Lineage::after(&full);
+    let alone = rig.filesystem(&from, &[(2, 6)]).unwrap();
+    assert_eq!(alone.manifest.keep(), Keep::Filesystem);
+    let opened = rig.open(alone.pin.id(), Mode::Cow).unwrap();
+    assert!(opened.machine.is_none());
+    assert_eq!(
+        disk_of(&opened),
+        expected(BLOCKS, &BASE, &[&[(1, 5)], &[(2, 6)]])
+    );
+    let files: Vec<_> = std::fs::read_dir(rig.store.path(alone.pin.id()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+}
+
+#[test]
+fn the_disk_of_a_full_snapshot_outlives_it() {
+    let rig = Rig::new();
+    let full = rig
+        .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
+        .unwrap();
+    let alone = rig.store.keep_filesystem(full.pin.id()).unwrap();
+    drop(full);
+    rig.store.collect().unwrap();
+    let opened = rig.store.open_filesystem(alone.pin.id()).unwrap();
+    assert_eq!(disk_of(&opened), expected(BLOCKS, &BASE, &[&[(1, 5)]]));
+}
+
+#[test]
+fn a_full_snapshot_opens_without_its_memory_too() {
+    let rig = Rig::new();
+    let full = rig
+        .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
+        .unwrap();
+    let opened = rig.store.open_filesystem(full.pin.id()).unwrap();
+    assert!(opened.machine.is_none());
+    assert_eq!(
+        memory_of(&rig.open(full.pin.id(), Mode::Cow).unwrap())[1],
+        1
+    );
+}
