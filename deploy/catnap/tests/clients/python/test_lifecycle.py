@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from conftest import TLS, newest_only, until
 from e2b import Sandbox, SandboxState
-from e2b.exceptions import NotFoundException
+from e2b.exceptions import NotFoundException, SandboxException
 
 BOOT = "/proc/sys/kernel/random/boot_id"
 
@@ -61,13 +61,15 @@ def test_at_its_end_a_sandbox_is_killed(create):
 
     def is_gone():
         try:
-            Sandbox.get_info(sandbox.sandbox_id)
+            sandbox.connect()
         except NotFoundException:
             return True
+        except SandboxException as error:
+            assert "is being killed" in str(error)
 
     until(is_gone)
     with pytest.raises(NotFoundException):
-        sandbox.connect()
+        Sandbox.get_info(sandbox.sandbox_id)
 
 
 def test_at_its_end_a_sandbox_is_paused_and_a_request_wakes_it(create):
