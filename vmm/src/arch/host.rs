@@ -29,7 +29,7 @@ impl Host {
         if self.emulated_cpl0 {
             // Features whose instructions the emulator lacks are hidden from the kernel, so that it does not leave the
             // guest for each of them; user space sees the real processor anyway.
-            "catnap.emulated_cpl0 clearcpuid=smap,smep,fsgsbase,popcnt,cx16,xsaves,xsavec,xsaveopt \
+            "catnap.emulated_cpl0 clearcpuid=smap,smep,fsgsbase,popcnt,cx16,xsaves,xsavec,xsaveopt,erms,fsrm \
              rcupdate.rcu_cpu_stall_suppress=1"
         } else {
             ""
