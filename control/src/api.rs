@@ -1,5 +1,6 @@
 //! The wire: routes, who may call them, and how what cannot be routed is answered.
 
+mod cors;
 mod dto;
 mod error;
 mod extract;
@@ -48,6 +49,8 @@ pub(crate) fn router(sandboxes: Arc<Sandboxes>) -> Router {
         .layer(middleware::from_fn_with_state(sandboxes.clone(), authorize))
         .route("/health", get(health))
         .route("/cubeapi/v1/health", get(health))
+        // Outermost: a browser asks whether it may call before it sends a key.
+        .layer(cors::of_all_origins())
         .with_state(sandboxes)
 }
 

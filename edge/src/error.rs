@@ -2,6 +2,7 @@
 //!
 //! Bodies, codes and titles are the contract's, exactly: clients look for their words.
 
+mod cors;
 mod page;
 
 use http::HeaderMap;
@@ -329,9 +330,13 @@ impl Answer {
     /// Sends it.
     pub(crate) async fn send(self, session: &mut Session) -> pingora::Result<()> {
         let request = session.req_header();
+        if let Some(header) = cors::preflight(request)? {
+            return session.write_response_header(Box::new(header), true).await;
+        }
         let (content, text) = self.body.rendered(&request.headers);
         let bodiless = request.method == http::Method::HEAD;
-        let mut header = ResponseHeader::build(self.status, Some(4))?;
+        let mut header = ResponseHeader::build(self.status, Some(5))?;
+        cors::allow(&mut header)?;
         header.insert_header(http::header::CONTENT_TYPE, content)?;
         header.insert_header(http::header::CONTENT_LENGTH, text.len())?;
         header.insert_header(http::header::CACHE_CONTROL, "no-store")?;

@@ -197,12 +197,12 @@ impl Reception {
             None | Some(SandboxState::Stopping | SandboxState::Stopped(_)) => {
                 return Err(Answer::not_found(&address.sandbox));
             }
-            Some(SandboxState::Paused)
+            Some(SandboxState::Paused | SandboxState::Pausing)
                 if denied != access::Denied::Reserved && !placement.access.auto_resume =>
             {
                 return Err(Answer::not_found(&address.sandbox));
             }
-            Some(state) => state == SandboxState::Paused,
+            Some(state) => matches!(state, SandboxState::Paused | SandboxState::Pausing),
         };
         Err(Answer::denied(denied, address, asleep, path))
     }

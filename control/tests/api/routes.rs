@@ -35,6 +35,40 @@ async fn only_health_is_open_to_all() {
 }
 
 #[tokio::test]
+async fn pages_of_any_origin_may_call_with_a_key() {
+    let rig = Rig::new().await;
+    let page = ("origin", "https://a.example");
+    let asked = [
+        page,
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "x-api-key,lang_version"),
+    ];
+    let told = rig.raw("OPTIONS", "/v2/sandboxes", &asked, "").await;
+    assert_eq!((told.status, told.text.as_str()), (200, ""));
+    assert_eq!(told.headers["access-control-allow-origin"], "*");
+    let allowed = |name: &str| told.headers[name].to_str().unwrap().to_owned();
+    assert!(allowed("access-control-allow-methods").contains("DELETE"));
+    assert_eq!(
+        allowed("access-control-allow-headers"),
+        "x-api-key,lang_version"
+    );
+    let refused = rig.raw("GET", "/v2/sandboxes", &[page], "").await;
+    assert_eq!(refused.headers["access-control-allow-origin"], "*");
+    refused.error(401);
+    let key = ("x-api-key", KEY);
+    let listed = rig.raw("GET", "/v2/sandboxes", &[page, key], "").await;
+    assert_eq!(listed.headers["access-control-allow-origin"], "*");
+    let exposed = listed.headers["access-control-expose-headers"].to_str();
+    assert!(exposed.unwrap().contains("x-next-token"));
+    assert!(
+        !listed
+            .headers
+            .contains_key("access-control-allow-credentials")
+    );
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn anything_odd_still_has_a_code_and_a_message() {
     let rig = Rig::new().await;
     let key = ("x-api-key", KEY);

@@ -98,6 +98,29 @@ async fn an_unknown_sandbox_and_one_that_sleeps_for_good_are_not_found() {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_may_read_what_the_edge_says() {
+    let rig = Rig::new().await;
+    let gone = "igone".parse().unwrap();
+    let told = rig.ask_ahead(49983, &gone).await;
+    assert_eq!((told.status, told.body.as_str()), (204, ""));
+    assert_eq!(told.header("access-control-allow-origin"), "*");
+    assert_eq!(
+        told.header("access-control-allow-headers"),
+        "x-access-token"
+    );
+    let refused = rig
+        .visit(49983, &gone, &[("origin", "https://a.example")])
+        .await;
+    assert_eq!(refused.status, 502);
+    assert_eq!(refused.header("access-control-allow-origin"), "*");
+    // One that is there answers for itself, also to those that ask ahead.
+    let here = rig.sandbox("iabc", open()).await;
+    let own = rig.ask_ahead(80, &here).await;
+    assert_eq!(own.status, 200);
+    assert!(!own.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
 async fn a_withdrawn_sandbox_is_not_found_before_it_is_killed() {
     let rig = Rig::new().await;
     let id = rig.sandbox("iabc", open()).await;
@@ -204,6 +227,11 @@ async fn states_and_failures_have_their_codes() {
             .body
             .contains("The sandbox is still transitioning. Try again in a moment.")
     );
+    let never_woken = rig.sandbox("inever", Access::default()).await;
+    rig.fake.force_state(&never_woken, SandboxState::Pausing);
+    let reply = rig.visit(80, &never_woken, &[]).await;
+    assert_eq!(reply.status, 502);
+    assert!(reply.body.contains("The sandbox was not found"));
     rig.fake.force_state(&id, SandboxState::Stopping);
     assert_eq!(rig.visit(80, &id, &[]).await.status, 502);
     rig.fake.force_state(&id, SandboxState::Paused);

@@ -6,7 +6,7 @@ use axum::Router;
 use bytes::Bytes;
 use coordinator::{Access, Coordinator, InMemory, Placement};
 use edge::{Config, Edge};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -147,6 +147,20 @@ impl Rig {
         get_on(&mut self.connect().await, path, fields).await
     }
 
+    /// What a browser asks ahead of a page's call to a port of a sandbox.
+    pub(crate) async fn ask_ahead(&self, port: u16, id: &SandboxId) -> Reply {
+        let host = format!("{port}-{id}.example.com");
+        let fields = [
+            ("host", host.as_str()),
+            ("origin", "https://a.example"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "x-access-token"),
+        ];
+        let mut request = request("/", &fields);
+        *request.method_mut() = Method::OPTIONS;
+        send(&mut self.connect().await, request).await
+    }
+
     /// A `GET /` at a port of a sandbox.
     pub(crate) async fn visit(&self, port: u16, id: &SandboxId, fields: &[(&str, &str)]) -> Reply {
         let host = format!("{port}-{id}.example.com");
@@ -195,7 +209,14 @@ pub(crate) async fn get_on(
     path: &str,
     fields: &[(&str, &str)],
 ) -> Reply {
-    let response = tokio::time::timeout(PATIENCE, sender.send_request(request(path, fields)))
+    send(sender, request(path, fields)).await
+}
+
+async fn send(
+    sender: &mut http1::SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Reply {
+    let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
         .await
         .unwrap()
         .unwrap();

@@ -232,14 +232,15 @@ impl Tree {
         for child in fs::read_dir(full)? {
             let child = child?;
             let name = dir.join(child.file_name());
+            let kind = child.file_type()?;
             if let Some(changes) = found {
                 self.told.insert((number, child.file_name()));
-                changes.push(Change {
+                changes.extend(of_found(&child, kind).map(|kind| Change {
                     name: name.clone(),
-                    kind: EventType::EVENT_TYPE_CREATE,
-                });
+                    kind,
+                }));
             }
-            if child.file_type()?.is_dir() {
+            if kind.is_dir() {
                 waiting.push(name);
             }
         }
@@ -256,6 +257,14 @@ impl Tree {
             let _removed = inotify::remove_watch(self.queue.get_ref(), number);
         }
     }
+}
+
+/// What must have happened to something that is there: a file with something in it was also written.
+fn of_found(child: &fs::DirEntry, kind: fs::FileType) -> impl Iterator<Item = EventType> {
+    let written = kind.is_file() && child.metadata().is_ok_and(|metadata| metadata.len() > 0);
+    [EventType::EVENT_TYPE_CREATE]
+        .into_iter()
+        .chain(written.then_some(EventType::EVENT_TYPE_WRITE))
 }
 
 fn kind_of_child(flags: ReadFlags) -> Option<EventType> {
@@ -314,6 +323,23 @@ mod test {
         fs::write(dir.path().join("new/file"), "").unwrap();
         let (changes, _) = tree.take().unwrap();
         assert_eq!(names(&changes), ["new/file", "new/file"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_its_directory_was_watched_is_told_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = Tree::watch(dir.path(), true).unwrap();
+        fs::create_dir(dir.path().join("new")).unwrap();
+        fs::write(dir.path().join("new/full"), "text").unwrap();
+        fs::write(dir.path().join("new/empty"), "").unwrap();
+        let (changes, _) = tree.take().unwrap();
+        let of = |name: &str| -> Vec<EventType> {
+            let named = changes.iter().filter(|one| one.name == Path::new(name));
+            named.map(|one| one.kind).collect()
+        };
+        let [created, written] = [EventType::EVENT_TYPE_CREATE, EventType::EVENT_TYPE_WRITE];
+        assert_eq!(of("new/full"), [created, written]);
+        assert_eq!(of("new/empty"), [created]);
     }
 
     #[tokio::test]

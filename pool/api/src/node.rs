@@ -167,10 +167,10 @@ pub enum EnterError {
     /// Unknown or gone.
     #[error("sandbox {0} was not found")]
     NotFound(SandboxId),
-    /// It is paused and must not be woken by this, or keeps only its filesystem.
+    /// It is paused, or about to be, and must not be woken by this, or keeps only its filesystem.
     #[error("sandbox {0} is paused")]
     Asleep(SandboxId),
-    /// It is being paused or killed by an explicit call.
+    /// It is on its way to another state.
     #[error("sandbox {id} is {state:?}")]
     Transitioning {
         /// Which.

@@ -12,21 +12,16 @@ type Entered = oneshot::Sender<Result<Held, EnterError>>;
 
 impl Driver {
     pub(super) async fn enter(&mut self, wake: Wake, asked: Instant, reply: Entered) {
-        let id = || self.spec.id.clone();
-        let refused = match (wake, self.life.state()) {
-            (Wake::Refused, SandboxState::Paused) => Some(EnterError::Asleep(id())),
-            (Wake::Allowed, SandboxState::Paused) if self.keeps_filesystem() => {
-                Some(EnterError::Asleep(id()))
-            }
-            (wake, state @ SandboxState::Pausing)
-                if wake == Wake::Refused || self.keeping == Keep::Filesystem =>
-            {
-                Some(EnterError::Transitioning { id: id(), state })
-            }
-            _ => None,
+        // One that falls asleep is asleep to those who may not wake it.
+        let asleep = match self.life.state() {
+            SandboxState::Paused => wake == Wake::Refused || self.keeps_filesystem(),
+            SandboxState::Pausing => wake == Wake::Refused || self.keeping == Keep::Filesystem,
+            _ => false,
         };
-        if let Some(refused) = refused {
-            drop(reply.send(Err(refused)));
+        if asleep {
+            let id = self.spec.id.clone();
+            // Whoever asked may have gone.
+            drop(reply.send(Err(EnterError::Asleep(id))));
             return;
         }
         self.wake(Keep::Full, asked, reply).await;

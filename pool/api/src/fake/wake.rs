@@ -97,7 +97,7 @@ impl Fake {
                         return Err(EnterError::NotFound(id.clone()));
                     }
                 }
-                SandboxState::Paused if !who.wakes(keep) => {
+                SandboxState::Paused | SandboxState::Pausing if !who.wakes(keep) => {
                     return Err(EnterError::Asleep(id.clone()));
                 }
                 SandboxState::Paused => {}

@@ -98,7 +98,7 @@ async fn a_boot_that_is_asked_for_during_a_pause_is_one() {
         if keep == Keep::Filesystem {
             // It would be woken from memory it does not keep.
             let entered = rig.pool.enter(&id("a"), Wake::Allowed).await;
-            assert!(matches!(entered, Err(EnterError::Transitioning { .. })));
+            assert!(matches!(entered, Err(EnterError::Asleep(_))));
         }
         let (name, mut events) = (id("a"), rig.pool.events());
         let mut resume = std::pin::pin!(rig.pool.resume(&name, from));

@@ -202,7 +202,7 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     rig.fake.captures_begun(before.captures + 1).await;
     assert_eq!(rig.state("a").await, SandboxState::Pausing);
     let refused = rig.pool.enter(&id("a"), Wake::Refused).await;
-    assert!(matches!(refused, Err(EnterError::Transitioning { .. })));
+    assert!(matches!(refused, Err(EnterError::Asleep(_))));
     let mut enter = std::pin::pin!(rig.enter("a"));
     assert!(futures::poll!(&mut enter).is_pending());
     rig.fake.release_captures();
