@@ -44,7 +44,7 @@ pub(crate) struct Network {
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<Rules>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    https_ports: Option<Vec<u16>>,
+    pub(crate) https_ports: Option<Vec<u16>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dns_servers: Option<Vec<String>>,
     /// Beside the network on the wire, and kept with it.

@@ -14,6 +14,8 @@ pub(crate) struct Guise {
     pub(crate) masked_host: Option<String>,
     /// The part of the path to hide from it.
     pub(crate) prefix: Option<Prefix>,
+    /// Whether it is spoken to by TLS.
+    pub(crate) tls: bool,
 }
 
 impl Guise {

@@ -104,12 +104,7 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<Box<HttpPeer>> {
         visit.dialling = Some(Instant::now());
         match &visit.purpose {
-            Purpose::Sandbox(stay) => {
-                let (lease, outcome) = (stay.lease.clone(), stay.outcome.clone());
-                Ok(self
-                    .upstreams
-                    .peer(&stay.address, lease, outcome, Traffic::of(session)))
-            }
+            Purpose::Sandbox(stay) => Ok(self.upstreams.peer(stay, Traffic::of(session))),
             Purpose::Api(_) => self.upstreams.api(&self.api_socket),
             Purpose::Undecided => Err(Error::explain(
                 ErrorType::InternalError,

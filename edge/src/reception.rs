@@ -126,10 +126,12 @@ impl Reception {
             .await?;
         let seat = self.crowd.join(&address.sandbox);
         let seat = seat.map_err(|full| Answer::too_many(&full))?;
-        // The guest agent is always shown the host that was asked for.
-        let mask = placement.access.mask_request_host;
-        let mask = mask.filter(|_| address.port != Port::AGENT);
+        // The guest agent is always shown the host that was asked for, and speaks no TLS.
+        let of_user = address.port != Port::AGENT;
+        let mask = placement.access.mask_request_host.filter(|_| of_user);
+        let ports = placement.access.https_ports;
         let guise = Guise {
+            tls: of_user && ports.contains(&address.port.get()),
             masked_host: mask.map(|mask| mask.replace("${PORT}", &address.port.to_string())),
             prefix,
         };

@@ -36,7 +36,7 @@ use tokio::net::UnixStream;
 use tracing::debug;
 
 use self::duplex::Duplex;
-use crate::{config::Config, host::Address};
+use crate::{config::Config, visit::Stay};
 
 /// Waits between tries to reach a port: a service that has just been started may not listen yet.
 const BACKOFF: [Duration; 4] = [
@@ -103,25 +103,22 @@ impl Upstreams {
         }
     }
 
-    /// The peer that is a port of the sandbox `lease` is for.
-    pub(crate) fn peer(
-        &self,
-        address: &Address,
-        lease: Arc<dyn Lease>,
-        outcome: DialOutcome,
-        traffic: Traffic,
-    ) -> Box<HttpPeer> {
+    /// The peer that is the port of the sandbox a request stays in.
+    pub(crate) fn peer(&self, stay: &Stay, traffic: Traffic) -> Box<HttpPeer> {
+        let (address, lease, tls) = (&stay.address, stay.lease.clone(), stay.guise.tls);
         // Nothing is at this address. Before Pingora reuses a connection it compares the address with the socket's peer,
         // and takes any peer for this one. The name is part of the reuse key too.
         let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port.get());
-        let mut peer = HttpPeer::new(nowhere, false, address.sandbox.to_string());
-        peer.group_key =
-            self.keys
-                .hash_one((&address.sandbox, lease.epoch(), address.port, traffic));
+        let mut peer = HttpPeer::new(nowhere, tls, address.sandbox.to_string());
+        // The stream ends in the guest whoever speaks there: a certificate would say nothing more.
+        peer.options.verify_cert = false;
+        peer.options.verify_hostname = false;
+        let life = (&address.sandbox, lease.epoch());
+        peer.group_key = self.keys.hash_one((life, address.port, tls, traffic));
         peer.options.custom_l4 = Some(Arc::new(Dialer {
             lease,
             port: address.port,
-            outcome,
+            outcome: stay.outcome.clone(),
             traffic,
         }));
         peer.options.total_connection_timeout = Some(self.dial_timeout);

@@ -1,6 +1,7 @@
 //! Making a machine of a snapshot.
 
 mod fill;
+mod settle;
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// What is to be started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// `Fork` or `Restore`.
     pub(crate) start: Start,
@@ -90,7 +91,14 @@ struct Parts {
 }
 
 /// Makes a machine of a snapshot and tells its guest what it is. Dropping the future leaves nothing.
-pub(crate) async fn start(host: &Host, plan: Plan) -> Result<Started, StartError> {
+pub(crate) async fn start(host: &Host, mut plan: Plan) -> Result<Started, StartError> {
+    if plan.start == Start::Restore && plan.from == Keep::Filesystem {
+        settle::settle(host, &mut plan).await;
+    }
+    make(host, plan).await
+}
+
+async fn make(host: &Host, plan: Plan) -> Result<Started, StartError> {
     let permit = host.capacity.admit(plan.resources.memory)?;
     let mut times = Times::new();
     let parts = prepare(host, &plan, &mut times).await?;

@@ -40,6 +40,9 @@ pub struct Access {
     pub auto_resume: bool,
     /// The `Host` its ports are shown, `${PORT}` standing for the port; `None`: the one that was asked for.
     pub mask_request_host: Option<String>,
+    /// Ports whose services speak TLS, with certificates that nobody vouches for.
+    #[serde(default)]
+    pub https_ports: Vec<u16>,
 }
 
 /// A host's right to run a sandbox.

@@ -77,12 +77,14 @@ impl Entry {
     /// Who may use it.
     pub(crate) fn access(&self) -> Access {
         let bare = !self.running && self.keep == Some(Keep::Filesystem);
+        let network = Network::read(self.lasting.network.as_ref());
         Access {
             envd_token: self.envd_token.clone(),
             traffic_token: self.asked_token().cloned(),
             // There is no memory to wake to: nobody expects to boot a machine by a request.
             auto_resume: self.lasting.auto_resume && !bare,
-            mask_request_host: Network::read(self.lasting.network.as_ref()).mask_request_host,
+            mask_request_host: network.mask_request_host,
+            https_ports: network.https_ports.unwrap_or_default(),
         }
     }
 }

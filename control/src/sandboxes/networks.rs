@@ -25,6 +25,7 @@ impl Sandboxes {
         let old = Network::read(entry.lasting.network.as_ref());
         network.allow_public_traffic = network.allow_public_traffic.or(old.allow_public_traffic);
         network.mask_request_host = network.mask_request_host.or(old.mask_request_host);
+        network.https_ports = network.https_ports.or(old.https_ports);
         if network.is_private() && entry.envd_token.is_none() {
             return Err(Failure::insecure());
         }

@@ -10,7 +10,7 @@ use coordinator::Access;
 use http::Version;
 use pool_api::{SandboxId, fake::Echo};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::rig::{DOMAIN, PATIENCE, Rig, open, private};
@@ -178,6 +178,54 @@ async fn masked_hosts_and_tokens_are_the_same_over_http_2() {
             "the guest does not see the token"
         );
     }
+}
+
+#[tokio::test]
+async fn ports_that_speak_tls_are_spoken_to_by_tls() {
+    let rig = Rig::new().await;
+    // A service in the guest, whose certificate nobody knows.
+    let own = edge::tls::local(&rig.dir.path().join("guest"), "in.guest").unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(own.config);
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = service.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        while let Ok((socket, _)) = service.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else {
+                    return;
+                };
+                let answer = hyper::service::service_fn(|request: http::Request<_>| async move {
+                    let _: hyper::body::Incoming = request.into_body();
+                    Ok::<_, std::convert::Infallible>(http::Response::new("by TLS".to_owned()))
+                });
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let served =
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, answer);
+                drop(served.await);
+            });
+        }
+    });
+    let access = Access {
+        https_ports: vec![8443, 49983],
+        ..open()
+    };
+    let id = rig.sandbox("iabc", access).await;
+    for port in [8443, 8444] {
+        let at = pool_api::fake::PortScript::At(address);
+        rig.fake
+            .script_port(pool_api::Port::try_from(port).unwrap(), at);
+    }
+    for _ in 0..2 {
+        let reply = rig.visit(8443, &id, &[]).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, "by TLS"));
+    }
+    assert_eq!(rig.fake.dials(), 1, "the connection was not used again");
+    // The same service under a port that is not named is spoken to in plain, which it does not understand.
+    assert_eq!(rig.visit(8444, &id, &[]).await.status, 502);
+    let agent = rig.visit(49983, &id, &[]).await;
+    assert_eq!(agent.status, 200, "the agent speaks no TLS");
+    serving.abort();
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod wake;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -39,6 +40,8 @@ pub enum PortScript {
     HangsUp,
     /// Answers `hello` without saying how long the answer is, and keeps the connection.
     Endless,
+    /// Whatever listens at this address of the host does.
+    At(SocketAddr),
 }
 
 /// How the next wake ends.

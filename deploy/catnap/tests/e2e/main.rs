@@ -14,6 +14,7 @@ mod crashes;
 mod damage;
 mod forking;
 mod idle;
+mod impostor;
 mod memory;
 mod rig;
 mod startup;

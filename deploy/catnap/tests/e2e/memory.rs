@@ -1,5 +1,6 @@
 //! Memory and registers over pauses.
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::rig::{Gateway, Sandbox, until};
@@ -89,4 +90,24 @@ async fn keep_for(gateway: &Gateway, sandbox: &Sandbox, windows: u64) {
     })
     .await;
     assert_eq!(done.value::<u64>("bad"), 0, "{}", done.body);
+}
+
+#[tokio::test]
+async fn a_boot_in_place_of_a_wake_finds_what_was_written_just_before() {
+    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    let sandbox = gateway.create(json!({})).await;
+    let boot = sandbox.read(&gateway, BOOT).await.ok().body;
+    sandbox.write(&gateway, "/home/user/kept", "kept\n").await;
+    sandbox.pause(&gateway).await;
+    let path = format!("/v2/sandboxes/{}/connect", sandbox.id);
+    let body = json!({ "memory": false, "timeout": 3600 });
+    let (status, answer) = gateway.api(Method::POST, &path, Some(body)).await;
+    assert_eq!(status, 201, "{answer}");
+    assert_ne!(sandbox.read(&gateway, BOOT).await.ok().body, boot);
+    let kept = sandbox.read(&gateway, "/home/user/kept").await.ok().body;
+    assert_eq!(kept, "kept\n");
+    gateway.finish().await;
 }

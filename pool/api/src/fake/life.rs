@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     sync::watch,
 };
 
@@ -148,6 +149,10 @@ impl Lease for FakeLease {
             Some(PortScript::Endless) => {
                 endless().map_err(|source| DialError::Failed { port, source })
             }
+            Some(PortScript::At(address)) => {
+                let there = elsewhere(address).await;
+                there.map_err(|source| DialError::Failed { port, source })
+            }
             Some(PortScript::ClosedTimes(0)) | None => self.guest.connect(port),
         }
     }
@@ -156,6 +161,18 @@ impl Lease for FakeLease {
         // The sender going away is as good as being told.
         drop(self.revoked.clone().wait_for(|revoked| *revoked).await);
     }
+}
+
+/// A stream to an address of the host.
+async fn elsewhere(address: SocketAddr) -> io::Result<UnixStream> {
+    let mut there = TcpStream::connect(address).await?;
+    let (ours, mut theirs) = UnixStream::pair()?;
+    tokio::spawn(async move {
+        let carried = tokio::io::copy_bidirectional(&mut theirs, &mut there).await;
+        // Either end may have gone.
+        drop(carried);
+    });
+    Ok(ours)
 }
 
 /// A stream that is closed as soon as something was read from it.

@@ -70,7 +70,13 @@ async fn a_sandbox_with_memory_can_be_booted_from_its_disk() {
     rig.pause("a").await;
     let before = rig.fake.counts();
     rig.pool.resume(&id("a"), Keep::Filesystem).await.unwrap();
-    assert_eq!(rig.fake.counts().boots, before.boots + 1);
+    let after = rig.fake.counts();
+    assert_eq!(after.boots, before.boots + 1);
+    // Its memory was woken once more, to write back what it held.
+    assert_eq!(
+        (after.loads - before.loads, after.captures - before.captures),
+        (1, 1)
+    );
     assert_eq!(rig.say("a", "read 7").await, "");
     assert_eq!(rig.say("a", "disk-read 7").await, "disk");
     let again = rig.pool.resume(&id("a"), Keep::Filesystem).await;
@@ -79,6 +85,24 @@ async fn a_sandbox_with_memory_can_be_booted_from_its_disk() {
     rig.pause("a").await;
     let lease = rig.enter("a").await;
     assert_eq!(lease.wake().unwrap().start, Start::Restore);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_cannot_write_back_boots_from_the_disk_as_it_is() {
+    let rig = Rig::written("a").await;
+    for fault in [Fault::Load, Fault::Freeze, Fault::Capture] {
+        rig.pause("a").await;
+        let before = rig.fake.counts();
+        rig.fake.fail_next(fault);
+        rig.pool.resume(&id("a"), Keep::Filesystem).await.unwrap();
+        let after = rig.fake.counts();
+        assert_eq!(
+            (after.boots - before.boots, after.live),
+            (1, 1),
+            "{fault:?}"
+        );
+        assert_eq!(rig.say("a", "disk-read 7").await, "disk");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub(crate) struct Built {
     pub(crate) guest: PathBuf,
     /// The program that runs in guests.
     pub(crate) probe: PathBuf,
+    /// The program that takes the agent's place in one of them.
+    pub(crate) impostor: PathBuf,
     /// A data directory with nothing but the template in it.
     pub(super) template: PathBuf,
     /// Where directories of tests are made; on the same file system as the template.
@@ -56,13 +58,14 @@ impl Built {
         fs::create_dir_all(&cache).unwrap();
         let lock = File::create(cache.join("lock")).unwrap();
         lock.lock().unwrap();
-        let probe = compiled(&cache);
+        let (probe, impostor) = (compiled(&cache, "probe"), compiled(&cache, "impostor"));
         let key = key(&[&catnap, &vmm, &kernel, &disk]);
         let template = cache.join(format!("template-{key}"));
         let built = Self {
             catnap,
             guest,
             probe,
+            impostor,
             template,
             cache,
         };
@@ -163,12 +166,13 @@ fn key(files: &[&Path]) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The probe, compiled if it is not yet; for the C library of the same Debian that the guest has.
-fn compiled(cache: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/probe.c");
-    let probe = cache.join(format!("small-probe-{}", key(&[&source])));
-    if !probe.is_file() {
-        let aside = cache.join("probe.new");
+/// A program for guests, compiled if it is not yet; for the C library of the same Debian that the guest has.
+fn compiled(cache: &Path, name: &str) -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
+    let source = sources.join(format!("{name}.c"));
+    let program = cache.join(format!("small-{name}-{}", key(&[&source])));
+    if !program.is_file() {
+        let aside = cache.join(format!("{name}.new"));
         let status = StdCommand::new("cc")
             .args(["-O2", "-s", "-Wall", "-Wextra", "-Werror", "-o"])
             .args([&aside, &source])
@@ -176,9 +180,10 @@ fn compiled(cache: &Path) -> PathBuf {
             .expect("run cc, which Debian's gcc brings");
         assert!(
             status.success(),
-            "the probe could not be compiled: {status}"
+            "{} could not be compiled: {status}",
+            source.display()
         );
-        fs::rename(&aside, &probe).unwrap();
+        fs::rename(&aside, &program).unwrap();
     }
-    probe
+    program
 }

@@ -1,0 +1,69 @@
+//! Letting a guest write back what it holds, before it is booted from its disk.
+//!
+//! A snapshot with memory is of a disk under a running kernel, which holds files that are not on it yet. Booted from that
+//! disk, the guest would find what a power cut leaves. So its memory is woken once more, out of everybody's reach, and its
+//! disk is kept when all is written back.
+
+use std::{sync::Arc, time::Duration};
+
+use pool_api::Keep;
+use snapshotter::Pin;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{Plan, StartError, make};
+use crate::{
+    cause::chain,
+    host::{Host, blocking},
+    pause::{WriteError, write_down},
+};
+
+/// How long it may take. Whoever asked waits, and a guest may be booted because it does not answer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a guest boots from the disk as it was.
+#[derive(Debug, thiserror::Error)]
+enum SettleError {
+    #[error("wake the guest")]
+    Wake(#[source] Box<StartError>),
+    #[error("keep the guest's disk")]
+    Keep(#[source] WriteError),
+    #[error("the guest did not write back within {LIMIT:?}")]
+    Late,
+}
+
+/// Makes the plan one of a disk that has everything on it. A guest that cannot be woken boots from the disk as it is.
+pub(super) async fn settle(host: &Host, plan: &mut Plan) {
+    let (store, id) = (Arc::clone(&host.store), plan.snapshot.id().clone());
+    let manifest = blocking(move || store.manifest(&id)).await;
+    // What cannot be read is told by whoever has to.
+    if !matches!(manifest, Ok(Ok(manifest)) if manifest.keep() == Keep::Full) {
+        return;
+    }
+    let written = timeout(LIMIT, write_back(host, plan.clone())).await;
+    match written.unwrap_or(Err(SettleError::Late)) {
+        Ok(snapshot) => plan.snapshot = snapshot,
+        Err(error) => warn!(
+            sandbox = %plan.spec.id,
+            error = chain(&error),
+            "a guest could not write back what it holds, and boots from the disk as it is"
+        ),
+    }
+}
+
+/// Wakes the guest, keeps its disk, and ends it.
+async fn write_back(host: &Host, plan: Plan) -> Result<Pin, SettleError> {
+    let home = plan.home.clone();
+    let plan = Plan {
+        from: Keep::Full,
+        ..plan
+    };
+    let woken = make(host, plan).await;
+    let live = woken
+        .map_err(|error| SettleError::Wake(Box::new(error)))?
+        .live;
+    let cut = live.cut(&home);
+    let written = write_down(host, &*live.machine, Keep::Filesystem, cut, None).await;
+    live.end().await;
+    Ok(written.map_err(SettleError::Keep)?.pin)
+}
