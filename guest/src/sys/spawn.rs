@@ -4,7 +4,7 @@ use std::{io, os::unix::process::CommandExt, process::Command};
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 use rustix::{
-    process::{Resource, ioctl_tiocsctty, setrlimit},
+    process::{Resource, getpriority_process, ioctl_tiocsctty, setpriority_process, setrlimit},
     stdio,
 };
 
@@ -30,13 +30,17 @@ pub(crate) enum Terminal {
     Stdin,
 }
 
-/// Makes `command` run in a session of its own, and as `who` if that is said. When the agent is not root it can only be
-/// itself.
+/// Makes `command` run in a session of its own, and as `who` if that is said; never before others, as the agent may. When
+/// the agent is not root it can only be itself.
 pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal: Terminal) {
     let who = who.filter(|_| Uid::effective().is_root());
     let files = limit::of_children();
+    let favoured = getpriority_process(None).is_ok_and(|nice| nice < 0);
     let between = move || -> io::Result<()> {
         setsid()?;
+        if favoured {
+            setpriority_process(None, 0)?;
+        }
         if let Some(files) = files {
             setrlimit(Resource::Nofile, files)?;
         }
@@ -50,7 +54,7 @@ pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal:
         }
         Ok(())
     };
-    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these six
+    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these seven
     // are plain system calls on memory made before the fork; nothing allocates, locks or unwinds.
     unsafe { command.pre_exec(between) };
 }

@@ -26,6 +26,23 @@ def test_commands_and_files(create):
     assert Sandbox.health()
 
 
+def test_whom_a_command_runs_as_and_how_it_ends(create):
+    sandbox = create()
+    told = sandbox.commands.run(
+        "id -un; pwd; echo $SHAPE; printf '\\xff'", user="user", cwd="/tmp", envs={"SHAPE": "round"}
+    )
+    assert told.stdout == "user\n/tmp\nround\n\ufffd"
+    assert sandbox.commands.run("kill -TERM $$").exit_code != 0
+    with pytest.raises(Exception):
+        sandbox.commands.run("sleep 3600", timeout=2)
+    sleeping = "ps -eo args | grep -c '[s]leep 3600' || true"
+    assert sandbox.commands.run(sleeping).stdout == "0\n"
+    assert sandbox.files.write_files([("/root/a", "1"), ("/root/b", b"2")]) == 2
+    assert sandbox.files.stat("/root/a")["size"] in (1, "1")
+    with pytest.raises(Exception):
+        sandbox.files.read("/root/none")
+
+
 def test_changes_are_watched(create):
     sandbox = create()
     sandbox.files.make_dir("/home/user/watched")
@@ -43,6 +60,36 @@ def test_a_terminal(create):
     sandbox.pty.send_stdin(terminal.pid, b"echo in-$((40 + 2)); exit\n")
     seen = b"".join(bytes(data) for data in terminal)
     assert b"in-42" in seen
+    other = sandbox.pty.create(PtySize(rows=24, cols=80))
+    other.resize(PtySize(rows=30, cols=100))
+    other.disconnect()
+    again = sandbox.pty.connect(other.pid)
+    again.send_stdin("stty size; exit\n")
+    seen = bytearray()
+    assert again.wait(on_data=seen.extend) == 0
+    assert b"30 100" in seen
+
+
+def test_a_kill_under_a_command(create):
+    import threading
+
+    sandbox = create()
+    sandbox.files.make_dir("/root/begun")
+    told = []
+
+    def run():
+        try:
+            told.append(sandbox.commands.run("touch /root/begun/yes; sleep 3600", timeout=300))
+        except Exception as error:
+            told.append(error)
+
+    with sandbox.files.watch_dir("/root/begun") as events:
+        running = threading.Thread(target=run)
+        running.start()
+        next(events)
+    Sandbox.connect(sandbox.sandbox_id).kill()
+    running.join(60)
+    assert isinstance(told[0], Exception)
 
 
 def test_pause_and_resume(create):

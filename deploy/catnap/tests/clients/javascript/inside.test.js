@@ -40,6 +40,16 @@ test('processes are found, left, found again and ended', async () => {
   await assert.rejects(shared.commands.run('sleep 3600', { timeoutMs: 3000 }), TimeoutError)
 })
 
+test('output comes as it is written', async () => {
+  const seen = []
+  const command = 'echo one; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo two'
+  const running = await shared.commands.run(command, { background: true, timeoutMs: 0, onStdout: (text) => seen.push(text) })
+  await until(() => seen.length > 0)
+  assert.deepEqual(seen, ['one\n'])
+  await shared.files.write('/tmp/go', '')
+  assert.equal((await running.wait()).stdout, 'one\ntwo\n')
+})
+
 test('a kill of the sandbox is told to who listens', async () => {
   const sandbox = await create()
   const sleeper = await sandbox.commands.run('sleep 3600', { background: true, timeoutMs: 0 })
@@ -71,6 +81,16 @@ test('files', async () => {
   await assert.rejects(shared.files.read(`${folder}/x`), NotFoundError)
   await shared.files.remove(folder)
   assert.equal(await shared.files.exists(folder), false)
+})
+
+test('files have labels, and travel packed', async () => {
+  const name = '/home/user/labelled.txt'
+  await shared.files.write(name, 'text', { metadata: { kind: 'note' }, gzip: true })
+  assert.deepEqual((await shared.files.getInfo(name)).metadata, { kind: 'note' })
+  assert.equal(await shared.files.read(name, { gzip: true }), 'text')
+  const stream = await shared.files.read(name, { format: 'stream' })
+  assert.equal(await new Response(stream).text(), 'text')
+  assert.equal(await (await shared.files.read(name, { format: 'blob' })).text(), 'text')
 })
 
 test('changes are watched', async () => {

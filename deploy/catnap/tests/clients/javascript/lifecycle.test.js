@@ -30,6 +30,27 @@ test('a sandbox is what was asked for, in lists and by name', async () => {
   await assert.rejects(Sandbox.connect(sandbox.sandboxId), NotFoundError)
 })
 
+test('lists come in pages, and by state and label', async () => {
+  const mark = `${Math.random()}`
+  const metadata = { mark }
+  const [first, second] = [await create('base', { metadata }), await create('base', { metadata })]
+  const pages = Sandbox.list({ query: { metadata }, limit: 1 })
+  const ids = []
+  while (pages.hasNext) {
+    const page = await pages.nextItems()
+    assert.equal(page.length, 1)
+    ids.push(page[0].sandboxId)
+  }
+  assert.deepEqual(ids, [second.sandboxId, first.sandboxId])
+  await first.pause()
+  const inState = async (state) => {
+    const found = await Sandbox.list({ query: { metadata, state: [state] } }).nextItems()
+    return found.map((sandbox) => sandbox.sandboxId)
+  }
+  assert.deepEqual(await inState('paused'), [first.sandboxId])
+  assert.deepEqual(await inState('running'), [second.sandboxId])
+})
+
 test('a pause keeps memory and processes', async () => {
   const sandbox = await create()
   await sandbox.files.write('kept.txt', 'kept')
@@ -73,6 +94,8 @@ test('forks and snapshots go on where their origin was', async () => {
   assert.notEqual(fork.sandboxId, origin.sandboxId)
   await fork.kill()
   const snapshot = await origin.createSnapshot()
+  const listed = await Sandbox.listSnapshots({ sandboxId: origin.sandboxId }).nextItems()
+  assert.deepEqual(listed.map((one) => one.snapshotId), [snapshot.snapshotId])
   await origin.files.write('then.txt', 'now')
   const other = await create(snapshot.snapshotId)
   assert.equal(await other.files.read('then.txt'), 'then')
