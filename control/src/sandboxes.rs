@@ -62,6 +62,8 @@ pub(crate) struct Sandboxes {
     pub(crate) once: Once,
     /// Whose turn it is with a sandbox.
     pub(crate) turns: Turns,
+    /// Whose snapshot is being taken.
+    pub(crate) taking: Turns,
     /// Told whenever the earliest end may have changed.
     pub(crate) ends_changed: Notify,
 }
@@ -127,6 +129,7 @@ impl Sandboxes {
             ledger,
             once: Once::default(),
             turns: Turns::default(),
+            taking: Turns::default(),
             ends_changed: Notify::new(),
         }
     }

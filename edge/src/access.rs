@@ -122,8 +122,8 @@ fn matches(headers: &HeaderMap, name: &HeaderName, token: &Secret) -> Option<boo
 
 /// Paths of the guest agent that are for the host alone, however they are written.
 fn is_reserved(path: &str) -> bool {
-    const RESERVED: [&str; 7] = [
-        "init", "freeze", "unfreeze", "collapse", "fsfreeze", "fsthaw", "upgrade",
+    const RESERVED: [&str; 8] = [
+        "init", "freeze", "unfreeze", "collapse", "fsfreeze", "fsthaw", "upgrade", "warm",
     ];
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let mut clean: Vec<&str> = Vec::new();

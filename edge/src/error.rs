@@ -41,6 +41,8 @@ enum Body {
         json: String,
         title: &'static str,
         message: String,
+        /// Of which sandbox the page tells, if of one.
+        sandbox: Option<SandboxId>,
     },
     Json(String),
 }
@@ -83,7 +85,7 @@ impl Answer {
             ("connectionLimit", json!(full.limit)),
         ]);
         let title = "Too Many Connections";
-        Self::either(429, Reason::TooMany, json, title, message)
+        Self::either(429, Reason::TooMany, json, title, message).about(&full.sandbox)
     }
 
     /// A sandbox that could not be routed to.
@@ -258,7 +260,7 @@ impl Answer {
             ("code", json!(502)),
         ]);
         let message = format!("{message}: no service running on port {port}");
-        Self::either(502, Reason::PortClosed, json, "Closed Port Error", message)
+        Self::either(502, Reason::PortClosed, json, "Closed Port Error", message).about(id)
     }
 
     fn disconnected(id: &SandboxId) -> Self {
@@ -290,7 +292,14 @@ impl Answer {
             ("message", json!(message)),
             ("code", json!(status)),
         ]);
-        Self::either(status, reason, json, title, message.to_owned())
+        Self::either(status, reason, json, title, message.to_owned()).about(id)
+    }
+
+    fn about(mut self, id: &SandboxId) -> Self {
+        if let Body::Either { sandbox, .. } = &mut self.body {
+            *sandbox = Some(id.clone());
+        }
+        self
     }
 
     fn either(
@@ -304,6 +313,7 @@ impl Answer {
             json,
             title,
             message,
+            sandbox: None,
         };
         Self::new(status, reason, body)
     }
@@ -358,8 +368,14 @@ impl Body {
         const JSON: &str = "application/json; charset=utf-8";
         match self {
             Self::Text(text) => ("text/plain; charset=utf-8", text.to_owned()),
-            Self::Either { title, message, .. } if page::wanted(headers) => {
-                ("text/html; charset=utf-8", page::render(title, &message))
+            Self::Either {
+                title,
+                message,
+                sandbox,
+                ..
+            } if page::wanted(headers) => {
+                let page = page::render(title, &message, sandbox.as_ref());
+                ("text/html; charset=utf-8", page)
             }
             Self::Either { json, .. } | Self::Json(json) => (JSON, json),
         }

@@ -21,6 +21,7 @@ use crate::{
     disk::Disk,
     files,
     filesystem::{self, Watchers},
+    hooks::{self, Moment},
     metrics,
     process::{self, Processes, Reap},
     respond::{self, Answer},
@@ -191,7 +192,9 @@ impl Agent {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/health") => return respond::no_content(),
-            (_, "/init" | "/freeze" | "/unfreeze") => return self.host_only(peer, request).await,
+            (_, "/init" | "/freeze" | "/unfreeze" | "/warm") => {
+                return self.host_only(peer, request).await;
+            }
             (&Method::GET, "/metrics") if peer == Peer::Host => return self.metrics(),
             (&Method::GET | &Method::HEAD, "/files") => return files::download(&self, &request),
             (&Method::POST, "/files") => return files::upload(&self, request).await,
@@ -231,6 +234,10 @@ impl Agent {
         let done = match path {
             "/freeze" => self.disk.freeze(),
             "/unfreeze" => self.disk.thaw(),
+            "/warm" => {
+                hooks::run(self, Moment::BeforeSnapshot).await;
+                Ok(())
+            }
             _ => return self.init(request).await,
         };
         match done {

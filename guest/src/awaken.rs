@@ -12,19 +12,13 @@ use std::{
 };
 
 use guest_api::{InitRequest, Token};
-use tracing::warn;
 
 use crate::{
     agent::Agent,
     disk::DiskError,
-    process::{Exit, Launch},
-    user,
+    hooks::{self, Moment},
 };
 
-/// Where programs that must know of a fork put their executables.
-const HOOKS: &str = "etc/catnap/after-fork.d";
-/// How long each of them may take.
-const HOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How far the clock may be behind, and ahead, before it is set.
 const MAX_BEHIND: Duration = Duration::from_millis(50);
 const MAX_AHEAD: Duration = Duration::from_secs(5);
@@ -104,7 +98,7 @@ pub(crate) async fn awaken(agent: &Agent, request: InitRequest) -> Result<(), Aw
     }
     let forked = tell(agent, request)?;
     if forked {
-        run_hooks(agent).await;
+        hooks::run(agent, Moment::AfterFork).await;
     }
     Ok(())
 }
@@ -183,47 +177,6 @@ fn write(path: &Path, text: &str) -> Result<(), AwakenError> {
         path: path.to_path_buf(),
         source,
     })
-}
-
-/// Runs the hooks one after the other, by name. One that fails is told of and does not stop the others.
-async fn run_hooks(agent: &Agent) {
-    let dir = agent.root().join(HOOKS);
-    let hooks = match list_hooks(&dir) {
-        Ok(hooks) => hooks,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => return warn!(dir = %dir.display(), %error, "could not list hooks"),
-    };
-    for hook in hooks {
-        match run_hook(agent, &hook).await {
-            Ok(exit) if exit.is_success() => {}
-            Ok(exit) => warn!(hook = %hook.display(), status = %exit.status(), "hook failed"),
-            Err(error) => warn!(hook = %hook.display(), %error, "could not run hook"),
-        }
-    }
-}
-
-fn list_hooks(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut hooks: Vec<PathBuf> = fs::read_dir(dir)?
-        .map(|found| found.map(|found| found.path()))
-        .collect::<io::Result<_>>()?;
-    hooks.sort();
-    Ok(hooks)
-}
-
-async fn run_hook(agent: &Agent, hook: &Path) -> io::Result<Exit> {
-    let launch = Launch {
-        program: hook.to_path_buf(),
-        args: Vec::new(),
-        env: agent.environment(None),
-        cwd: PathBuf::from("/"),
-        user: user::find(agent.root(), "root").ok(),
-    };
-    let mut running = agent.processes().run_quietly(&launch)?;
-    if let Ok(exit) = tokio::time::timeout(HOOK_LIMIT, running.exit()).await {
-        return Ok(exit);
-    }
-    running.kill();
-    Ok(running.exit().await)
 }
 
 #[cfg(test)]

@@ -22,7 +22,6 @@ use nix::{
     },
     unistd::sethostname,
 };
-use rustix::process::setpriority_process;
 use tokio::{net::TcpListener, runtime, task::LocalSet};
 use tracing::{error, warn};
 
@@ -30,9 +29,6 @@ use crate::{Agent, Config, LinuxKernel, Peer, Reap, serve, sys};
 
 /// The TCP port for programs in the guest: that of E2B's agent.
 const TCP_PORT: u16 = 49983;
-
-/// Nice value of the agent: the host and callers are answered also while a guest is busy. What it starts has none.
-const FAVOURED: i32 = -10;
 
 /// A file system that every guest has.
 struct Mount {
@@ -108,9 +104,6 @@ pub fn run() -> ExitCode {
         reset();
     }));
     umask(Mode::from_bits_truncate(0o022));
-    if let Err(errno) = setpriority_process(None, FAVOURED) {
-        warn!(%errno, "could not let the agent run before others");
-    }
     prepare();
     let Err(problem) = live();
     error!(error = %problem, "the agent ended");

@@ -23,6 +23,7 @@ mod cors;
 mod disk;
 mod files;
 mod filesystem;
+mod hooks;
 mod messages;
 mod metadata;
 mod metrics;

@@ -1,6 +1,9 @@
 //! Streams from the host to the guest's TCP ports.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use guest_api::relay::{Answer, PREAMBLE_LEN, decode_preamble};
 use tokio::{
@@ -23,7 +26,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> i
             return answer(&mut stream, Answer::Failed).await;
         }
     };
-    let mut local = match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+    let mut local = match connect(port).await {
         Ok(local) => local,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             return answer(&mut stream, Answer::Refused).await;
@@ -37,6 +40,17 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> i
     answer(&mut stream, Answer::Connected).await?;
     copy_bidirectional_with_sizes(&mut stream, &mut local, BUFFER, BUFFER).await?;
     Ok(())
+}
+
+/// Connects to whoever listens on the port, in the family that most do first.
+async fn connect(port: u16) -> io::Result<TcpStream> {
+    let refused = match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => error,
+        answered => return answered,
+    };
+    let other = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await;
+    // A kernel without the family has nobody there.
+    other.map_err(|_| refused)
 }
 
 async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, answer: Answer) -> io::Result<()> {
@@ -76,6 +90,14 @@ mod test {
         host.read_to_end(&mut got).await.unwrap();
         assert!(got.starts_with(&sent) && got.ends_with(b" bye") && got.len() == sent.len() + 4);
         program.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_listens_in_the_other_family_alone_is_reached() {
+        let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (host, accepted) = tokio::join!(relayed(port), listener.accept());
+        drop((host.unwrap(), accepted.unwrap()));
     }
 
     #[tokio::test]

@@ -234,6 +234,7 @@ impl Templates {
         let live = boot::boot(host, name, &home, &found.disk, resources).await?;
         let made = async {
             boot::ready(&live, host.config.boot).await?;
+            boot::warm(&live, host.config.boot).await;
             sleep(host.config.settle).await;
             let cut = live.cut(&home);
             write_down(host, &*live.machine, Keep::Full, cut, None)

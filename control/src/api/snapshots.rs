@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ledger::{Named, Page},
-    reference::{NAMESPACE, Reference},
+    reference::{DEFAULT_TAG, NAMESPACE, Reference},
     sandboxes::{Failure, Found},
 };
 
@@ -28,10 +28,15 @@ fn shown(snapshot: &Named) -> Value {
         ..
     } = snapshot;
     match name {
-        Some(name) => json!({
-            "snapshotID": format!("{NAMESPACE}/{name}:{tag}"),
-            "names": [format!("{NAMESPACE}/{name}")],
-        }),
+        // The tag is part of a name unless it is the one that is meant without.
+        Some(name) => {
+            let tagged = format!("{NAMESPACE}/{name}:{tag}");
+            let shown = match tag.as_str() {
+                DEFAULT_TAG => format!("{NAMESPACE}/{name}"),
+                _ => tagged.clone(),
+            };
+            json!({ "snapshotID": tagged, "names": [shown] })
+        }
         None => json!({ "snapshotID": format!("{template}:{tag}"), "names": [] }),
     }
 }

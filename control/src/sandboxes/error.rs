@@ -71,6 +71,8 @@ pub(crate) enum Conflict {
     NotRunning(SandboxId),
     #[error("the name '{0}' is taken by another template")]
     NameTaken(TemplateName),
+    #[error("a snapshot of sandbox '{0}' is being taken already")]
+    BeingKept(SandboxId),
 }
 
 impl Conflict {
@@ -201,6 +203,7 @@ impl From<ForkError> for Failure {
         match error {
             ForkError::NotFound(id) => Self::NotFound(id),
             ForkError::Paused(id) => Conflict::ForkPaused(id).into(),
+            ForkError::Conflict { id, state } => Conflict::between(id, state),
             error @ ForkError::Failed { .. } => Self::internal(error),
         }
     }

@@ -32,6 +32,9 @@ impl Sandboxes {
             Some(name) => Some(self.free_for_snapshots(name).await?),
             None => None,
         };
+        let Some(_turn) = self.taking.alone_now(id) else {
+            return Err(Conflict::BeingKept(id.clone()).into());
+        };
         let _taking = self.keeper.taking().await;
         let info = self.node.info(id).await.ok_or_else(missing)?;
         let snapshot = self.node.snapshot(id, keep).await?;

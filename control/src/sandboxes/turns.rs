@@ -37,6 +37,11 @@ impl Turns {
         self.of(id).read_owned().await
     }
 
+    /// For what there can be one of at a time; `None` while there is one.
+    pub(crate) fn alone_now(&self, id: &SandboxId) -> Option<OwnedRwLockWriteGuard<()>> {
+        self.of(id).try_write_owned().ok()
+    }
+
     /// For what makes it run.
     pub(crate) async fn alone(&self, id: &SandboxId) -> OwnedRwLockWriteGuard<()> {
         self.of(id).write_owned().await

@@ -31,6 +31,33 @@ async fn pauses_at_the_same_time_share_their_outcome() {
 }
 
 #[tokio::test]
+async fn of_two_snapshots_at_the_same_time_one_is_taken() {
+    let rig = Rig::new().await;
+    let id = rig.create(json!({ "templateID": "base" })).await;
+    let other = rig.create(json!({ "templateID": "base" })).await;
+    let path = format!("/sandboxes/{id}/snapshots");
+    let of_other = format!("/sandboxes/{other}/snapshots");
+    rig.fake.hold_pauses(true);
+    let second = async {
+        rig.fake.wait_for_pausing(1).await;
+        let refused = rig.call("POST", &path, Value::Null).await.error(409);
+        assert!(refused.contains("is being taken already"), "{refused}");
+        let release = async {
+            rig.fake.wait_for_pausing(2).await;
+            rig.fake.hold_pauses(false);
+        };
+        // Another's has nothing to do with it.
+        tokio::join!(rig.call("POST", &of_other, Value::Null), release)
+            .0
+            .expect(201);
+    };
+    let both = async { tokio::join!(rig.call("POST", &path, Value::Null), second) };
+    let (first, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    first.expect(201);
+    rig.call("POST", &path, Value::Null).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_connect_during_a_pause_waits_and_wakes() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;

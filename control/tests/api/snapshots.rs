@@ -81,6 +81,17 @@ async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
 }
 
 #[tokio::test]
+async fn a_tag_is_part_of_a_name_unless_it_is_the_one_that_is_meant_without() {
+    let rig = Rig::new().await;
+    let origin = rig.create(json!({ "templateID": "base" })).await;
+    for (name, names) in [("n1:v9", "catnap/n1:v9"), ("n1:default", "catnap/n1")] {
+        let taken = take(&rig, &origin, json!({ "name": name })).await;
+        let expected = json!({ "snapshotID": format!("catnap/{name}"), "names": [names] });
+        assert_eq!(taken, expected);
+    }
+}
+
+#[tokio::test]
 async fn the_same_name_again_is_a_new_build_that_is_served_at_once() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;

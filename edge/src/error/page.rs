@@ -1,6 +1,7 @@
 //! Answers for people who look with a browser.
 
 use http::{HeaderMap, header};
+use pool_api::SandboxId;
 
 /// Whether the client is a browser that shows a page: by its name, and not when a script in a page asks.
 pub(super) fn wanted(headers: &HeaderMap) -> bool {
@@ -25,12 +26,15 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The page.
-pub(super) fn render(title: &str, message: &str) -> String {
+/// The page, and which sandbox it is about.
+pub(super) fn render(title: &str, message: &str, sandbox: Option<&SandboxId>) -> String {
     let (title, message) = (escape(title), escape(message));
+    let about = sandbox.map_or_else(String::new, |id| {
+        format!("<p>Sandbox <code>{id}</code></p>")
+    });
     format!(
         "<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>body{{font-family:sans-serif;\
-         max-width:40em;margin:20vh auto;padding:0 1em}}</style></head><body><h1>{title}</h1><p>{message}</p></body></html>"
+         max-width:40em;margin:20vh auto;padding:0 1em}}</style></head><body><h1>{title}</h1><p>{message}</p>{about}</body></html>"
     )
 }
 
@@ -81,7 +85,8 @@ mod test {
 
     #[test]
     fn a_page_is_whole_and_safe() {
-        let page = render("Not <b>", "a & b");
+        let page = render("Not <b>", "a & b", Some(&"iabc".parse().unwrap()));
+        assert!(page.contains("iabc"), "{page}");
         assert!(
             page.starts_with("<html") && page.ends_with("</html>"),
             "{page}"

@@ -67,6 +67,12 @@ pub async fn freeze(stream: UnixStream) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// Has the template's own programs bring into memory what its sandboxes start first, and returns when they are done.
+pub async fn warm(stream: UnixStream) -> Result<(), AgentError> {
+    exchange(stream, &request("POST", "/warm")).await?;
+    Ok(())
+}
+
 /// Lets the guest's root disk be written to again. One that is not frozen stays so.
 pub async fn unfreeze(stream: UnixStream) -> Result<(), AgentError> {
     exchange(stream, &request("POST", "/unfreeze")).await?;

@@ -74,7 +74,7 @@ impl Rig {
     }
 
     fn hook(&self, name: &str, script: &str) {
-        let dir = self.root.path().join(HOOKS);
+        let dir = self.root.path().join(Moment::AfterFork.dir());
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -196,7 +196,14 @@ async fn hooks_run_in_order_once_a_fork_and_before_the_answer() {
             let say = |text: &str| format!("echo {text} $E2B_SANDBOX_ID >> {}", log.display());
             rig.hook("20-second", &say("second"));
             rig.hook("10-first", &format!("{}; exit 3", say("first")));
-            fs::write(rig.root.path().join(HOOKS).join("15-not-executable"), "").unwrap();
+            fs::write(
+                rig.root
+                    .path()
+                    .join(Moment::AfterFork.dir())
+                    .join("15-not-executable"),
+                "",
+            )
+            .unwrap();
             awaken(&rig.agent, sandbox("a")).await.unwrap();
             assert_eq!(rig.read("log"), "first a\nsecond a\n");
             awaken(&rig.agent, sandbox("a")).await.unwrap();
@@ -220,7 +227,7 @@ async fn a_hook_that_hangs_is_killed_with_what_it_started() {
             let began = tokio::time::Instant::now();
             rig.hook("hang", "sleep 600 & sleep 600");
             awaken(&rig.agent, sandbox("a")).await.unwrap();
-            assert!(began.elapsed() >= HOOK_LIMIT);
+            assert!(began.elapsed() >= Moment::AfterFork.limit());
         })
         .await;
 }

@@ -156,14 +156,11 @@ impl Launch {
 
     fn command(&self, terminal: sys::Terminal) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(&self.env)
-            .current_dir(&self.cwd);
+        command.args(&self.args).env_clear().envs(&self.env);
         sys::isolate(
             &mut command,
             self.user.as_ref().map(|user| user.credentials.clone()),
+            self.cwd.clone(),
             terminal,
         );
         command

@@ -1,10 +1,10 @@
 //! What a child does between fork and exec.
 
-use std::{io, os::unix::process::CommandExt, process::Command};
+use std::{io, os::unix::process::CommandExt, path::PathBuf, process::Command};
 
-use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Uid, chdir, setgid, setgroups, setsid, setuid};
 use rustix::{
-    process::{Resource, getpriority_process, ioctl_tiocsctty, setpriority_process, setrlimit},
+    process::{Resource, ioctl_tiocsctty, setrlimit},
     stdio,
 };
 
@@ -30,17 +30,18 @@ pub(crate) enum Terminal {
     Stdin,
 }
 
-/// Makes `command` run in a session of its own, and as `who` if that is said; never before others, as the agent may. When
-/// the agent is not root it can only be itself.
-pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal: Terminal) {
+/// Makes `command` run in a session of its own, in `dir`, and as `who` if that is said, who then must be allowed to enter
+/// it. When the agent is not root it can only be itself.
+pub(crate) fn isolate(
+    command: &mut Command,
+    who: Option<Credentials>,
+    dir: PathBuf,
+    terminal: Terminal,
+) {
     let who = who.filter(|_| Uid::effective().is_root());
     let files = limit::of_children();
-    let favoured = getpriority_process(None).is_ok_and(|nice| nice < 0);
     let between = move || -> io::Result<()> {
         setsid()?;
-        if favoured {
-            setpriority_process(None, 0)?;
-        }
         if let Some(files) = files {
             setrlimit(Resource::Nofile, files)?;
         }
@@ -52,6 +53,7 @@ pub(crate) fn isolate(command: &mut Command, who: Option<Credentials>, terminal:
             setgid(who.gid)?;
             setuid(who.uid)?;
         }
+        chdir(dir.as_path())?;
         Ok(())
     };
     // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these seven

@@ -130,7 +130,7 @@ async fn a_full_disk_is_told() {
 #[tokio::test]
 async fn only_the_host_may_freeze() {
     Rig::run_for(Peer::Other, async |rig| {
-        for path in ["/freeze", "/unfreeze", "/init"] {
+        for path in ["/freeze", "/unfreeze", "/init", "/warm"] {
             assert_eq!(rig.call("POST", path, &[], "").await.status, 403, "{path}");
         }
     })

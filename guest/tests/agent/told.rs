@@ -153,3 +153,28 @@ async fn a_guest_that_has_just_booted_is_told_everything_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_template_has_its_programs_run_when_the_host_asks_and_waits_for_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    // Where the agent looks; the rig makes the folder above it.
+    let hooks = "etc/catnap/before-snapshot.d";
+    let path = root.path().to_owned();
+    Rig::run_on(root, guest::Peer::Host, None, async |rig| {
+        let marks = path.join("marks");
+        // Without any there is nothing to do.
+        guest_api::client::warm(rig.unix().await).await.unwrap();
+        std::fs::create_dir_all(path.join(hooks)).unwrap();
+        for (name, end) in [("1-fails", "exit 3"), ("2-works", "exit 0")] {
+            let script = format!("#!/bin/sh\necho {name} >>{}\n{end}\n", marks.display());
+            let file = path.join(hooks).join(name);
+            std::fs::write(&file, script).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        guest_api::client::warm(rig.unix().await).await.unwrap();
+        let ran = std::fs::read_to_string(&marks).unwrap();
+        assert_eq!(ran, "1-fails\n2-works\n");
+    })
+    .await;
+}

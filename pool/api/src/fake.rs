@@ -221,12 +221,12 @@ impl Fake {
         self.0.hold_creates.send_replace(hold);
     }
 
-    /// While `hold` is true pauses that were begun do not finish.
+    /// While `hold` is true pauses and snapshots that were begun do not finish.
     pub fn hold_pauses(&self, hold: bool) {
         self.0.hold_pauses.send_replace(hold);
     }
 
-    /// Returns once exactly so many callers wait for a pause.
+    /// Returns once exactly so many callers wait for a pause or a snapshot.
     pub async fn wait_for_pausing(&self, count: u64) {
         // The sender lives as long as this host.
         drop(

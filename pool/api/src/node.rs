@@ -243,6 +243,14 @@ pub enum ForkError {
     /// Only a running sandbox can be forked.
     #[error("sandbox {0} is paused and cannot be forked; resume it first")]
     Paused(SandboxId),
+    /// It is between states.
+    #[error("sandbox {id} is {state:?}")]
+    Conflict {
+        /// Which.
+        id: SandboxId,
+        /// Where it is.
+        state: SandboxState,
+    },
     /// It could not be captured; it goes on running.
     #[error("fork sandbox {id}")]
     Failed {

@@ -139,7 +139,9 @@ impl Driver {
         self.capturing = false;
         let running = self.life.state() == SandboxState::Running;
         let answer = match written {
-            Ok(committed) if running => {
+            // What ended it meanwhile is why, whatever became of the capture.
+            _ if !running => Err(NotCaptured::State(self.life.state(), None)),
+            Ok(committed) => {
                 match keep {
                     Keep::Full => self.adopt(&committed, keep),
                     Keep::Filesystem => self.advance(&committed),
@@ -151,7 +153,6 @@ impl Driver {
                 }
                 Ok(committed.pin)
             }
-            Ok(_) => Err(NotCaptured::State(self.life.state(), None)),
             Err(error) => {
                 let error = Shared::new(error);
                 warn!(

@@ -9,11 +9,6 @@ use snapshotter::Pin;
 use super::{Pool, create::Source};
 use crate::driver::{Command, NotCaptured, Own};
 
-/// A sandbox that does not run, and is not paused either.
-#[derive(Debug, thiserror::Error)]
-#[error("it is {0:?}")]
-struct NotRunning(SandboxState);
-
 impl Pool {
     /// Captures a running sandbox once, which goes on, and starts its children, some at a time.
     pub(super) async fn fork_into(
@@ -35,10 +30,11 @@ impl Pool {
             Err(NotCaptured::State(SandboxState::Paused, _)) => {
                 return Err(ForkError::Paused(origin.clone()));
             }
+            Err(NotCaptured::State(SandboxState::Stopped(_), _)) => return Err(not_found()),
             Err(NotCaptured::State(state, _)) => {
-                return Err(ForkError::Failed {
+                return Err(ForkError::Conflict {
                     id: origin.clone(),
-                    source: Box::new(NotRunning(state)),
+                    state,
                 });
             }
             Err(NotCaptured::Failed(error)) => {

@@ -28,9 +28,10 @@ impl Host {
     pub(crate) fn command_line(self) -> &'static str {
         if self.emulated_cpl0 {
             // Features whose instructions the emulator lacks are hidden from the kernel, so that it does not leave the
-            // guest for each of them; user space sees the real processor anyway.
+            // guest for each of them; user space sees the real processor anyway. The fast string instructions are done
+            // a byte at a time. Each page fault costs a millisecond, so memory comes 64 KiB at a time.
             "catnap.emulated_cpl0 clearcpuid=smap,smep,fsgsbase,popcnt,cx16,xsaves,xsavec,xsaveopt,erms,fsrm \
-             rcupdate.rcu_cpu_stall_suppress=1"
+             thp_anon=16K-64K:always rcupdate.rcu_cpu_stall_suppress=1"
         } else {
             ""
         }

@@ -203,19 +203,3 @@ async fn the_console_can_be_read() {
 fn borrowed(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
-
-#[tokio::test]
-async fn the_agent_runs_before_what_it_starts() {
-    let Some(gateway) = Gateway::start().await else {
-        return;
-    };
-    let sandbox = gateway.create(json!({})).await;
-    let nice = sandbox.run(&gateway, "user", &["/usr/bin/nice"]).await;
-    assert_eq!(nice.stdout, "0\n");
-    let stat = sandbox.read(&gateway, "/proc/1/stat").await.ok().body;
-    // After the name, which is in parentheses: the 19th field of proc_pid_stat(5).
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let nice: i32 = fields.split_whitespace().nth(16).unwrap().parse().unwrap();
-    assert!(nice < 0, "{stat}");
-    gateway.finish().await;
-}

@@ -175,9 +175,12 @@ impl Node for Fake {
     }
 
     async fn snapshot(&self, id: &SandboxId, keep: Keep) -> Result<SnapshotId, SnapshotError> {
+        let _waiting = Waiting::new(&self.0.pausing);
         let life = self
             .find(id)
             .ok_or_else(|| SnapshotError::NotFound(id.clone()))?;
+        // Nobody holds it any more when the sender is gone.
+        drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
         let failed = || SnapshotError::Failed {
             id: id.clone(),
             source: cause("scripted"),

@@ -234,6 +234,42 @@ async fn a_kill_ends_whatever_is_under_way() {
 }
 
 #[tokio::test]
+async fn what_is_killed_while_it_is_captured_was_not_ours_to_fail() {
+    let rig = Rig::new().await;
+    for fork in [true, false] {
+        rig.create("a").await;
+        rig.fake.hold_captures();
+        let captures = rig.fake.counts().captures;
+        let pool = Arc::clone(&rig.pool);
+        let asked = tokio::spawn(async move {
+            if fork {
+                let child = Child {
+                    id: id("b"),
+                    epoch: Epoch(1),
+                    access_token: None,
+                };
+                let forked = pool.fork(&id("a"), vec![child]).await;
+                let ended = ForkError::NotFound(id("a")).to_string();
+                matches!(forked, Err(ForkError::Conflict { .. }))
+                    || forked.is_err_and(|error| error.to_string() == ended)
+            } else {
+                let kept = pool.snapshot(&id("a"), Keep::Full).await;
+                matches!(
+                    kept,
+                    Err(SnapshotError::Conflict { .. } | SnapshotError::NotFound(_))
+                )
+            }
+        });
+        rig.fake.captures_begun(captures + 1).await;
+        let release = async { rig.fake.release_captures() };
+        let origin = id("a");
+        tokio::join!(rig.pool.kill(&origin), release).0.unwrap();
+        assert!(asked.await.unwrap(), "it was killed, and nothing failed");
+        assert_eq!(rig.count("staging"), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_crash_of_the_pool_keeps_what_was_paused_and_removes_the_rest() {
     let rig = Rig::new().await;
     for name in ["paused", "woken", "running"] {

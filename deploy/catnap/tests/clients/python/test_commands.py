@@ -23,6 +23,9 @@ def test_environment_user_and_directory(shared):
     assert shared.commands.run("sudo id -un").stdout == "root\n"
     with pytest.raises(InvalidArgumentException, match="does not exist"):
         shared.commands.run("true", cwd="/no/such/place")
+    shared.commands.run("mkdir -m 700 /tmp/closed", user="root")
+    with pytest.raises(InvalidArgumentException):
+        shared.commands.run("true", cwd="/tmp/closed")
     with pytest.raises(Exception, match="invalid username"):
         shared.commands.run("true", user="nobody-knows")
 

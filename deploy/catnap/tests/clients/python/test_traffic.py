@@ -50,6 +50,14 @@ def test_a_server_in_the_guest_is_reached(server):
     assert get(server, 8000)[1].splitlines()[0] == server.sandbox_id
 
 
+def test_a_server_of_the_other_family_is_reached(shared):
+    other = SERVE.replace("socket(S, 2,", "socket(S, 10,")
+    other = other.replace('pack("S n C4 x8", 2, 8000, 127, 0, 0, 1)', 'pack("S n N x15 C N", 10, 8001, 0, 1, 0)')
+    serving = shared.commands.run(other, background=True, timeout=0)
+    until(lambda: get(shared, 8001)[0] == 200)
+    serving.kill()
+
+
 def test_a_port_that_is_not_open_is_told_from_a_sandbox_that_is_not_there(server):
     status, body = get(server, 3210)
     assert (status, json.loads(body)) == (
