@@ -2,15 +2,15 @@
 //!
 //! Bodies, codes and titles are the contract's, exactly: clients look for their words.
 
+mod body;
 mod cors;
-mod page;
 
-use http::HeaderMap;
 use pingora::{Error, http::ResponseHeader, proxy::Session};
 use pool_api::{DialError, EnterError, Port, SandboxId, SandboxState};
-use serde_json::{Value, json};
+use serde_json::json;
 use tracing::{debug, error, warn};
 
+use self::body::{Body, ordered};
 use crate::{
     access::Denied,
     admit::AdmitError,
@@ -31,20 +31,6 @@ pub(crate) struct Answer {
     reason: Reason,
     body: Body,
     retry_after: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Body {
-    Text(&'static str),
-    /// JSON for programs, a page for browsers.
-    Either {
-        json: String,
-        title: &'static str,
-        message: String,
-        /// Of which sandbox the page tells, if of one.
-        sandbox: Option<SandboxId>,
-    },
-    Json(String),
 }
 
 // === impl Answer ===
@@ -361,34 +347,6 @@ impl Answer {
         }
         Ok(())
     }
-}
-
-impl Body {
-    fn rendered(self, headers: &HeaderMap) -> (&'static str, String) {
-        const JSON: &str = "application/json; charset=utf-8";
-        match self {
-            Self::Text(text) => ("text/plain; charset=utf-8", text.to_owned()),
-            Self::Either {
-                title,
-                message,
-                sandbox,
-                ..
-            } if page::wanted(headers) => {
-                let page = page::render(title, &message, sandbox.as_ref());
-                ("text/html; charset=utf-8", page)
-            }
-            Self::Either { json, .. } | Self::Json(json) => (JSON, json),
-        }
-    }
-}
-
-/// An object whose members keep their order.
-fn ordered(members: &[(&str, Value)]) -> String {
-    let members: Vec<String> = members
-        .iter()
-        .map(|(name, value)| format!("{}:{value}", json!(name)))
-        .collect();
-    format!("{{{}}}", members.join(","))
 }
 
 /// An error and what caused it, in one line.
