@@ -92,6 +92,8 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
         Err(Failure::Conflict(Conflict::AlreadyPaused(_))) => {
             note_paused(&sandboxes, &entry, entry.lasting.auto_pause_keep, By::Owner).await;
         }
+        // Its owner was faster.
+        Err(Failure::Conflict(Conflict::BeingKilled(_))) => {}
         Err(failure) => {
             let source = std::error::Error::source(&failure);
             warn!(sandbox = %id, error = %failure, ?source, "could not end a sandbox, will try again");

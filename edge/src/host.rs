@@ -2,7 +2,8 @@
 //!
 //! `<port>-<id>.<anything>` names them in the host; further `-` parts are ignored, for old clients add one. On
 //! `localhost`, an IP address or `sandbox.<domain>` the header fields `E2b-Sandbox-Id` and `E2b-Sandbox-Port` do. Every
-//! other host is the API's, and there, or on `localhost` or an IP address without those fields, a path may name them.
+//! other host is the API's, but for those below the gateway's own domain, which name nothing; and there, or on `localhost`
+//! or an IP address without those fields, a path may name them.
 
 use std::net::IpAddr;
 
@@ -87,8 +88,18 @@ pub(crate) fn destination(
     }
     match from_label(label)? {
         Some(address) => Ok(Destination::Sandbox(address, None)),
+        // Meant to be a sandbox's.
+        None if domain.is_some_and(|domain| is_below(name, domain)) => Err(match label {
+            label if label.contains('-') => HostError::Port,
+            _ => HostError::Host,
+        }),
         None => from_path(target.path),
     }
+}
+
+fn is_below(name: &str, domain: &str) -> bool {
+    let above = name.split_once('.').map(|(_, above)| above);
+    above.is_some_and(|above| above.eq_ignore_ascii_case(domain))
 }
 
 fn is_api(name: &str, domain: &str) -> bool {

@@ -215,7 +215,7 @@ impl Driver {
             {
                 self.deferred.push_back(later);
             }
-            Command::Resume { from, asked, reply } => self.resume(from, asked, reply).await,
+            Command::Resume { from, asked, reply } => self.wake(from, asked, reply).await,
             Command::Rollback { to, asked, reply } => self.roll_back(to, asked, reply).await,
             Command::Pause { epoch, keep, reply } => self.pause(epoch, keep, reply).await,
             Command::Capture { keep, reply } => {

@@ -101,6 +101,18 @@ fn everything_else_is_the_api() {
 }
 
 #[test]
+fn what_is_below_the_own_domain_and_names_nothing_is_told() {
+    for (host, error) in [
+        ("what.80-mine.example", HostError::Host),
+        ("abcd-iabc.80-MINE.example:8443", HostError::Port),
+        ("-iabc.80-mine.example", HostError::Port),
+        ("80-.80-mine.example", HostError::Sandbox),
+    ] {
+        assert_eq!(ask(host, &[]), Err(error), "{host}");
+    }
+}
+
+#[test]
 fn a_path_names_them_on_hosts_of_the_api_only() {
     let path = "/sandbox/ipath/81/x";
     for host in [

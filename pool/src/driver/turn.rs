@@ -55,10 +55,6 @@ impl Driver {
         self.feed(Input::Pause(waiter)).await;
     }
 
-    pub(super) async fn resume(&mut self, from: Keep, asked: Instant, reply: Entered) {
-        self.wake(from, asked, reply).await;
-    }
-
     /// Wakes it from this of its snapshot; who asked first decides.
     pub(super) async fn wake(&mut self, from: Keep, asked: Instant, reply: Entered) {
         let asleep = matches!(
