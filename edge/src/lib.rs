@@ -23,6 +23,8 @@ mod config;
 mod connection;
 mod crowd;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guise;
 mod host;
 mod listen;

@@ -8,6 +8,8 @@ mod condition;
 mod content;
 mod download;
 mod encoding;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod inflate;
 mod kind;
 mod store;

@@ -23,6 +23,8 @@ mod cors;
 mod disk;
 mod files;
 mod filesystem;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hooks;
 mod messages;
 mod metadata;

@@ -9,6 +9,8 @@ mod codec;
 mod envelope;
 mod error;
 mod feed;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod headers;
 mod inbox;
 

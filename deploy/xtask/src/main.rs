@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask COMMAND`, from anywhere in the workspace. [`build`] makes everything that runs, [`guest`] what goes into
 //! guests; [`demo`] shows it to a person; [`test`] runs every check, of which [`tidy`] is the one for the rules of this
-//! code base that a machine can check.
+//! code base that a machine can check. [`fuzz`] looks for what no test thought of.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod build;
 mod cache;
 mod clients;
 mod demo;
+mod fuzz;
 mod guest;
 mod step;
 mod test;
@@ -38,6 +39,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every check and test
     Test(test::Options),
+    /// Look for input that what reads strangers' bytes does not survive
+    Fuzz(fuzz::Options),
     /// Check the rules of this code base that a machine can check
     Tidy,
 }
@@ -58,6 +61,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Build(options) => build::run(&workspace, options)?,
         Command::Demo(options) => demo::run(&workspace, options)?,
         Command::Test(options) => return test::run(&workspace, options),
+        Command::Fuzz(options) => fuzz::run(&workspace, options)?,
         Command::Tidy => tidy::run(&workspace)?,
     }
     Ok(ExitCode::SUCCESS)
