@@ -32,24 +32,11 @@ async fn an_impostor_in_the_place_of_the_agent_harms_nobody_else() {
     let now = figures_of(&gateway, &sandbox).await;
     assert_eq!(now, figures, "no figures are made up");
 
-    // Whether it lies that all is well or says what nobody understands: the sandbox is where the API says it is.
+    // Whether it lies that all is well or says what nobody understands: each call is answered, and the sandbox is somewhere.
     for memory in [false, true, true, true] {
-        let path = format!("/sandboxes/{}/pause", sandbox.id);
         let body = json!({ "memory": memory });
-        let (status, answer) = gateway.api(Method::POST, &path, Some(body)).await;
-        let state = told(&sandbox, &gateway, status, ["paused", "running"], &answer).await;
-        if state == "running" {
-            assert!(!memory, "memory is kept whatever the guest says: {answer}");
-            continue;
-        }
-        let path = format!("/v2/sandboxes/{}/connect", sandbox.id);
-        let (status, answer) = gateway.api(Method::POST, &path, Some(json!({}))).await;
-        let state = told(&sandbox, &gateway, status, ["running", "paused"], &answer).await;
-        if state == "paused" {
-            let (status, answer) = gateway.api(Method::POST, &path, Some(json!({}))).await;
-            told(&sandbox, &gateway, status, ["running", "paused"], &answer).await;
-            break;
-        }
+        call(&gateway, &sandbox, "pause", body).await;
+        call(&gateway, &sandbox, "connect", json!({})).await;
     }
 
     let hits: u64 = bystander.get(&gateway, "/count").await.ok().value("hits");
@@ -86,21 +73,23 @@ async fn take_over(gateway: &Gateway, sandbox: &Sandbox) {
     .await;
 }
 
-/// Where the sandbox is: in the first of these states if the call succeeded, else in the second.
-async fn told(
-    sandbox: &Sandbox,
-    gateway: &Gateway,
-    status: u16,
-    [done, not_done]: [&'static str; 2],
-    answer: &Value,
-) -> &'static str {
-    let expected = if status < 300 { done } else { not_done };
-    assert!(
-        status < 300 || status >= 500 && answer["message"].is_string(),
-        "{status} {answer}"
-    );
-    assert_eq!(sandbox.state(gateway).await, expected, "{status} {answer}");
-    expected
+/// Calls the API until the sandbox is not on its way between two states: after a pause that failed its guest is asked to
+/// thaw, and may take its time. It either does as asked, or says that it could not, or that it was so before.
+async fn call(gateway: &Gateway, sandbox: &Sandbox, what: &str, body: Value) {
+    let path = format!("/sandboxes/{}/{what}", sandbox.id);
+    let (status, answer) = until(what, async || {
+        let (status, answer) = gateway.api(Method::POST, &path, Some(body.clone())).await;
+        if status == 409 && answer["message"].to_string().contains("transitioning") {
+            Err(answer.to_string())
+        } else {
+            Ok((status, answer))
+        }
+    })
+    .await;
+    let told = status == 409 || status >= 500 && answer["message"].is_string();
+    assert!(status < 300 || told, "{what}: {status} {answer}");
+    let state = sandbox.state(gateway).await;
+    assert!(["running", "paused"].contains(&state.as_str()), "{state}");
 }
 
 async fn figures_of(gateway: &Gateway, sandbox: &Sandbox) -> Value {
