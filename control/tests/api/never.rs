@@ -26,18 +26,18 @@ async fn ends(rig: &Rig, id: &str, fields: &[(&str, &str)]) -> Value {
     seen["endAt"].clone()
 }
 
+/// Makes a sandbox that has no end.
+async fn endless(rig: &Rig) -> String {
+    let body = json!({ "templateID": "base", "timeout": -1 });
+    let made = rig.call("POST", "/sandboxes", body).await.expect(201);
+    made["sandboxID"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_sandbox_may_have_no_end() {
     let rig = Rig::new().await;
-    let made = rig
-        .call(
-            "POST",
-            "/sandboxes",
-            json!({ "templateID": "base", "timeout": -1 }),
-        )
-        .await
-        .expect(201);
-    let id = made["sandboxID"].as_str().unwrap();
+    let id = endless(&rig).await;
+    let id = id.as_str();
     for agent in [
         "e2b-python-sdk/2.63.0",
         "e2b-js-sdk/2.51.0",
@@ -64,15 +64,8 @@ async fn a_sandbox_may_have_no_end() {
 #[tokio::test]
 async fn nothing_but_a_timeout_gives_it_an_end_again() {
     let rig = Rig::new().await;
-    let made = rig
-        .call(
-            "POST",
-            "/sandboxes",
-            json!({ "templateID": "base", "timeout": -1 }),
-        )
-        .await
-        .expect(201);
-    let id = made["sandboxID"].as_str().unwrap();
+    let id = endless(&rig).await;
+    let id = id.as_str();
     let other = rig
         .create(json!({ "templateID": "base", "timeout": 60 }))
         .await;
@@ -176,15 +169,8 @@ async fn e2bs_own_routes_do_not_know_of_it() {
 #[tokio::test]
 async fn one_that_sleeps_has_no_window_until_it_wakes() {
     let rig = Rig::new().await;
-    let made = rig
-        .call(
-            "POST",
-            "/sandboxes",
-            json!({ "templateID": "base", "timeout": -1 }),
-        )
-        .await
-        .expect(201);
-    let id = made["sandboxID"].as_str().unwrap();
+    let id = endless(&rig).await;
+    let id = id.as_str();
     let path = format!("/sandboxes/{id}");
     rig.call("POST", &format!("{path}/pause"), Value::Null)
         .await
