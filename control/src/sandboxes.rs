@@ -63,7 +63,7 @@ pub(crate) struct Sandboxes {
     /// Whose turn it is with a sandbox.
     pub(crate) turns: Turns,
     /// Whose snapshot is being taken.
-    pub(crate) taking: Turns,
+    pub(crate) snapshotting: Turns,
     /// Told whenever the earliest end may have changed.
     pub(crate) ends_changed: Notify,
 }
@@ -129,7 +129,7 @@ impl Sandboxes {
             ledger,
             once: Once::default(),
             turns: Turns::default(),
-            taking: Turns::default(),
+            snapshotting: Turns::default(),
             ends_changed: Notify::new(),
         }
     }

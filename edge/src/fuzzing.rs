@@ -11,8 +11,8 @@ use crate::{
 
 const DOMAIN: &str = "d.example";
 
-/// Reads where a request is for, and whether it may go there. The input is its host, its path, and its two header fields,
-/// a line each, and after them what a guest answers as a location and as a cookie.
+/// Reads where a request is for, and whether it may go there. The input is its host, its path, and its fields with
+/// sandbox, port and token, a line each, and after them what a guest answers as a location and as a cookie.
 pub fn destination(bytes: &[u8]) {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();

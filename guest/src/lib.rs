@@ -1,9 +1,9 @@
 //! Pid 1 inside: mounts, reaps, serves the envd API, relays ports, survives being forked.
 //!
 //! ```text
-//! host ── vsock 1025 ───► agent ──► /health /init /freeze /unfreeze /metrics     (the host's own words)
+//! host ── vsock 1025 ───► agent ──► /health /init /freeze /unfreeze /warm /metrics  (the host's own words)
 //! host ── vsock 49983 ──► agent ──► /files, process.Process/*, filesystem.Filesystem/*  (what E2B's clients call)
-//! host ── vsock 1024 ───► relay ──► 127.0.0.1:port
+//! host ── vsock 1024 ───► relay ──► 127.0.0.1:port, [::1]:port
 //! guest programs ── tcp 49983 ──► agent, as callers
 //! ```
 //!

@@ -32,7 +32,7 @@ impl Sandboxes {
             Some(name) => Some(self.free_for_snapshots(name).await?),
             None => None,
         };
-        let Some(_turn) = self.taking.alone_now(id) else {
+        let Some(_turn) = self.snapshotting.alone_now(id) else {
             return Err(Conflict::BeingKept(id.clone()).into());
         };
         let _taking = self.keeper.taking().await;

@@ -82,7 +82,7 @@ impl Launch {
 
     /// Starts it with pipes for its output, and for its input if `stdin`.
     pub(super) fn start(&self, stdin: bool) -> io::Result<Started> {
-        let mut command = self.command(sys::Terminal::None);
+        let mut command = self.command(sys::Terminal::None)?;
         command
             .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
@@ -108,7 +108,7 @@ impl Launch {
     /// Starts it on a terminal of its own, which is its input and all its output.
     pub(super) fn start_on_pty(&self, size: Winsize) -> io::Result<Started> {
         let (ours, theirs) = Pty::open(size)?;
-        let mut command = self.command(sys::Terminal::Stdin);
+        let mut command = self.command(sys::Terminal::Stdin)?;
         command
             .stdin(theirs.try_clone()?)
             .stdout(theirs.try_clone()?)
@@ -124,7 +124,7 @@ impl Launch {
 
     /// Starts it with no input and its output dropped, and returns its process id.
     pub(super) fn start_quietly(&self) -> io::Result<u32> {
-        let mut command = self.command(sys::Terminal::None);
+        let mut command = self.command(sys::Terminal::None)?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -154,15 +154,15 @@ impl Launch {
         )
     }
 
-    fn command(&self, terminal: sys::Terminal) -> Command {
+    fn command(&self, terminal: sys::Terminal) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().envs(&self.env);
         sys::isolate(
             &mut command,
             self.user.as_ref().map(|user| user.credentials.clone()),
-            self.cwd.clone(),
+            &self.cwd,
             terminal,
-        );
-        command
+        )?;
+        Ok(command)
     }
 }

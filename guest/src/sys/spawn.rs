@@ -1,6 +1,12 @@
 //! What a child does between fork and exec.
 
-use std::{io, os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{
+    ffi::CString,
+    io,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
+    path::Path,
+    process::Command,
+};
 
 use nix::unistd::{Gid, Uid, chdir, setgid, setgroups, setsid, setuid};
 use rustix::{
@@ -31,15 +37,17 @@ pub(crate) enum Terminal {
 }
 
 /// Makes `command` run in a session of its own, in `dir`, and as `who` if that is said, who then must be allowed to enter
-/// it. When the agent is not root it can only be itself.
+/// it. When the agent is not root it can only be itself. A directory with a zero byte in its name is an error.
 pub(crate) fn isolate(
     command: &mut Command,
     who: Option<Credentials>,
-    dir: PathBuf,
+    dir: &Path,
     terminal: Terminal,
-) {
+) -> io::Result<()> {
     let who = who.filter(|_| Uid::effective().is_root());
     let files = limit::of_children();
+    // Made here: the child may not allocate.
+    let dir = CString::new(dir.as_os_str().as_bytes())?;
     let between = move || -> io::Result<()> {
         setsid()?;
         if let Some(files) = files {
@@ -53,10 +61,11 @@ pub(crate) fn isolate(
             setgid(who.gid)?;
             setuid(who.uid)?;
         }
-        chdir(dir.as_path())?;
+        chdir(dir.as_c_str())?;
         Ok(())
     };
     // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these seven
     // are plain system calls on memory made before the fork; nothing allocates, locks or unwinds.
     unsafe { command.pre_exec(between) };
+    Ok(())
 }

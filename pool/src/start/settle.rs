@@ -4,11 +4,10 @@
 //! disk, the guest would find what a power cut leaves. So its memory is woken once more, out of everybody's reach, and its
 //! disk is kept when all is written back.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use pool_api::Keep;
-use snapshotter::Pin;
-use tokio::time::timeout;
+use snapshotter::{Damage, Pin};
 use tracing::warn;
 
 use super::{Plan, StartError, make};
@@ -18,9 +17,6 @@ use crate::{
     pause::{WriteError, write_down},
 };
 
-/// How long it may take. Whoever asked waits, and a guest may be booted because it does not answer.
-const LIMIT: Duration = Duration::from_secs(30);
-
 /// Why a guest boots from the disk as it was.
 #[derive(Debug, thiserror::Error)]
 enum SettleError {
@@ -28,8 +24,8 @@ enum SettleError {
     Wake(#[source] Box<StartError>),
     #[error("keep the guest's disk")]
     Keep(#[source] WriteError),
-    #[error("the guest did not write back within {LIMIT:?}")]
-    Late,
+    #[error("serve guest memory")]
+    Damaged(#[source] Damage),
 }
 
 /// Makes the plan one of a disk that has everything on it. A guest that cannot be woken boots from the disk as it is.
@@ -40,8 +36,7 @@ pub(super) async fn settle(host: &Host, plan: &mut Plan) {
     if !matches!(manifest, Ok(Ok(manifest)) if manifest.keep() == Keep::Full) {
         return;
     }
-    let written = timeout(LIMIT, write_back(host, plan.clone())).await;
-    match written.unwrap_or(Err(SettleError::Late)) {
+    match write_back(host, plan.clone()).await {
         Ok(snapshot) => plan.snapshot = snapshot,
         Err(error) => warn!(
             sandbox = %plan.spec.id,
@@ -51,7 +46,7 @@ pub(super) async fn settle(host: &Host, plan: &mut Plan) {
     }
 }
 
-/// Wakes the guest, keeps its disk, and ends it.
+/// Wakes the guest, keeps its disk, and ends it. What the guest has to do is bounded where it is asked for it.
 async fn write_back(host: &Host, plan: Plan) -> Result<Pin, SettleError> {
     let home = plan.home.clone();
     let plan = Plan {
@@ -59,11 +54,17 @@ async fn write_back(host: &Host, plan: Plan) -> Result<Pin, SettleError> {
         ..plan
     };
     let woken = make(host, plan).await;
-    let live = woken
+    let mut live = woken
         .map_err(|error| SettleError::Wake(Box::new(error)))?
         .live;
     let cut = live.cut(&home);
-    let written = write_down(host, &*live.machine, Keep::Filesystem, cut, None).await;
+    // A guest whose page cannot be served stands still for ever. Once it is stopped it needs none.
+    let written = tokio::select! {
+        written = write_down(host, &*live.machine, Keep::Filesystem, cut, None) => {
+            written.map_err(SettleError::Keep)
+        }
+        Some(damage) = live.damage.recv() => Err(SettleError::Damaged(damage)),
+    };
     live.end().await;
-    Ok(written.map_err(SettleError::Keep)?.pin)
+    Ok(written?.pin)
 }

@@ -68,7 +68,7 @@ def test_many_things_at_once():
             names = [f"many/{number}" for number in range(20)]
             await asyncio.gather(*(sandbox.files.write(name, name) for name in names))
             assert await asyncio.gather(*(sandbox.files.read(name) for name in names)) == names
-            await sandbox.beta_pause() if not hasattr(sandbox, "pause") else await sandbox.pause()
+            await sandbox.pause()
             assert not await sandbox.is_running()
             woken = await AsyncSandbox.connect(sandbox.sandbox_id, timeout=300)
             assert await woken.files.read("many/7") == "many/7"
