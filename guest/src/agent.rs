@@ -267,7 +267,7 @@ impl Agent {
         match awaken::awaken(self, request).await {
             Ok(()) => {
                 let mut answer = respond::no_content();
-                let version = HeaderValue::from_static(guest_api::ENVD_VERSION);
+                let version = HeaderValue::from_static(guest_api::envd::VERSION);
                 answer.headers_mut().insert("x-envd-version", version);
                 answer
             }

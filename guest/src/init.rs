@@ -27,9 +27,6 @@ use tracing::{error, warn};
 
 use crate::{Agent, Config, LinuxKernel, Peer, Reap, serve, sys};
 
-/// The TCP port for programs in the guest: that of E2B's agent.
-const TCP_PORT: u16 = 49983;
-
 /// A file system that every guest has.
 struct Mount {
     kind: &'static str,
@@ -180,7 +177,8 @@ fn live() -> io::Result<Infallible> {
             ..Config::default()
         };
         let agent = Agent::start(config, Box::new(LinuxKernel), Reap::All)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, TCP_PORT)).await?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, guest_api::envd::AGENT_PORT)).await?;
         let for_guest = serve::tcp(Rc::clone(&agent), listener, Peer::Other);
         tokio::select! {
             () = for_guest => Err(io::Error::other("the TCP listener ended")),

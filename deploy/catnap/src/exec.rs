@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
+use guest_api::envd::{self, ExitStatus};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -23,9 +24,6 @@ use crate::{
     client::{Client, Refused, accepted},
     commands::path,
 };
-
-/// Where the guest agent serves.
-const AGENT: u16 = 49983;
 
 /// Runs it.
 pub(crate) async fn run(args: &cli::Exec) -> Result<ExitCode> {
@@ -46,7 +44,7 @@ pub(crate) async fn run(args: &cli::Exec) -> Result<ExitCode> {
         .into());
     }
     let mut request = client
-        .sandbox(&args.id, AGENT, "/process.Process/Start")
+        .sandbox(&args.id, envd::AGENT_PORT, "/process.Process/Start")
         .header("content-type", "application/connect+json")
         .header("connect-protocol-version", "1")
         .body(frame::encode(start(args)?.to_string().as_bytes())?);
@@ -113,44 +111,20 @@ fn write(data: &Value, stream: &str, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// The command's own code; 128 and the signal's number when one ended it.
+/// Converts envd's end event to the exit code of a shell: 128 plus the number of a signal.
 fn exit_code(end: &Value) -> u8 {
     let status = end
         .get("status")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    if let Some(signal) = status.strip_prefix("signal: ") {
-        return signal_number(signal).map_or(255, |number| 128 + number);
-    }
-    // Zero values may be left out.
-    let code = end.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
-    u8::try_from(code).unwrap_or(255)
-}
-
-/// Signals as the guest agent's status names them.
-fn signal_number(name: &str) -> Option<u8> {
-    const SIGNALS: [(&str, u8); 14] = [
-        ("hangup", 1),
-        ("interrupt", 2),
-        ("quit", 3),
-        ("illegal instruction", 4),
-        ("trace/breakpoint trap", 5),
-        ("aborted", 6),
-        ("bus error", 7),
-        ("floating point exception", 8),
-        ("killed", 9),
-        ("user defined signal 1", 10),
-        ("segmentation fault", 11),
-        ("user defined signal 2", 12),
-        ("broken pipe", 13),
-        ("terminated", 15),
-    ];
-    let name = name.strip_suffix(" (core dumped)").unwrap_or(name);
-    let known = SIGNALS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number);
-    known.or_else(|| name.parse().ok().filter(|number| *number < 65))
+    let status = if status.is_empty() {
+        // Zero values may be left out.
+        let code = end.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
+        Ok(ExitStatus::Code(i32::try_from(code).unwrap_or(-1)))
+    } else {
+        status.parse()
+    };
+    status.map_or(u8::MAX, ExitStatus::shell_code)
 }
 
 /// The end of the stream: an error, or nothing.
@@ -191,6 +165,14 @@ mod test {
             (
                 json!({ "exitCode": -1, "status": "signal: segmentation fault (core dumped)" }),
                 139,
+            ),
+            (
+                json!({ "exitCode": -1, "status": "signal: alarm clock" }),
+                142,
+            ),
+            (
+                json!({ "exitCode": -1, "status": "signal: signal 34" }),
+                162,
             ),
             (json!({ "exitCode": -1, "status": "signal: odd" }), 255),
         ] {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod envd;
 mod init;
 mod metrics;
 pub mod relay;
@@ -20,15 +21,12 @@ pub use self::{
     relay::RelayError,
 };
 
-/// The version of E2B's agent whose contract this one serves.
-pub const ENVD_VERSION: &str = "0.6.13";
-
 /// Where the host itself speaks to the guest agent. Never connect a caller's bytes to it.
 pub const HOST_VSOCK_PORT: u32 = 1025;
 
 /// Where the guest agent serves callers, as a vsock port. It serves the same on the TCP port of this number for programs
 /// in the guest.
-pub const AGENT_VSOCK_PORT: u32 = 49983;
+pub const AGENT_VSOCK_PORT: u32 = envd::AGENT_PORT as u32;
 
 /// Where the guest takes streams to be relayed to one of its TCP ports.
 pub const RELAY_VSOCK_PORT: u32 = 1024;
