@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pool_api::{Keep, SandboxId, SandboxState};
+use pool_api::{SandboxId, SandboxState, SnapshotScope};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -75,7 +75,7 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
         && entry.running
     {
         // It fell asleep just before, and a sleeping sandbox has no end, unless it was doomed.
-        return note_paused(&sandboxes, &entry, info.keep, By::Host).await;
+        return note_paused(&sandboxes, &entry, info.scope, By::Host).await;
     }
     let pauses = entry.lasting.auto_pause && entry.running;
     let done = if pauses {
@@ -101,7 +101,7 @@ async fn end(sandboxes: Arc<Sandboxes>, entry: Entry) {
     }
 }
 
-async fn note_paused(sandboxes: &Sandboxes, entry: &Entry, keep: Keep, by: By) {
+async fn note_paused(sandboxes: &Sandboxes, entry: &Entry, keep: SnapshotScope, by: By) {
     if let Err(error) = sandboxes
         .note_paused(&entry.id, entry.epoch, Micros::now(), keep, by)
         .await

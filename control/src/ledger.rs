@@ -10,7 +10,7 @@ mod row;
 
 use std::{os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
 
-use pool_api::{Epoch, Keep, SandboxId};
+use pool_api::{Epoch, SandboxId, SnapshotScope};
 use serde_json::Value;
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
@@ -257,7 +257,7 @@ impl Ledger {
         id: &SandboxId,
         epoch: Epoch,
         at: Micros,
-        keep: Keep,
+        keep: SnapshotScope,
         by: By,
     ) -> Result<bool, LedgerError> {
         const ATTEMPT: &str = "note a pause";

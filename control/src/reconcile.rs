@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pool_api::{Event, Happening, Keep, SandboxId, SandboxInfo, SandboxState};
+use pool_api::{Event, EventKind, SandboxId, SandboxInfo, SandboxState};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{error, info, warn};
 
@@ -57,10 +57,10 @@ async fn one(sandboxes: &Sandboxes, event: Event) -> Result<(), Failure> {
         id,
         epoch,
         at,
-        what,
+        kind,
     } = event;
-    match what {
-        Happening::Started => {
+    match kind {
+        EventKind::Started { .. } => {
             if let Some(mut entry) = sandboxes.ledger.get(&id).await?
                 && (epoch > entry.epoch || (!entry.running && epoch == entry.epoch))
             {
@@ -68,15 +68,12 @@ async fn one(sandboxes: &Sandboxes, event: Event) -> Result<(), Failure> {
                 woken(sandboxes, entry, at.into()).await?;
             }
         }
-        Happening::Paused => {
-            // It may be awake again; then it kept its memory, or somebody asked for that.
-            let info = sandboxes.node.info(&id).await;
-            let keep = info.map_or(Keep::Full, |info| info.keep);
+        EventKind::Paused { scope, .. } => {
             sandboxes
-                .note_paused(&id, epoch, at.into(), keep, By::Host)
+                .note_paused(&id, epoch, at.into(), scope, By::Host)
                 .await?;
         }
-        Happening::Stopped(reason) => {
+        EventKind::Stopped(reason) => {
             if sandboxes.forget(&id).await? {
                 info!(sandbox = %id, ?reason, "a sandbox is gone");
             }
@@ -131,13 +128,13 @@ async fn all(sandboxes: &Sandboxes, orphans: Orphans) -> Result<(), Failure> {
                         &entry.id,
                         info.epoch,
                         info.since.into(),
-                        info.keep,
+                        info.scope,
                         By::Host,
                     )
                     .await?;
                 entry.epoch = info.epoch;
                 entry.running = false;
-                entry.keep = Some(info.keep);
+                entry.keep = Some(info.scope);
                 sandboxes.publish(&entry).await?;
             }
             SandboxState::Stopping | SandboxState::Stopped(_) => {

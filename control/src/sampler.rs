@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use pool_api::{Event, GuestMetrics, Happening, Node, SandboxId, SandboxState};
+use pool_api::{Event, EventKind, GuestMetrics, Node, SandboxId, SandboxState};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::Instant,
@@ -136,7 +136,7 @@ pub(crate) async fn run(samples: &Samples, mut events: broadcast::Receiver<Event
         let next = round.map_or_else(Instant::now, |begun| begun + rest);
         tokio::select! {
             event = events.recv() => match event {
-                Ok(Event { id, what: Happening::Started, .. }) if queue.len() < CROWD => {
+                Ok(Event { id, kind: EventKind::Started { .. }, .. }) if queue.len() < CROWD => {
                     queue.push_front(id);
                 }
                 // A round finds what was missed.

@@ -4,9 +4,10 @@
 //! was checked. Tokens are compared in constant time.
 
 use coordinator::Access;
+use guest_api::envd;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
-use pool_api::{Port, Secret, Wake};
+use pool_api::{IfPaused, Secret};
 use subtle::ConstantTimeEq;
 
 use crate::host::Address;
@@ -23,7 +24,7 @@ const ENVD_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 #[must_use]
 pub(crate) struct Permit {
     address: Address,
-    wake: Wake,
+    wake: IfPaused,
     asleep: Asleep,
 }
 
@@ -54,7 +55,7 @@ impl Permit {
     }
 
     /// Whether the sandbox may be woken.
-    pub(crate) fn wake(&self) -> Wake {
+    pub(crate) fn wake(&self) -> IfPaused {
         self.wake
     }
 
@@ -71,7 +72,7 @@ pub(crate) fn check(
     headers: &HeaderMap,
     path: &str,
 ) -> Result<Permit, Denied> {
-    if address.port == Port::AGENT {
+    if address.port.get() == envd::AGENT_PORT {
         if is_reserved(path) {
             return Err(Denied::Reserved);
         }
@@ -97,9 +98,9 @@ pub(crate) fn check(
 
 fn permit(address: &Address, access: &Access, known: bool) -> Permit {
     let wake = if access.auto_resume && known {
-        Wake::Allowed
+        IfPaused::Wake
     } else {
-        Wake::Refused
+        IfPaused::Fail
     };
     let asleep = if access.auto_resume {
         Asleep::BadCredentials
@@ -122,9 +123,6 @@ fn matches(headers: &HeaderMap, name: &HeaderName, token: &Secret) -> Option<boo
 
 /// Paths of the guest agent that are for the host alone, however they are written.
 fn is_reserved(path: &str) -> bool {
-    const RESERVED: [&str; 8] = [
-        "init", "freeze", "unfreeze", "collapse", "fsfreeze", "fsthaw", "upgrade", "warm",
-    ];
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let mut clean: Vec<&str> = Vec::new();
     for part in decoded.split('/') {
@@ -134,7 +132,7 @@ fn is_reserved(path: &str) -> bool {
             part => clean.push(part),
         }
     }
-    matches!(clean.as_slice(), [one] if RESERVED.contains(one))
+    matches!(clean.as_slice(), [one] if envd::HOST_ONLY_PATHS.contains(one))
 }
 
 #[cfg(test)]
@@ -174,10 +172,10 @@ mod test {
         assert_eq!(ask(&[]), Err(Denied::TrafficTokenMissing));
         assert_eq!(ask(&[(name, "")]), Err(Denied::TrafficTokenMissing));
         assert_eq!(ask(&[(name, "wrong")]), Err(Denied::TrafficTokenInvalid));
-        assert_eq!(ask(&[(name, "right")]), Ok(Wake::Allowed));
+        assert_eq!(ask(&[(name, "right")]), Ok(IfPaused::Wake));
         let other = "cube-traffic-access-token";
-        assert_eq!(ask(&[(other, "right")]), Ok(Wake::Allowed));
-        assert_eq!(ask(&[(name, ""), (other, "right")]), Ok(Wake::Allowed));
+        assert_eq!(ask(&[(other, "right")]), Ok(IfPaused::Wake));
+        assert_eq!(ask(&[(name, ""), (other, "right")]), Ok(IfPaused::Wake));
         assert_eq!(ask(&[(other, "wrong")]), Err(Denied::TrafficTokenInvalid));
         let both = [(other, "right"), (name, "wrong")];
         assert_eq!(
@@ -198,9 +196,9 @@ mod test {
             ..Access::default()
         };
         for (fields, wake) in [
-            (&[][..], Wake::Refused),
-            (&[("x-access-token", "wrong")], Wake::Refused),
-            (&[("x-access-token", "right")], Wake::Allowed),
+            (&[][..], IfPaused::Fail),
+            (&[("x-access-token", "wrong")], IfPaused::Fail),
+            (&[("x-access-token", "right")], IfPaused::Wake),
         ] {
             let permit = check(&address(49983), &access, &headers(fields), "/health").unwrap();
             assert_eq!(
@@ -212,7 +210,7 @@ mod test {
             check(&address(80), &access, &HeaderMap::new(), "/")
                 .unwrap()
                 .wake(),
-            Wake::Allowed
+            IfPaused::Wake
         );
         let access = Access {
             auto_resume: false,
@@ -227,7 +225,7 @@ mod test {
         .unwrap();
         assert_eq!(
             (permit.wake(), permit.asleep()),
-            (Wake::Refused, Asleep::NotFound)
+            (IfPaused::Fail, Asleep::NotFound)
         );
     }
 

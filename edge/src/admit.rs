@@ -44,7 +44,7 @@ pub(crate) async fn admit(
     };
     match entered {
         Ok(Ok(lease)) => Ok(lease),
-        Ok(Err(EnterError::Asleep(id))) if permit.asleep() == Asleep::BadCredentials => {
+        Ok(Err(EnterError::Paused(id))) if permit.asleep() == Asleep::BadCredentials => {
             Err(AdmitError::BadCredentials(id))
         }
         Ok(Err(error)) => Err(error.into()),

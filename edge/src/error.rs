@@ -145,7 +145,7 @@ impl Answer {
     fn not_entered(error: &EnterError) -> Self {
         match error {
             EnterError::NotFound(id)
-            | EnterError::Asleep(id)
+            | EnterError::Paused(id)
             | EnterError::Transitioning {
                 id,
                 state: SandboxState::Stopping | SandboxState::Stopped(_),

@@ -45,7 +45,7 @@ pub fn destination(bytes: &[u8]) {
         .get("e2b-traffic-access-token")
         .is_some_and(|token| token == "secret");
     let permit = access::check(&address, &access, &headers, &path);
-    assert!(permit.is_err() || is_right || address.port == pool_api::Port::AGENT);
+    assert!(permit.is_err() || is_right || address.port.get() == guest_api::envd::AGENT_PORT);
     let Some(prefix) = prefix else { return };
     assert!(prefix.strip(path.as_bytes()).starts_with(b"/"));
     let text = String::from_utf8_lossy(line()).into_owned();

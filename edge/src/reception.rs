@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use coordinator::{Coordinator, Placement};
+use guest_api::envd;
 use http::HeaderMap;
 use pingora::{http::RequestHeader, protocols::http::ServerSession, proxy::Session};
-use pool_api::{Lease, Node, Port, SandboxState};
+use pool_api::{Lease, Node, SandboxState};
 use tokio::time::Instant;
 
 use crate::{
@@ -127,7 +128,7 @@ impl Reception {
         let seat = self.crowd.join(&address.sandbox);
         let seat = seat.map_err(|full| Answer::too_many(&full))?;
         // The guest agent is always shown the host that was asked for, and speaks no TLS.
-        let of_user = address.port != Port::AGENT;
+        let of_user = address.port.get() != envd::AGENT_PORT;
         let mask = placement.access.mask_request_host.filter(|_| of_user);
         let ports = placement.access.https_ports;
         let guise = Guise {

@@ -20,7 +20,8 @@ use std::{
 
 use parking_lot::RwLock;
 use pool_api::{
-    Epoch, Event, Happening, Keep, SandboxInfo, SandboxSpec, SandboxState, Stage, WakeReport,
+    Epoch, Event, EventKind, PauseCause, SandboxInfo, SandboxSpec, SandboxState, SnapshotScope,
+    Stage, StartCause, WakeReport,
 };
 use snapshotter::Damage;
 use tokio::{
@@ -61,9 +62,11 @@ struct Driver {
     /// What it wakes from.
     own: Option<Own>,
     /// What the pause under way keeps.
-    keeping: Keep,
+    keeping: SnapshotScope,
+    /// Why it is being paused.
+    pause_cause: PauseCause,
     /// What of its snapshot the next machine is made of.
-    from: Keep,
+    from: SnapshotScope,
     /// The guest's filesystem may be frozen.
     frozen: bool,
     trouble: Option<Trouble>,
@@ -114,8 +117,9 @@ impl Driver {
             life: Lifecycle::paused(),
             live: None,
             own: None,
-            keeping: Keep::Full,
-            from: Keep::Full,
+            keeping: SnapshotScope::Full,
+            pause_cause: PauseCause::Requested,
+            from: SnapshotScope::Full,
             frozen: false,
             trouble: None,
             replies: HashMap::new(),
@@ -169,7 +173,8 @@ impl Driver {
                 Woken::Child(outcome) => self.child(outcome).await,
                 Woken::Idle => {
                     if self.gate.shut_if_idle() {
-                        self.keeping = Keep::Full;
+                        self.keeping = SnapshotScope::Full;
+                        self.pause_cause = PauseCause::Idle;
                         self.feed(Input::Idle).await;
                     }
                 }
@@ -217,7 +222,12 @@ impl Driver {
             }
             Command::Resume { from, asked, reply } => self.wake(from, asked, reply).await,
             Command::Rollback { to, asked, reply } => self.roll_back(to, asked, reply).await,
-            Command::Pause { epoch, keep, reply } => self.pause(epoch, keep, reply).await,
+            Command::Pause {
+                epoch,
+                keep,
+                cause,
+                reply,
+            } => self.pause(epoch, keep, cause, reply).await,
             Command::Capture { keep, reply } => {
                 if self.life.state() == SandboxState::Running && self.live.is_some() {
                     self.spawn_capture(keep, reply);
@@ -283,24 +293,40 @@ impl Driver {
             if changed {
                 info.since = now;
             }
-            (info.state, info.trouble, info.snapshot) = (state, trouble, snapshot);
-            info.keep = keep;
+            (info.state, info.last_error, info.snapshot) = (state, trouble, snapshot);
+            info.scope = keep;
         });
         if !changed {
             return None;
         }
         info!(epoch = %self.epoch(), ?state, "changed");
-        let what = match state {
-            SandboxState::Running => Happening::Started,
-            SandboxState::Paused => Happening::Paused,
-            SandboxState::Stopped(reason) => Happening::Stopped(reason),
+        let kind = match state {
+            SandboxState::Running => {
+                let report = self.report.clone()?;
+                let cause = if self.epoch() == self.spec.epoch {
+                    StartCause::Created
+                } else {
+                    StartCause::Woken
+                };
+                EventKind::Started { cause, report }
+            }
+            SandboxState::Paused => EventKind::Paused {
+                scope: keep,
+                cause: match before {
+                    SandboxState::Pausing if self.trouble.is_some() => PauseCause::MachineLost,
+                    SandboxState::Pausing => self.pause_cause,
+                    SandboxState::Running => PauseCause::MachineLost,
+                    _ => PauseCause::StartFailed,
+                },
+            },
+            SandboxState::Stopped(reason) => EventKind::Stopped(reason),
             _ => return None,
         };
         Some(Event {
             id: self.spec.id.clone(),
             epoch: self.epoch(),
             at: now,
-            what,
+            kind,
         })
     }
 

@@ -15,7 +15,7 @@ use std::{
     time::SystemTime,
 };
 
-use pool_api::{Epoch, Keep, Resources, SandboxSpec, Secret, SnapshotId};
+use pool_api::{Epoch, Resources, SandboxSpec, Secret, SnapshotId, SnapshotScope};
 use serde::{Deserialize, Serialize};
 use snapshotter::Layout;
 use vmm_api::TopLayer;
@@ -41,7 +41,7 @@ pub(crate) struct Record {
     pub(crate) snapshot: SnapshotId,
     /// What that keeps.
     #[serde(default)]
-    pub(crate) keep: Keep,
+    pub(crate) keep: SnapshotScope,
 }
 
 impl Home {

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use async_trait::async_trait;
-use guest_api::{AGENT_VSOCK_PORT, RELAY_VSOCK_PORT, RelayError, relay};
+use guest_api::{AGENT_VSOCK_PORT, RELAY_VSOCK_PORT, RelayError, envd, relay};
 use pool_api::{DialError, Epoch, Lease, Port, WakeReport};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +57,7 @@ impl Lease for Held {
 /// The agent's port is the guest's own vsock port; any other is the relay's business.
 async fn connect(machine: &dyn Machine, port: Port) -> Result<UnixStream, DialError> {
     let failed = |source| DialError::Failed { port, source };
-    if port == Port::AGENT {
+    if port.get() == envd::AGENT_PORT {
         return machine
             .dial(AGENT_VSOCK_PORT)
             .await

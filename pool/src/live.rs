@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool_api::{Keep, Resources, SnapshotId, TemplateName};
+use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateName};
 use snapshotter::{Chain, Committed, Cut, Damage, DiskCut, DiskManifest, Pin, StackPager};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -111,7 +111,7 @@ impl Lineage {
     pub(crate) fn loaded(
         pin: Pin,
         manifest: &snapshotter::Manifest,
-        from: Keep,
+        from: SnapshotScope,
         forked: bool,
     ) -> Self {
         let chain = |chain: &Chain| {
@@ -126,8 +126,8 @@ impl Lineage {
             template: manifest.template.clone(),
             resources: manifest.resources,
             memory: match from {
-                Keep::Full => chain(&manifest.memory),
-                Keep::Filesystem => Chain::default(),
+                SnapshotScope::Full => chain(&manifest.memory),
+                SnapshotScope::DiskOnly => Chain::default(),
             },
             disks: manifest.disks.iter().map(disk).collect(),
             loaded_from: Some(pin),

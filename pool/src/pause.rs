@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use pool_api::{Keep, SnapshotId};
+use pool_api::{SnapshotId, SnapshotScope};
 use snapshotter::{CommitError, Committed, Cut};
 use tracing::warn;
 use vmm_api::{CaptureError, Machine, MachineError, TopLayer};
@@ -56,7 +56,7 @@ pub(crate) type Remember = Box<dyn FnOnce(SnapshotId) -> Record + Send>;
 pub(crate) async fn write_down(
     host: &Host,
     machine: &dyn Machine,
-    keep: Keep,
+    keep: SnapshotScope,
     cut: Cut,
     remember: Option<(Home, Remember)>,
 ) -> Result<Committed, WriteError> {
@@ -65,7 +65,7 @@ pub(crate) async fn write_down(
     let staging = blocking(move || store.stage(keep, memory, disks))
         .await?
         .map_err(WriteError::Stage)?;
-    if keep == Keep::Filesystem {
+    if keep == SnapshotScope::DiskOnly {
         freeze(machine).await.map_err(WriteError::Freeze)?;
     }
     machine.pause().await.map_err(WriteError::Pause)?;

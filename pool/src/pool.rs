@@ -19,10 +19,10 @@ use std::{
 
 use async_trait::async_trait;
 use pool_api::{
-    Child, CreateError, EnterError, Epoch, Event, ForkError, GiveUpError, GuestMetrics, Keep,
-    KillError, Lease, Node, PauseError, ResumeError, RollbackError, SandboxId, SandboxInfo,
-    SandboxSpec, SandboxState, SnapshotError, SnapshotId, TemplateError, TemplateInfo,
-    TemplateName, Wake,
+    CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused, KillError,
+    Lease, Node, PauseCause, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId,
+    SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope,
+    TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
 };
 use snapshotter::{Store, StoreError};
 use tokio::{sync::broadcast, time::Instant};
@@ -131,7 +131,8 @@ impl Pool {
             let paused = handle
                 .ask(|reply| Command::Pause {
                     epoch: None,
-                    keep: Keep::Full,
+                    keep: SnapshotScope::Full,
+                    cause: PauseCause::Shutdown,
                     reply,
                 })
                 .await;
@@ -176,7 +177,7 @@ impl Node for Pool {
         self.create_from(spec, source).await
     }
 
-    async fn enter(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
+    async fn enter(&self, id: &SandboxId, wake: IfPaused) -> Result<Box<dyn Lease>, EnterError> {
         let handle = self
             .get(id)
             .ok_or_else(|| EnterError::NotFound(id.clone()))?;
@@ -196,26 +197,31 @@ impl Node for Pool {
         &self,
         id: &SandboxId,
         epoch: Epoch,
-        keep: Keep,
-    ) -> Result<SnapshotId, PauseError> {
+        scope: SnapshotScope,
+    ) -> Result<TakenSnapshot, PauseError> {
         let handle = self
             .get(id)
             .ok_or_else(|| PauseError::NotFound(id.clone()))?;
         let paused = handle
             .ask(|reply| Command::Pause {
                 epoch: Some(epoch),
-                keep,
+                keep: scope,
+                cause: PauseCause::Requested,
                 reply,
             })
             .await;
         paused.unwrap_or_else(|| Err(PauseError::NotFound(id.clone())))
     }
 
-    async fn resume(&self, id: &SandboxId, from: Keep) -> Result<SandboxInfo, ResumeError> {
+    async fn resume(
+        &self,
+        id: &SandboxId,
+        from: SnapshotScope,
+    ) -> Result<SandboxInfo, ResumeError> {
         let not_found = || EnterError::NotFound(id.clone());
         let handle = self.get(id).ok_or_else(not_found)?;
         if handle.info.borrow().state == SandboxState::Running {
-            return Err(ResumeError::Already(id.clone()));
+            return Err(ResumeError::AlreadyRunning(id.clone()));
         }
         let asked = Instant::now();
         let woken = handle
@@ -236,20 +242,24 @@ impl Node for Pool {
     async fn fork(
         &self,
         origin: &SandboxId,
-        children: Vec<Child>,
+        children: Vec<ForkSpec>,
     ) -> Result<Vec<Result<SandboxInfo, CreateError>>, ForkError> {
         self.fork_into(origin, children).await
     }
 
-    async fn snapshot(&self, id: &SandboxId, keep: Keep) -> Result<SnapshotId, SnapshotError> {
-        self.keep_snapshot(id, keep).await
+    async fn snapshot(
+        &self,
+        id: &SandboxId,
+        scope: SnapshotScope,
+    ) -> Result<TakenSnapshot, SnapshotError> {
+        self.keep_snapshot(id, scope).await
     }
 
-    async fn give_up(&self, snapshot: &SnapshotId) -> Result<(), GiveUpError> {
+    async fn release_snapshot(&self, snapshot: &SnapshotId) -> Result<(), ReleaseError> {
         self.give_snapshot_up(snapshot).await
     }
 
-    async fn kept_snapshots(&self) -> Vec<SnapshotId> {
+    async fn retained_snapshots(&self) -> Vec<SnapshotId> {
         self.host.kept.all()
     }
 

@@ -5,7 +5,7 @@ mod settle;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use pool_api::{Epoch, Keep, Resources, SandboxSpec, Stage, Start, WakeReport};
+use pool_api::{Epoch, Resources, SandboxSpec, SnapshotScope, Stage, Start, WakeReport};
 use snapshotter::{Damage, Mode, OpenError, Opened, Pin};
 use tokio::{sync::mpsc, time::Instant};
 use vmm_api::{BootError, LoadError, MachineError, TopLayer};
@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     /// `Fork` or `Restore`.
     pub(crate) start: Start,
     /// What of the snapshot it is made of.
-    pub(crate) from: Keep,
+    pub(crate) from: SnapshotScope,
     pub(crate) snapshot: Pin,
     pub(crate) spec: Arc<SandboxSpec>,
     pub(crate) epoch: Epoch,
@@ -92,7 +92,7 @@ struct Parts {
 
 /// Makes a machine of a snapshot and tells its guest what it is. Dropping the future leaves nothing.
 pub(crate) async fn start(host: &Host, mut plan: Plan) -> Result<Started, StartError> {
-    if plan.start == Start::Restore && plan.from == Keep::Filesystem {
+    if plan.start == Start::Restore && plan.from == SnapshotScope::DiskOnly {
         settle::settle(host, &mut plan).await;
     }
     make(host, plan).await
@@ -109,8 +109,8 @@ async fn make(host: &Host, plan: Plan) -> Result<Started, StartError> {
             live: loaded.live(permit),
             report: WakeReport {
                 start: match plan.from {
-                    Keep::Full => plan.start,
-                    Keep::Filesystem => Start::Boot,
+                    SnapshotScope::Full => plan.start,
+                    SnapshotScope::DiskOnly => Start::Boot,
                 },
                 stages: times,
             },
@@ -146,8 +146,8 @@ async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, S
             // Nobody hears it when the machine is gone already.
             let on_damage = move |damage| drop(report.send(damage));
             let opened = match from {
-                Keep::Full => store.open_snapshot(&id, mode, on_damage),
-                Keep::Filesystem => store.open_filesystem(&id),
+                SnapshotScope::Full => store.open_snapshot(&id, mode, on_damage),
+                SnapshotScope::DiskOnly => store.open_filesystem(&id),
             };
             let opened = opened.map_err(|source| StartError::Open { id, source })?;
             let tops = opened
@@ -185,13 +185,13 @@ async fn speak(
     let began = Instant::now();
     let as_what = match (plan.start, plan.from) {
         (Start::Fork | Start::Boot, _) => As::Fork(&plan.spec, plan.epoch),
-        (_, Keep::Full) => As::Restore(&plan.spec, plan.epoch),
-        (_, Keep::Filesystem) => As::Boot(&plan.spec, plan.epoch),
+        (_, SnapshotScope::Full) => As::Restore(&plan.spec, plan.epoch),
+        (_, SnapshotScope::DiskOnly) => As::Boot(&plan.spec, plan.epoch),
     };
     // A guest that boots has its kernel to start first.
     let deadline = match plan.from {
-        Keep::Full => host.config.awaken,
-        Keep::Filesystem => host.config.boot,
+        SnapshotScope::Full => host.config.awaken,
+        SnapshotScope::DiskOnly => host.config.boot,
     };
     let machine = &*loaded.machine;
     let spoken = async {
@@ -204,6 +204,6 @@ async fn speak(
         spoken = spoken => spoken?,
         Some(damage) = loaded.damage.recv() => return Err(StartError::Damaged(damage)),
     }
-    times.push((Stage::Awaken, began.elapsed()));
+    times.push((Stage::GuestInit, began.elapsed()));
     Ok(())
 }

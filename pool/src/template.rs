@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pool_api::{Keep, Resources, SnapshotId, TemplateError, TemplateInfo, TemplateName};
+use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateError, TemplateInfo, TemplateName};
 use serde::{Deserialize, Serialize};
 use snapshotter::{Digest, OpenError, Pin};
 use tokio::time::sleep;
@@ -237,7 +237,7 @@ impl Templates {
             boot::warm(&live, host.config.boot).await;
             sleep(host.config.settle).await;
             let cut = live.cut(&home);
-            write_down(host, &*live.machine, Keep::Full, cut, None)
+            write_down(host, &*live.machine, SnapshotScope::Full, cut, None)
                 .await
                 .map_err(BuildError::Write)
         };

@@ -15,7 +15,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use pool_api::{Keep, Resources, SnapshotId, TemplateName};
+use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateName};
 use tempfile::TempDir;
 use vmm_api::{CaptureSpec, Captured, MachineFiles, PageRecord};
 
@@ -120,7 +120,12 @@ pub enum CommitError {
 
 impl Store {
     /// Makes room for the capture of a machine with `memory` bytes and `disks` disks.
-    pub fn stage(&self, keep: Keep, memory: u64, disks: usize) -> Result<Staging, CommitError> {
+    pub fn stage(
+        &self,
+        keep: SnapshotScope,
+        memory: u64,
+        disks: usize,
+    ) -> Result<Staging, CommitError> {
         let pages = blocks(memory).ok_or(CommitError::Invalid("impossible memory size"))?;
         let dir = tempfile::Builder::new()
             .prefix("new-")
@@ -135,12 +140,12 @@ impl Store {
             options.map_err(io("files"))
         };
         let machine = match keep {
-            Keep::Full => Some(Files {
+            SnapshotScope::Full => Some(Files {
                 image: file("machine")?,
                 pages: file("memory")?,
                 page_index: file("page-index")?,
             }),
-            Keep::Filesystem => None,
+            SnapshotScope::DiskOnly => None,
         };
         Ok(Staging {
             layout: Layout::new(pages),
@@ -171,7 +176,7 @@ impl Store {
             ..full
         };
         // Its only file is the manifest.
-        let staging = self.stage(Keep::Filesystem, manifest.resources.memory, 0)?;
+        let staging = self.stage(SnapshotScope::DiskOnly, manifest.resources.memory, 0)?;
         staging.publish(self, manifest)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use pool_api::{Keep, Resources, SnapshotId, TemplateName};
+use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateName};
 use serde::{Deserialize, Serialize};
 use vmm_api::PAGE_SIZE;
 
@@ -143,10 +143,10 @@ impl Manifest {
     }
 
     /// What it keeps.
-    pub fn keep(&self) -> Keep {
+    pub fn keep(&self) -> SnapshotScope {
         match self.machine {
-            Some(_) => Keep::Full,
-            None => Keep::Filesystem,
+            Some(_) => SnapshotScope::Full,
+            None => SnapshotScope::DiskOnly,
         }
     }
 

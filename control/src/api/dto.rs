@@ -5,7 +5,8 @@ mod request;
 
 use std::collections::BTreeMap;
 
-use pool_api::{Keep, Secret};
+use guest_api::envd;
+use pool_api::{Secret, SnapshotScope};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,9 +21,6 @@ use crate::{ledger::Entry, network::Network, sandboxes::Seen, time::Micros};
 
 /// Required in every sandbox; a constant of the wire.
 const CLIENT_ID: &str = "6532622b";
-/// The guest agent's version, as clients understand it.
-pub(crate) const ENVD_VERSION: &str = "0.6.13";
-
 /// A sandbox as create, connect, resume and fork answer it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,7 +103,7 @@ impl From<&Entry> for Sandbox {
             template_id: entry.lasting.template.to_string(),
             sandbox_id: entry.id.to_string(),
             client_id: CLIENT_ID,
-            envd_version: ENVD_VERSION,
+            envd_version: envd::VERSION,
             alias: entry.lasting.alias.clone(),
             envd_access_token: exposed(entry.envd_token.as_ref()),
             traffic_access_token: exposed(entry.asked_token()),
@@ -124,7 +122,7 @@ impl Listed {
             template_id: entry.lasting.template.to_string(),
             sandbox_id: entry.id.to_string(),
             client_id: CLIENT_ID,
-            envd_version: ENVD_VERSION,
+            envd_version: envd::VERSION,
             alias: entry.lasting.alias.clone(),
             started_at: entry.started_at,
             // E2B's clients cannot read a sandbox without an end; others take one for what it is.
@@ -154,8 +152,8 @@ impl Detail {
                 on_timeout: if lasting.auto_pause { "pause" } else { "kill" },
             },
             pause_mode: seen.entry.keep.map(|keep| match keep {
-                Keep::Full => "full",
-                Keep::Filesystem => "filesystem",
+                SnapshotScope::Full => "full",
+                SnapshotScope::DiskOnly => "filesystem",
             }),
             idle_timeout: lasting.idle_timeout.map(|idle| idle.as_secs()),
         }

@@ -5,13 +5,13 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use guest_api::envd;
 use pool_api::{Resources, TemplateInfo, TemplateName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Shared, carried_out,
-    dto::ENVD_VERSION,
     error::{self, ApiError},
     extract::{Body, Optional, Referred, Template},
 };
@@ -110,7 +110,7 @@ impl Face {
             "lastSpawnedAt": null,
             "spawnCount": 0,
             "buildCount": self.builds,
-            "envdVersion": ENVD_VERSION,
+            "envdVersion": envd::VERSION,
         })
     }
 }
@@ -125,7 +125,7 @@ fn build_shown(id: &str, resources: &Resources, at: Option<Micros>) -> Value {
         "cpuCount": resources.vcpus,
         "memoryMB": resources.memory >> 20,
         "diskSizeMB": resources.disk >> 20,
-        "envdVersion": ENVD_VERSION,
+        "envdVersion": envd::VERSION,
     })
 }
 

@@ -7,7 +7,7 @@ mod change;
 mod listing;
 mod row;
 
-use pool_api::{Keep, Resources, SandboxId, SnapshotId, TemplateName};
+use pool_api::{Resources, SandboxId, SnapshotId, SnapshotScope, TemplateName};
 use sqlx::FromRow;
 
 use self::row::{BuildRow, TemplateRow, parse};
@@ -41,7 +41,7 @@ pub(crate) struct Build {
     /// The snapshot.
     pub(crate) snapshot: SnapshotId,
     /// What it keeps.
-    pub(crate) keep: Keep,
+    pub(crate) keep: SnapshotScope,
     /// The sandbox it was taken of.
     pub(crate) origin: SandboxId,
     /// What machines made of it have.

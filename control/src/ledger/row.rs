@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use coordinator::Access;
-use pool_api::{Epoch, Keep, Resources, SandboxId, Secret, TemplateName};
+use pool_api::{Epoch, Resources, SandboxId, Secret, SnapshotScope, TemplateName};
 use serde_json::Value;
 use sqlx::SqliteConnection;
 
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
     /// When a paused one is killed all the same.
     pub(crate) doomed_at: Option<Micros>,
     /// What its latest pause kept.
-    pub(crate) keep: Option<Keep>,
+    pub(crate) keep: Option<SnapshotScope>,
     /// What its machine has.
     pub(crate) resources: Resources,
     /// What its guest agent asks of its callers.
@@ -54,7 +54,7 @@ pub(crate) struct Lasting {
     /// Pause at the end, rather than kill.
     pub(crate) auto_pause: bool,
     /// What a pause at the end keeps.
-    pub(crate) auto_pause_keep: Keep,
+    pub(crate) auto_pause_keep: SnapshotScope,
     /// Kill it at its end even when it is paused by then.
     pub(crate) kill_paused: bool,
     /// A request may wake it.
@@ -76,7 +76,7 @@ impl Entry {
 
     /// Who may use it.
     pub(crate) fn access(&self) -> Access {
-        let bare = !self.running && self.keep == Some(Keep::Filesystem);
+        let bare = !self.running && self.keep == Some(SnapshotScope::DiskOnly);
         let network = Network::read(self.lasting.network.as_ref());
         Access {
             envd_token: self.envd_token.clone(),
@@ -121,18 +121,18 @@ pub(super) struct Row {
 const NEVER: i64 = -1;
 
 /// How the ledger writes what is kept.
-pub(super) fn keep_text(keep: Keep) -> &'static str {
+pub(super) fn keep_text(keep: SnapshotScope) -> &'static str {
     match keep {
-        Keep::Full => "full",
-        Keep::Filesystem => "filesystem",
+        SnapshotScope::Full => "full",
+        SnapshotScope::DiskOnly => "filesystem",
     }
 }
 
 /// What the ledger wrote; `None` when it never wrote that.
-pub(super) fn keep_of(text: &str) -> Option<Keep> {
+pub(super) fn keep_of(text: &str) -> Option<SnapshotScope> {
     match text {
-        "full" => Some(Keep::Full),
-        "filesystem" => Some(Keep::Filesystem),
+        "full" => Some(SnapshotScope::Full),
+        "filesystem" => Some(SnapshotScope::DiskOnly),
         _ => None,
     }
 }
@@ -184,7 +184,7 @@ impl From<&Entry> for Row {
             env: text_of(env),
             network: network.as_ref().map(Value::to_string),
             alias: alias.clone(),
-            auto_pause_memory: entry.lasting.auto_pause_keep == Keep::Full,
+            auto_pause_memory: entry.lasting.auto_pause_keep == SnapshotScope::Full,
             kill_paused: entry.lasting.kill_paused,
             doomed_at: entry.doomed_at.map(|at| at.0),
             keep: entry.keep.map(|keep| keep_text(keep).to_owned()),
@@ -242,9 +242,9 @@ impl TryFrom<Row> for Entry {
                     .transpose()?,
                 auto_pause: row.auto_pause,
                 auto_pause_keep: if row.auto_pause_memory {
-                    Keep::Full
+                    SnapshotScope::Full
                 } else {
-                    Keep::Filesystem
+                    SnapshotScope::DiskOnly
                 },
                 kill_paused: row.kill_paused,
                 auto_resume: row.auto_resume,

@@ -64,7 +64,7 @@ async fn a_ledger_of_the_first_version_is_brought_up_to_date() {
     assert_eq!(entry.lasting.alias.as_deref(), Some("base"));
     assert_eq!(entry.lasting.timeout, Window::For(Duration::from_secs(420)));
     assert_eq!((entry.keep, entry.doomed_at), (None, None));
-    assert_eq!(entry.lasting.auto_pause_keep, Keep::Full);
+    assert_eq!(entry.lasting.auto_pause_keep, SnapshotScope::Full);
     assert!(entry.lasting.auto_pause && !entry.lasting.kill_paused);
     let access = entry.access();
     assert_eq!(access.traffic_token.unwrap().expose(), "traffic");
@@ -84,7 +84,7 @@ fn entry(id: &str) -> Entry {
         started_at: Micros(1),
         end_at: Micros::NEVER,
         doomed_at: None,
-        keep: Some(Keep::Filesystem),
+        keep: Some(SnapshotScope::DiskOnly),
         resources: Resources {
             vcpus: 2,
             memory: 1 << 30,
@@ -98,7 +98,7 @@ fn entry(id: &str) -> Entry {
             timeout: Window::Never,
             idle_timeout: Some(Duration::from_secs(9)),
             auto_pause: true,
-            auto_pause_keep: Keep::Filesystem,
+            auto_pause_keep: SnapshotScope::DiskOnly,
             kill_paused: true,
             auto_resume: false,
             metadata: [("k".to_owned(), "v\0'\"".to_owned())].into(),
@@ -206,7 +206,7 @@ fn build(id: &str, snapshot: u8) -> Build {
         id: id.to_owned(),
         template: format!("t{id}").parse().unwrap(),
         snapshot: SnapshotId::from_str(&format!("{snapshot:064x}")).unwrap(),
-        keep: Keep::Full,
+        keep: SnapshotScope::Full,
         origin: "iorigin".parse().unwrap(),
         resources: entry("ione").resources,
         created_at: Micros(7),

@@ -123,7 +123,7 @@ impl From<PauseError> for Failure {
     fn from(error: PauseError) -> Self {
         match error {
             PauseError::NotFound(id) => Self::NotFound(id),
-            PauseError::Already(id) => Conflict::AlreadyPaused(id).into(),
+            PauseError::AlreadyPaused { id, .. } => Conflict::AlreadyPaused(id).into(),
             PauseError::Conflict { id, state } => Conflict::between(id, state),
             error @ PauseError::Failed { .. } => Self::internal(error),
         }
@@ -184,7 +184,7 @@ impl From<EnterError> for Failure {
             EnterError::NotFound(id) => Self::NotFound(id),
             EnterError::Transitioning { id, state } => Conflict::between(id, state),
             EnterError::NoRoom { diagnostic } => Self::NoRoom(diagnostic),
-            error @ (EnterError::Asleep(_) | EnterError::Failed { .. }) => Self::internal(error),
+            error @ (EnterError::Paused(_) | EnterError::Failed { .. }) => Self::internal(error),
         }
     }
 }
@@ -192,7 +192,7 @@ impl From<EnterError> for Failure {
 impl From<ResumeError> for Failure {
     fn from(error: ResumeError) -> Self {
         match error {
-            ResumeError::Already(id) => Conflict::AlreadyRunning(id).into(),
+            ResumeError::AlreadyRunning(id) => Conflict::AlreadyRunning(id).into(),
             ResumeError::Enter(error) => error.into(),
         }
     }

@@ -1,6 +1,6 @@
 //! Fork.
 
-use pool_api::{Child, Epoch, SandboxId};
+use pool_api::{Epoch, ForkSpec, SandboxId};
 
 use super::{Failure, Sandboxes, new_token};
 use crate::{ledger::Entry, time::Window};
@@ -18,8 +18,8 @@ impl Sandboxes {
             .get(origin)
             .await?
             .ok_or_else(|| Failure::NotFound(origin.clone()))?;
-        let children: Vec<Child> = (0..count)
-            .map(|_| Child {
+        let children: Vec<ForkSpec> = (0..count)
+            .map(|_| ForkSpec {
                 id: SandboxId::generate(&mut rand::rng()),
                 epoch: Epoch(1),
                 access_token: entry.envd_token.as_ref().map(|_| new_token()),

@@ -49,7 +49,7 @@ impl Keeper {
     }
 
     /// Gives up those that nobody was promised, in time.
-    pub(crate) fn give_up(&self, snapshots: Vec<SnapshotId>) {
+    pub(crate) fn release_snapshot(&self, snapshots: Vec<SnapshotId>) {
         if snapshots.is_empty() {
             return;
         }
@@ -67,7 +67,7 @@ impl Keeper {
             if self.ledger.is_promised(snapshot).await? {
                 continue;
             }
-            if let Err(error) = self.node.give_up(snapshot).await {
+            if let Err(error) = self.node.release_snapshot(snapshot).await {
                 let source = std::error::Error::source(&error);
                 warn!(%error, ?source, "could not give a snapshot up, the next start will");
             }
@@ -87,7 +87,7 @@ impl Keeper {
 
     /// Makes the host and the ledger agree, when nothing else is going on.
     pub(crate) async fn agree(&self) -> Result<(), LedgerError> {
-        let kept = self.node.kept_snapshots().await;
+        let kept = self.node.retained_snapshots().await;
         let promised = self.ledger.promised().await?;
         let there: HashSet<&SnapshotId> = kept.iter().collect();
         for snapshot in promised.iter().filter(|snapshot| !there.contains(snapshot)) {

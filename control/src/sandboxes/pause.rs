@@ -1,6 +1,6 @@
 //! Pause.
 
-use pool_api::{Epoch, Keep, PauseError, SandboxId, SandboxState};
+use pool_api::{Epoch, PauseError, SandboxId, SandboxState, SnapshotScope};
 
 use super::{Failure, Sandboxes};
 use crate::{ledger::By, time::Micros};
@@ -10,7 +10,7 @@ impl Sandboxes {
     pub(crate) async fn pause(
         &self,
         id: &SandboxId,
-        keep: Keep,
+        keep: SnapshotScope,
         healthy: bool,
     ) -> Result<(), Failure> {
         let missing = || Failure::NotFound(id.clone());
@@ -20,19 +20,26 @@ impl Sandboxes {
         if healthy && info.state == SandboxState::Running && !self.samples.answers(id).await {
             return Err(Failure::Unresponsive(id.clone()));
         }
-        if let Err(error) = self.node.pause(id, info.epoch, keep).await {
-            if matches!(error, PauseError::Already(_)) {
-                // Whoever put it to sleep, its owner wants it so.
-                let at = info.since.into();
-                self.note_paused(id, info.epoch, at, info.keep, By::Owner)
-                    .await?;
+        match self.node.pause(id, info.epoch, keep).await {
+            Ok(taken) => {
+                self.note_paused(id, info.epoch, Micros::now(), taken.scope, By::Owner)
+                    .await
             }
-            return Err(error.into());
+            Err(error) => {
+                if let PauseError::AlreadyPaused {
+                    epoch,
+                    since,
+                    scope,
+                    ..
+                } = error
+                {
+                    // Its owner wants it paused, however it became so.
+                    self.note_paused(id, epoch, since.into(), scope, By::Owner)
+                        .await?;
+                }
+                Err(error.into())
+            }
         }
-        // Whoever began the pause said what is kept.
-        let keep = self.node.info(id).await.map_or(keep, |info| info.keep);
-        self.note_paused(id, info.epoch, Micros::now(), keep, By::Owner)
-            .await
     }
 
     /// Notes that a sandbox was paused, and lets the edge know when that changes who may wake it.
@@ -41,12 +48,12 @@ impl Sandboxes {
         id: &SandboxId,
         epoch: Epoch,
         at: Micros,
-        keep: Keep,
+        keep: SnapshotScope,
         by: By,
     ) -> Result<(), Failure> {
         let noted = self.ledger.paused(id, epoch, at, keep, by).await?;
         if noted
-            && keep == Keep::Filesystem
+            && keep == SnapshotScope::DiskOnly
             && let Some(entry) = self.ledger.get(id).await?
         {
             self.publish(&entry).await?;

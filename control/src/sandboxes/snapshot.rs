@@ -1,6 +1,6 @@
 //! Snapshots that are promised to be kept.
 
-use pool_api::{Keep, SandboxId, SandboxState, SnapshotId, TemplateName};
+use pool_api::{SandboxId, SnapshotId, SnapshotScope, TemplateName};
 use uuid::Uuid;
 
 use super::{Conflict, Failure, Sandboxes};
@@ -23,7 +23,7 @@ impl Sandboxes {
         &self,
         id: &SandboxId,
         name: Option<&Reference>,
-        keep: Keep,
+        keep: SnapshotScope,
     ) -> Result<Named, Failure> {
         let missing = || Failure::NotFound(id.clone());
         let entry = self.ledger.get(id).await?.ok_or_else(missing)?;
@@ -36,21 +36,16 @@ impl Sandboxes {
             return Err(Conflict::BeingKept(id.clone()).into());
         };
         let _taking = self.keeper.taking().await;
-        let info = self.node.info(id).await.ok_or_else(missing)?;
-        let snapshot = self.node.snapshot(id, keep).await?;
-        let keep = match info.state {
-            // What it fell asleep without cannot be had of it.
-            SandboxState::Paused if info.keep == Keep::Filesystem => Keep::Filesystem,
-            _ => keep,
-        };
-        self.promise(&entry, snapshot, keep, name, &tag).await
+        let taken = self.node.snapshot(id, keep).await?;
+        self.promise(&entry, taken.id, taken.scope, name, &tag)
+            .await
     }
 
     async fn promise(
         &self,
         entry: &Entry,
         snapshot: SnapshotId,
-        keep: Keep,
+        keep: SnapshotScope,
         name: Option<TemplateName>,
         tag: &Tag,
     ) -> Result<Named, Failure> {
@@ -67,17 +62,17 @@ impl Sandboxes {
         let (template, dropped) = match (added, &name) {
             (Ok(Some(added)), _) => added,
             (Ok(None), name) => {
-                self.keeper.give_up(vec![snapshot]);
+                self.keeper.release_snapshot(vec![snapshot]);
                 let name = name.clone().unwrap_or(build.template);
                 return Err(Conflict::NameTaken(name).into());
             }
             (Err(error), _) => {
                 // Nobody will ever be told of it.
-                self.keeper.give_up(vec![snapshot]);
+                self.keeper.release_snapshot(vec![snapshot]);
                 return Err(error.into());
             }
         };
-        self.keeper.give_up(dropped);
+        self.keeper.release_snapshot(dropped);
         Ok(Named {
             build: build.id,
             created_at: build.created_at,

@@ -62,7 +62,7 @@ impl Sandboxes {
             Found::Snapshots(template) => self.build_of(template, &tag).await?.id,
         };
         let dropped = self.ledger.assign(found.id(), tags, &build).await?;
-        self.keeper.give_up(dropped);
+        self.keeper.release_snapshot(dropped);
         Ok(build)
     }
 
@@ -80,7 +80,7 @@ impl Sandboxes {
             return Err(Failure::no_tag(&target.name, tag));
         }
         let dropped = self.ledger.untag(found.id(), tags).await?;
-        self.keeper.give_up(dropped.unwrap_or_default());
+        self.keeper.release_snapshot(dropped.unwrap_or_default());
         Ok(())
     }
 }

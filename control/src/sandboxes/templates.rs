@@ -169,7 +169,7 @@ impl Sandboxes {
             }
             (_, None) => self.ledger.remove_template(found.id()).await?,
         };
-        self.keeper.give_up(dropped.ok_or_else(missing)?);
+        self.keeper.release_snapshot(dropped.ok_or_else(missing)?);
         Ok(())
     }
 

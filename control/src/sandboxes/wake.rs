@@ -1,6 +1,6 @@
 //! Resume and connect.
 
-use pool_api::{Keep, SandboxId};
+use pool_api::{SandboxId, SnapshotScope};
 
 use super::{Conflict, Failure, Sandboxes};
 use crate::{
@@ -14,7 +14,7 @@ pub(crate) struct Wish {
     /// How long it should live; `None`: as long as it was given when it was made, or has left.
     pub(crate) window: Option<Window>,
     /// What to wake it from.
-    pub(crate) from: Keep,
+    pub(crate) from: SnapshotScope,
 }
 
 /// How a connect came about.

@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use control::{Config, Control};
 use coordinator::InMemory;
-use pool_api::{Epoch, Keep, Node, Origin, SandboxSpec, SandboxState, Secret, Wake};
+use pool_api::{Epoch, IfPaused, Node, Origin, SandboxSpec, SandboxState, Secret, SnapshotScope};
 use serde_json::{Value, json};
 
 use crate::rig::{KEY, PATIENCE, Rig, sandbox};
@@ -72,7 +72,7 @@ async fn a_sandbox_that_sleeps_has_no_end() {
         .await;
     // As if nobody had used it for a while.
     rig.fake
-        .pause(&sandbox(&id), Epoch(1), Keep::Full)
+        .pause(&sandbox(&id), Epoch(1), SnapshotScope::Full)
         .await
         .unwrap();
     rig.until(&other, |reply| reply.status == 404).await;
@@ -100,7 +100,7 @@ async fn a_wake_by_traffic_grants_a_window() {
         rig.call("POST", &format!("/sandboxes/{id}/pause"), Value::Null)
             .await
             .expect(204);
-        drop(rig.fake.enter(&sandbox(&id), Wake::Allowed).await.unwrap());
+        drop(rig.fake.enter(&sandbox(&id), IfPaused::Wake).await.unwrap());
         let woken = rig
             .until(&id, |reply| {
                 (seconds(&reply.expect(200)) - granted).abs() < 1e-9
@@ -145,10 +145,10 @@ async fn after_a_crash_the_ledger_and_the_host_agree() {
     let (fake, dir) = rig.crash().await;
 
     // While control is down: one falls asleep, one is woken, one ends, and one is made that nobody was told of.
-    fake.pause(&sandbox(&sleeps), Epoch(1), Keep::Full)
+    fake.pause(&sandbox(&sleeps), Epoch(1), SnapshotScope::Full)
         .await
         .unwrap();
-    drop(fake.enter(&sandbox(&wakes), Wake::Allowed).await.unwrap());
+    drop(fake.enter(&sandbox(&wakes), IfPaused::Wake).await.unwrap());
     fake.crash(&sandbox(&ends));
     let orphan = SandboxSpec {
         id: sandbox("iorphan"),
@@ -213,7 +213,7 @@ async fn what_the_host_put_to_sleep_ends_when_it_was_to_end() {
     let (fake, dir) = rig.crash().await;
     // As a host does that shuts down.
     for id in [&kill, &pause, &asked] {
-        fake.pause(&sandbox(id), Epoch(1), Keep::Full)
+        fake.pause(&sandbox(id), Epoch(1), SnapshotScope::Full)
             .await
             .unwrap();
     }
@@ -247,7 +247,7 @@ async fn a_ledger_that_is_none_is_said_with_its_name() {
     )
     .unwrap();
     let config = Config::new(path.clone(), Secret::new(KEY), "n1".parse().unwrap());
-    let fake = pool_api::fake::Fake::default();
+    let fake = pool_api::fake::FakeNode::default();
     let error = Control::start(config, Arc::new(fake), Arc::new(InMemory::default()))
         .await
         .unwrap_err();
@@ -267,7 +267,7 @@ async fn control_serves_on_a_unix_socket_and_replaces_a_stale_one() {
         Secret::new(KEY),
         "n1".parse().unwrap(),
     );
-    let fake = Arc::new(pool_api::fake::Fake::default());
+    let fake = Arc::new(pool_api::fake::FakeNode::default());
     let control = Control::start(config, fake, Arc::new(InMemory::default()))
         .await
         .unwrap();

@@ -1,7 +1,7 @@
 //! Pauses that keep the disk alone, and the boots that follow.
 
 use http::HeaderValue;
-use pool_api::{EnterError, Keep, Node, SandboxState, Start, Wake};
+use pool_api::{EnterError, IfPaused, Node, SandboxState, SnapshotScope, Start};
 use serde_json::{Value, json};
 
 use crate::rig::{PATIENCE, Rig, sandbox};
@@ -30,8 +30,8 @@ async fn a_sandbox_without_memory_is_woken_by_its_owner_alone() {
         !rig.placement(&id).await.unwrap().access.auto_resume,
         "the edge is told"
     );
-    let entered = rig.fake.enter(&name, Wake::Allowed).await;
-    assert!(matches!(entered, Err(EnterError::Asleep(_))));
+    let entered = rig.fake.enter(&name, IfPaused::Wake).await;
+    assert!(matches!(entered, Err(EnterError::Paused(_))));
 
     let connect = format!("/v2/sandboxes/{id}/connect");
     let woken = rig.call("POST", &connect, Value::Null).await.expect(201);
@@ -44,7 +44,7 @@ async fn a_sandbox_without_memory_is_woken_by_its_owner_alone() {
         .expect(204);
     assert_eq!(rig.get(&path).await.expect(200)["pauseMode"], "full");
     assert!(rig.placement(&id).await.unwrap().access.auto_resume);
-    drop(rig.fake.enter(&name, Wake::Allowed).await.unwrap());
+    drop(rig.fake.enter(&name, IfPaused::Wake).await.unwrap());
     assert_eq!(rig.fake.start_of(&name), Some(Start::Restore));
 }
 
@@ -86,8 +86,8 @@ async fn an_end_keeps_what_was_asked_for() {
     body["autoPauseMemory"] = json!(true);
     let other = rig.create(body).await;
     for (id, mode, keep) in [
-        (&id, "filesystem", Keep::Filesystem),
-        (&other, "full", Keep::Full),
+        (&id, "filesystem", SnapshotScope::DiskOnly),
+        (&other, "full", SnapshotScope::Full),
     ] {
         rig.call(
             "POST",
@@ -106,7 +106,7 @@ async fn an_end_keeps_what_was_asked_for() {
             .await
             .expect(200);
         assert_eq!(seen["state"], "paused");
-        assert_eq!(rig.fake.info(&sandbox(id)).await.unwrap().keep, keep);
+        assert_eq!(rig.fake.info(&sandbox(id)).await.unwrap().scope, keep);
     }
     for body in [
         json!({ "templateID": "base", "autoPauseMemory": false }),
@@ -132,7 +132,7 @@ async fn what_was_kept_is_remembered_over_a_crash() {
     .expect(204);
     let (fake, dir) = rig.crash().await;
     let epoch = fake.info(&sandbox(&missed)).await.unwrap().epoch;
-    fake.pause(&sandbox(&missed), epoch, Keep::Filesystem)
+    fake.pause(&sandbox(&missed), epoch, SnapshotScope::DiskOnly)
         .await
         .unwrap();
     let rig = Rig::over(fake, dir).await;
@@ -150,7 +150,7 @@ async fn a_guest_that_must_answer_is_asked_before_the_pause() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{id}/pause");
-    rig.fake.set_silent(true);
+    rig.fake.set_metrics_unanswered(true);
     let strict = json!({ "memory": false, "requireHealthyGuest": true });
     let reply = rig.call("POST", &path, strict).await;
     let body = reply.expect(503);

@@ -89,14 +89,14 @@ async fn a_range_is_a_range() {
 #[tokio::test]
 async fn one_that_sleeps_or_is_silent_is_not_woken_for_it() {
     let rig = Rig::new().await;
-    rig.fake.set_silent(true);
+    rig.fake.set_metrics_unanswered(true);
     let id = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{id}");
     assert_eq!(
         rig.get(&format!("{path}/metrics")).await.expect(200),
         json!([])
     );
-    rig.fake.set_silent(false);
+    rig.fake.set_metrics_unanswered(false);
     assert_ne!(
         rig.get(&format!("{path}/metrics")).await.expect(200),
         json!([])
@@ -104,13 +104,13 @@ async fn one_that_sleeps_or_is_silent_is_not_woken_for_it() {
     rig.call("POST", &format!("{path}/pause"), Value::Null)
         .await
         .expect(204);
-    let asked = rig.fake.metrics_asked();
+    let asked = rig.fake.metrics_calls();
     assert_ne!(
         rig.get(&format!("{path}/metrics")).await.expect(200),
         json!([]),
         "what it said is remembered"
     );
-    assert_eq!((rig.fake.metrics_asked(), rig.fake.wakes()), (asked, 0));
+    assert_eq!((rig.fake.metrics_calls(), rig.fake.wakes()), (asked, 0));
     rig.call("DELETE", &path, Value::Null).await.expect(204);
     let many = rig
         .get(&format!("/sandboxes/metrics?sandbox_ids={id}"))

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use pool_api::{Node, SandboxId, Secret, fake::Fake};
+use pool_api::{Node, SandboxId, Secret, fake::FakeNode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -23,7 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const KEY: &str = "e2b_0000000000000000000000000000000000000000";
 
 pub(crate) struct Rig {
-    pub(crate) fake: Fake,
+    pub(crate) fake: FakeNode,
     pub(crate) coordinator: Arc<InMemory>,
     pub(crate) dir: TempDir,
     port: u16,
@@ -41,14 +41,14 @@ pub(crate) struct Reply {
 impl Rig {
     pub(crate) async fn new() -> Self {
         Self::over(
-            Fake::with_templates(&["base"]),
+            FakeNode::with_templates(&["base"]),
             tempfile::tempdir().unwrap(),
         )
         .await
     }
 
     /// Control over a host and a data directory that may have a past.
-    pub(crate) async fn over(fake: Fake, dir: TempDir) -> Self {
+    pub(crate) async fn over(fake: FakeNode, dir: TempDir) -> Self {
         let coordinator = Arc::new(InMemory::default());
         let config = Config::new(
             dir.path().join("control.db"),
@@ -73,7 +73,7 @@ impl Rig {
     }
 
     /// Control dies with no word; what it kept stays.
-    pub(crate) async fn crash(self) -> (Fake, TempDir) {
+    pub(crate) async fn crash(self) -> (FakeNode, TempDir) {
         self.served.abort();
         assert!(self.served.await.unwrap_err().is_cancelled());
         (self.fake, self.dir)
@@ -164,12 +164,12 @@ impl Rig {
     /// Returns once the host keeps exactly so many snapshots.
     pub(crate) async fn until_kept(&self, count: usize) {
         let wait = async {
-            while self.fake.kept_snapshots().await.len() != count {
+            while self.fake.retained_snapshots().await.len() != count {
                 tokio::task::yield_now().await;
             }
         };
         let kept = tokio::time::timeout(PATIENCE, wait).await;
-        assert!(kept.is_ok(), "{:?}", self.fake.kept_snapshots().await);
+        assert!(kept.is_ok(), "{:?}", self.fake.retained_snapshots().await);
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {

@@ -76,7 +76,7 @@ async fn only_ones_own_snapshots_are_rolled_back_to() {
         roll_back(&rig, "iunknown", "mine").await.error(404),
         missing("iunknown")
     );
-    rig.fake.force_state(&sandbox(&id), SandboxState::Stopping);
+    rig.fake.set_state(&sandbox(&id), SandboxState::Stopping);
     roll_back(&rig, &id, "mine").await.error(409);
 }
 

@@ -1,6 +1,6 @@
 //! Snapshots: taken, named, listed, used, deleted, and kept over crashes.
 
-use pool_api::{Keep, Node, Origin, Start};
+use pool_api::{Node, Origin, SnapshotScope, Start};
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, missing, sandbox};
@@ -56,7 +56,7 @@ async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
         assert!(made.get("alias").is_none());
         let id = sandbox(made["sandboxID"].as_str().unwrap());
         let spec = rig.fake.spec_of(&id).unwrap();
-        let kept = rig.fake.kept_snapshots().await;
+        let kept = rig.fake.retained_snapshots().await;
         assert!(matches!(&spec.origin, Origin::Snapshot(id) if kept == [id.clone()]));
         assert_eq!(spec.template.as_str(), template);
         assert_eq!(rig.fake.start_of(&id), Some(Start::Fork));
@@ -100,11 +100,11 @@ async fn the_same_name_again_is_a_new_build_that_is_served_at_once() {
         first,
         json!({ "snapshotID": "catnap/n1:default", "names": ["catnap/n1"] })
     );
-    let old = rig.fake.kept_snapshots().await;
+    let old = rig.fake.retained_snapshots().await;
     let second = take(&rig, &origin, json!({ "name": "catnap/n1" })).await;
     assert_eq!(second, first);
     rig.until_kept(1).await;
-    let new = rig.fake.kept_snapshots().await;
+    let new = rig.fake.retained_snapshots().await;
     assert_ne!(new, old, "the old one is given up");
     for reference in ["n1", "catnap/n1", "n1:default", " Catnap/N1:Default"] {
         let made = rig
@@ -172,7 +172,7 @@ async fn a_snapshot_that_two_names_share_goes_with_the_last() {
     take(&rig, &origin, json!({ "name": "one" })).await;
     take(&rig, &origin, json!({ "name": "two" })).await;
     assert_eq!(
-        rig.fake.kept_snapshots().await.len(),
+        rig.fake.retained_snapshots().await.len(),
         1,
         "a paused sandbox has one"
     );
@@ -269,7 +269,7 @@ async fn a_snapshot_that_fails_promises_nothing() {
     rig.fake.set_snapshot_fails(false);
     assert_eq!(rig.get("/snapshots").await.expect(200), json!([]));
     rig.fake
-        .force_state(&sandbox(&origin), pool_api::SandboxState::Pausing);
+        .set_state(&sandbox(&origin), pool_api::SandboxState::Pausing);
     rig.call("POST", &path, Value::Null).await.error(409);
     let unknown = rig.call("POST", "/sandboxes/iunknown/snapshots", Value::Null);
     assert_eq!(unknown.await.error(404), missing("iunknown"));
@@ -280,28 +280,31 @@ async fn over_a_crash_no_promise_is_lost_and_nothing_is_kept_for_nobody() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     let kept = take(&rig, &origin, json!({ "name": "kept" })).await;
-    let promised = rig.fake.kept_snapshots().await;
+    let promised = rig.fake.retained_snapshots().await;
     take(&rig, &origin, json!({ "name": "gone" })).await;
     // The crash comes between the promise taken back and the snapshot given up.
-    rig.fake.set_give_up_fails(true);
+    rig.fake.set_release_fails(true);
     assert_eq!(delete(&rig, "gone").await, 204);
     let (fake, dir) = rig.crash().await;
     // And between a snapshot and its promise.
-    let orphan = fake.snapshot(&sandbox(&origin), Keep::Full).await.unwrap();
-    assert_eq!(fake.kept_snapshots().await.len(), 3);
-    fake.set_give_up_fails(false);
+    let orphan = fake
+        .snapshot(&sandbox(&origin), SnapshotScope::Full)
+        .await
+        .unwrap();
+    assert_eq!(fake.retained_snapshots().await.len(), 3);
+    fake.set_release_fails(false);
 
     let rig = Rig::over(fake, dir).await;
-    let now = rig.fake.kept_snapshots().await;
+    let now = rig.fake.retained_snapshots().await;
     assert_eq!(now, promised, "agreed before anything is served");
-    assert!(!now.contains(&orphan));
+    assert!(!now.contains(&orphan.id));
     let listed = rig.get("/snapshots").await.expect(200);
     assert_eq!(listed, json!([kept]));
     rig.create(json!({ "templateID": "kept" })).await;
 
     // A host that lost one is no reason to forget it: it may be back tomorrow.
     let (fake, dir) = rig.crash().await;
-    fake.give_up(&promised[0]).await.unwrap();
+    fake.release_snapshot(&promised[0]).await.unwrap();
     let rig = Rig::over(fake, dir).await;
     assert_eq!(rig.get("/snapshots").await.expect(200), json!([kept]));
     let body = json!({ "templateID": "kept" });

@@ -66,7 +66,7 @@ async fn pause_resume_and_kill() {
 async fn what_is_between_states_is_a_conflict() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
-    rig.fake.force_state(&sandbox(&id), SandboxState::Pausing);
+    rig.fake.set_state(&sandbox(&id), SandboxState::Pausing);
     assert_eq!(
         rig.get(&format!("/sandboxes/{id}")).await.expect(200)["state"],
         "paused"
@@ -78,7 +78,7 @@ async fn what_is_between_states_is_a_conflict() {
     )
     .await
     .error(409);
-    rig.fake.force_state(&sandbox(&id), SandboxState::Stopping);
+    rig.fake.set_state(&sandbox(&id), SandboxState::Stopping);
     let message = rig
         .call("POST", &format!("/v2/sandboxes/{id}/connect"), json!({}))
         .await

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Output};
 
-use pool_api::{Node, Secret, fake::Fake};
+use pool_api::{Node, Secret, fake::FakeNode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{process::Command, sync::oneshot, task::JoinHandle};
@@ -12,7 +12,7 @@ use tokio::{process::Command, sync::oneshot, task::JoinHandle};
 const KEY: &str = "e2b_0000000000000000000000000000000000000000";
 
 struct Gateway {
-    fake: Fake,
+    fake: FakeNode,
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     run: JoinHandle<anyhow::Result<()>>,
@@ -22,7 +22,7 @@ struct Gateway {
 impl Gateway {
     async fn new() -> Self {
         let (fake, dir) = (
-            Fake::with_templates(&["base"]),
+            FakeNode::with_templates(&["base"]),
             tempfile::tempdir().unwrap(),
         );
         let config = catnap::Config::new(
@@ -264,7 +264,7 @@ async fn a_port_in_use_is_one_sentence() {
     let gateway = Gateway::new().await;
     let dir = tempfile::tempdir().unwrap();
     let config = catnap::Config::new(gateway.address, PathBuf::from(dir.path()), Secret::new(KEY));
-    let node = std::sync::Arc::new(Fake::default());
+    let node = std::sync::Arc::new(FakeNode::default());
     let error = catnap::run(config, node, std::future::pending(), None)
         .await
         .unwrap_err();

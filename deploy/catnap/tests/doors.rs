@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use catnap::{Addresses, Config};
 use edge::Tls;
-use pool_api::{Secret, fake::Fake};
+use pool_api::{Secret, fake::FakeNode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{process::Command, sync::oneshot, task::JoinHandle};
@@ -35,7 +35,7 @@ impl Gateway {
         config.domain = Some(DOMAIN.to_owned());
         config.metrics = Some(any);
         let ((stop, stopped), (ready, listens)) = (oneshot::channel::<()>(), oneshot::channel());
-        let node = Arc::new(Fake::with_templates(&["base"]));
+        let node = Arc::new(FakeNode::with_templates(&["base"]));
         let until = async move { drop(stopped.await) };
         let run = tokio::spawn(catnap::run(config, node, until, Some(ready)));
         Self {

@@ -337,7 +337,7 @@ async fn what_stands_still_for_long_is_let_go() {
     // Nothing holds it awake any more.
     let epoch = rig.fake.info(&id).await.unwrap().epoch;
     rig.fake
-        .pause(&id, epoch, pool_api::Keep::Full)
+        .pause(&id, epoch, pool_api::SnapshotScope::Full)
         .await
         .unwrap();
 }

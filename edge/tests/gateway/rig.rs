@@ -12,7 +12,7 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use pool_api::{
     Epoch, Node, Origin, SandboxId, SandboxSpec, Secret,
-    fake::{Echo, Fake},
+    fake::{Echo, FakeNode},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -28,7 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const DOMAIN: &str = "e2b.localhost";
 
 pub(crate) struct Rig {
-    pub(crate) fake: Fake,
+    pub(crate) fake: FakeNode,
     pub(crate) coordinator: Arc<InMemory>,
     pub(crate) port: u16,
     /// The port with TLS, if there is one.
@@ -63,7 +63,7 @@ impl Rig {
     fn start(secured: Option<SocketAddr>, set: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (fake, coordinator) = (
-            Fake::with_templates(&["base"]),
+            FakeNode::with_templates(&["base"]),
             Arc::new(InMemory::default()),
         );
         let mut config = Config::new("127.0.0.1:0".parse().unwrap(), dir.path().join("api.sock"));
@@ -133,7 +133,7 @@ impl Rig {
     pub(crate) async fn pause(&self, id: &SandboxId) {
         let epoch = self.fake.info(id).await.unwrap().epoch;
         self.fake
-            .pause(id, epoch, pool_api::Keep::Full)
+            .pause(id, epoch, pool_api::SnapshotScope::Full)
             .await
             .unwrap();
     }

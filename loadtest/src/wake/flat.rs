@@ -149,7 +149,7 @@ impl Bench {
         machine.pause().await?;
         ring(&machine).await?;
         machine.pause().await?;
-        let staging = self.store.stage(pool_api::Keep::Full, MEMORY, 0)?;
+        let staging = self.store.stage(pool_api::SnapshotScope::Full, MEMORY, 0)?;
         let captured = machine.capture(staging.spec()?).await?;
         machine.kill().await;
         let cut = Cut {

@@ -1,86 +1,61 @@
-//! A host in this process, for the tests of those who call one.
+//! An in-process host for the tests of its callers.
 //!
 //! No machine runs here. A sandbox is a state on a `watch` and, while it runs, a small HTTP server ([`guest`]) that
-//! answers on real Unix sockets. Wakes are counted and can be held, refused and failed; ports can be scripted.
+//! answers on real Unix sockets. `script` holds, delays and fails operations. The contract suite of this crate runs
+//! against it as against the real host.
 
+mod counter;
 mod guest;
-mod kept;
-mod life;
+mod lease;
 mod node;
+mod pause;
+mod sandbox;
+mod script;
+mod snapshots;
 mod wake;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use tokio::sync::{broadcast, watch};
 
-use self::{kept::Snapshots, life::Life};
+use self::{
+    counter::{at_least, exactly},
+    sandbox::{Connections, Sandbox},
+    script::Script,
+    snapshots::Snapshots,
+};
 use crate::{
-    Cause, CreateError, Event, Happening, Keep, Origin, Port, Resources, SandboxId, SandboxInfo,
-    SandboxSpec, SandboxState, Start, StopReason, TemplateInfo, TemplateName,
+    Cause, CreateError, Event, EventKind, Origin, PauseCause, Resources, SandboxId, SandboxInfo,
+    SandboxSpec, SandboxState, SnapshotScope, Start, StartCause, StopReason, TemplateInfo,
+    TemplateName,
 };
 
-pub use self::guest::Echo;
-
-/// What a port of every guest does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortScript {
-    /// Nothing listens.
-    Closed,
-    /// Nothing listens for so many dials; then the echo server does.
-    ClosedTimes(u32),
-    /// Reads the head of a request and closes without a byte of an answer.
-    HangsUp,
-    /// Answers `hello` without saying how long the answer is, and keeps the connection.
-    Endless,
-    /// Whatever listens at this address of the host does.
-    At(SocketAddr),
-}
-
-/// How the next wake ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WakeScript {
-    /// There is no room.
-    NoRoom,
-    /// It fails; the sandbox stays paused.
-    Fails,
-}
-
-#[derive(Debug, Default)]
-struct Script {
-    ports: HashMap<Port, PortScript>,
-    next_wake: Option<WakeScript>,
-    no_room: bool,
-    stale: bool,
-    pause_fails: bool,
-    snapshot_fails: bool,
-    give_up_fails: bool,
-    silent: bool,
-    metrics_take: Duration,
-    console: Option<Vec<u8>>,
-}
+pub use self::{
+    guest::Echo,
+    script::{PortScript, WakeScript},
+};
 
 #[derive(Debug)]
 struct Inner {
-    sandboxes: Mutex<BTreeMap<SandboxId, Arc<watch::Sender<Life>>>>,
+    sandboxes: Mutex<BTreeMap<SandboxId, Arc<watch::Sender<Sandbox>>>>,
     templates: Mutex<BTreeMap<TemplateName, TemplateInfo>>,
     snapshots: Mutex<Snapshots>,
     script: Mutex<Script>,
     events: broadcast::Sender<Event>,
-    hold: watch::Sender<bool>,
+    hold_wakes: watch::Sender<bool>,
     hold_creates: watch::Sender<bool>,
     hold_pauses: watch::Sender<bool>,
     creates: watch::Sender<u64>,
-    metrics: watch::Sender<u64>,
-    asking: watch::Sender<u64>,
-    most_asking: AtomicU64,
+    metrics_calls: watch::Sender<u64>,
+    metrics_in_flight: watch::Sender<u64>,
+    max_metrics_in_flight: AtomicU64,
     wakes: watch::Sender<u64>,
     entering: watch::Sender<u64>,
     pausing: watch::Sender<u64>,
@@ -88,9 +63,9 @@ struct Inner {
     leases: watch::Sender<u64>,
 }
 
-/// The host. Clones are the same host.
+/// The fake host. Clones share their state.
 #[derive(Debug, Clone)]
-pub struct Fake(Arc<Inner>);
+pub struct FakeNode(Arc<Inner>);
 
 const RESOURCES: Resources = Resources {
     vcpus: 1,
@@ -98,13 +73,9 @@ const RESOURCES: Resources = Resources {
     disk: 1 << 30,
 };
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+// === impl FakeNode ===
 
-// === impl Fake ===
-
-impl Default for Fake {
+impl Default for FakeNode {
     fn default() -> Self {
         let inner = Inner {
             sandboxes: Mutex::default(),
@@ -112,13 +83,13 @@ impl Default for Fake {
             snapshots: Mutex::default(),
             script: Mutex::default(),
             events: broadcast::channel(1024).0,
-            hold: watch::channel(false).0,
+            hold_wakes: watch::channel(false).0,
             hold_creates: watch::channel(false).0,
             hold_pauses: watch::channel(false).0,
             creates: watch::channel(0).0,
-            metrics: watch::channel(0).0,
-            asking: watch::channel(0).0,
-            most_asking: AtomicU64::new(0),
+            metrics_calls: watch::channel(0).0,
+            metrics_in_flight: watch::channel(0).0,
+            max_metrics_in_flight: AtomicU64::new(0),
             wakes: watch::channel(0).0,
             entering: watch::channel(0).0,
             pausing: watch::channel(0).0,
@@ -129,17 +100,17 @@ impl Default for Fake {
     }
 }
 
-impl Fake {
-    /// A host that has these templates built.
+impl FakeNode {
+    /// Creates a host that has these templates built.
     pub fn with_templates(names: &[&str]) -> Self {
-        let fake = Self::default();
+        let node = Self::default();
         for name in names
             .iter()
             .filter_map(|name| name.parse::<TemplateName>().ok())
         {
-            fake.add_template(name);
+            node.add_template(name);
         }
-        fake
+        node
     }
 
     fn add_template(&self, name: TemplateName) -> TemplateInfo {
@@ -152,198 +123,127 @@ impl Fake {
         lock(&self.0.templates).entry(name).or_insert(info).clone()
     }
 
-    /// Wakes that were begun.
+    /// Returns the number of wakes that began.
     pub fn wakes(&self) -> u64 {
         *self.0.wakes.borrow()
     }
 
-    /// Connections into guests that were asked for.
+    /// Returns once this number of wakes began.
+    pub async fn wait_for_wakes(&self, count: u64) {
+        at_least(&self.0.wakes, count).await;
+    }
+
+    /// Returns the number of dials.
     pub fn dials(&self) -> u64 {
         self.0.dials.load(Ordering::SeqCst)
     }
 
-    /// Leases that are out.
+    /// Returns the number of leases that exist.
     pub fn leases(&self) -> u64 {
         *self.0.leases.borrow()
     }
 
-    /// Returns once exactly so many leases are out.
+    /// Returns once exactly this number of leases exists.
     pub async fn wait_for_leases(&self, count: u64) {
-        // The sender lives as long as this host.
-        drop(
-            self.0
-                .leases
-                .subscribe()
-                .wait_for(|leases| *leases == count)
-                .await,
-        );
+        exactly(&self.0.leases, count).await;
     }
 
-    /// Returns once so many wakes were begun.
-    pub async fn wait_for_wakes(&self, count: u64) {
-        drop(
-            self.0
-                .wakes
-                .subscribe()
-                .wait_for(|wakes| *wakes >= count)
-                .await,
-        );
-    }
-
-    /// Returns once exactly so many callers wait to be let in.
+    /// Returns once exactly this number of callers waits for a lease.
     pub async fn wait_for_entering(&self, count: u64) {
-        drop(
-            self.0
-                .entering
-                .subscribe()
-                .wait_for(|entering| *entering == count)
-                .await,
-        );
+        exactly(&self.0.entering, count).await;
     }
 
-    /// While `hold` is true wakes do not finish.
-    pub fn hold_wakes(&self, hold: bool) {
-        self.0.hold.send_replace(hold);
-    }
-
-    /// Creations that were begun.
+    /// Returns the number of creates that began.
     pub fn creates(&self) -> u64 {
         *self.0.creates.borrow()
     }
 
-    /// Returns once so many creations were begun.
+    /// Returns once this number of creates began.
     pub async fn wait_for_creates(&self, count: u64) {
-        reached(&self.0.creates, count).await;
+        at_least(&self.0.creates, count).await;
     }
 
-    /// While `hold` is true creations that were begun do not finish.
-    pub fn hold_creates(&self, hold: bool) {
-        self.0.hold_creates.send_replace(hold);
-    }
-
-    /// While `hold` is true pauses and snapshots that were begun do not finish.
-    pub fn hold_pauses(&self, hold: bool) {
-        self.0.hold_pauses.send_replace(hold);
-    }
-
-    /// Returns once exactly so many callers wait for a pause or a snapshot.
+    /// Returns once exactly this number of callers waits for a pause or a snapshot.
     pub async fn wait_for_pausing(&self, count: u64) {
-        // The sender lives as long as this host.
-        drop(
-            self.0
-                .pausing
-                .subscribe()
-                .wait_for(|pausing| *pausing == count)
-                .await,
-        );
+        exactly(&self.0.pausing, count).await;
     }
 
-    /// While true pauses fail, and the sandbox goes on running.
-    pub fn set_pause_fails(&self, fails: bool) {
-        lock(&self.0.script).pause_fails = fails;
+    /// Returns the largest number of concurrent metrics calls.
+    pub fn max_concurrent_metrics(&self) -> u64 {
+        self.0.max_metrics_in_flight.load(Ordering::SeqCst)
     }
 
-    /// What every guest has on its console from now on.
-    pub fn set_console(&self, bytes: impl Into<Vec<u8>>) {
-        lock(&self.0.script).console = Some(bytes.into());
+    /// Returns the number of metrics calls.
+    pub fn metrics_calls(&self) -> u64 {
+        *self.0.metrics_calls.borrow()
     }
 
-    /// While true no guest says anything of itself.
-    pub fn set_silent(&self, silent: bool) {
-        lock(&self.0.script).silent = silent;
-    }
-
-    /// How long every guest takes to say something of itself.
-    pub fn set_metrics_take(&self, take: Duration) {
-        lock(&self.0.script).metrics_take = take;
-    }
-
-    /// How many guests were asked at the same time at most.
-    pub fn most_metrics_at_once(&self) -> u64 {
-        self.0.most_asking.load(Ordering::SeqCst)
-    }
-
-    /// How often a guest was asked for its metrics.
-    pub fn metrics_asked(&self) -> u64 {
-        *self.0.metrics.borrow()
-    }
-
-    /// Returns once guests were asked so often for their metrics.
+    /// Returns once this number of metrics calls began.
     pub async fn wait_for_metrics(&self, count: u64) {
-        reached(&self.0.metrics, count).await;
+        at_least(&self.0.metrics_calls, count).await;
     }
 
-    /// How the present or last machine of a sandbox came about.
+    /// Returns how the present or last epoch of a sandbox started.
     pub fn start_of(&self, id: &SandboxId) -> Option<Start> {
-        self.find(id).map(|life| life.borrow().start)
+        self.find(id).map(|sandbox| sandbox.borrow().start)
     }
 
-    /// What a sandbox was made from.
+    /// Returns the spec that a sandbox was created with.
     pub fn spec_of(&self, id: &SandboxId) -> Option<SandboxSpec> {
-        self.find(id).map(|life| life.borrow().spec.clone())
+        self.find(id).map(|sandbox| sandbox.borrow().spec.clone())
     }
 
-    /// Scripts a port of every guest.
-    pub fn script_port(&self, port: Port, script: PortScript) {
-        lock(&self.0.script).ports.insert(port, script);
-    }
-
-    /// Scripts the next wake.
-    pub fn script_wake(&self, script: WakeScript) {
-        lock(&self.0.script).next_wake = Some(script);
-    }
-
-    /// While true the connections of a life that is over stay open, as if nobody had noticed yet.
-    pub fn set_stale(&self, stale: bool) {
-        lock(&self.0.script).stale = stale;
-    }
-
-    fn stale(&self) -> bool {
-        lock(&self.0.script).stale
-    }
-
-    /// While true nothing can be created or forked.
-    pub fn set_full(&self, full: bool) {
-        lock(&self.0.script).no_room = full;
-    }
-
-    /// The sandbox's machine ends by itself.
+    /// Ends the sandbox's machine: it falls back to its last snapshot, or stops when it has none.
     pub fn crash(&self, id: &SandboxId) {
-        self.end(id, StopReason::Crashed);
+        let Some(sandbox) = self.find(id) else { return };
+        if sandbox.borrow().info.snapshot.is_none() {
+            self.stop(id, StopReason::Crashed);
+            return;
+        }
+        sandbox.send_modify(|sandbox| sandbox.end_epoch(SandboxState::Paused, Connections::Close));
+        let scope = sandbox.borrow().info.scope;
+        let cause = PauseCause::MachineLost;
+        self.notify(&sandbox.borrow().info, EventKind::Paused { scope, cause });
     }
 
-    /// Puts a sandbox into a state as if somebody else had.
-    pub fn force_state(&self, id: &SandboxId, state: SandboxState) {
-        if let Some(life) = self.find(id) {
-            life.send_modify(|life| life.info.state = state);
+    /// Sets the state of a sandbox, without an event, as if an operation were in progress.
+    pub fn set_state(&self, id: &SandboxId, state: SandboxState) {
+        if let Some(sandbox) = self.find(id) {
+            sandbox.send_modify(|sandbox| sandbox.info.state = state);
         }
     }
 
-    /// Returns once the sandbox's state satisfies `wanted`, or it is gone.
+    /// Returns once the sandbox's state satisfies `wanted`, or the sandbox does not exist.
     pub async fn wait_for(&self, id: &SandboxId, wanted: impl Fn(SandboxState) -> bool) {
-        if let Some(life) = self.find(id) {
-            // An error means that the sender is gone, and so is the sandbox.
+        if let Some(sandbox) = self.find(id) {
+            // An error means that the sender is dropped, and the sandbox with it.
             drop(
-                life.subscribe()
-                    .wait_for(|life| wanted(life.info.state))
+                sandbox
+                    .subscribe()
+                    .wait_for(|sandbox| wanted(sandbox.info.state))
                     .await,
             );
         }
     }
 
-    fn find(&self, id: &SandboxId) -> Option<Arc<watch::Sender<Life>>> {
+    fn find(&self, id: &SandboxId) -> Option<Arc<watch::Sender<Sandbox>>> {
         lock(&self.0.sandboxes).get(id).cloned()
     }
 
-    fn tell(&self, info: &SandboxInfo, what: Happening) {
+    fn notify(&self, info: &SandboxInfo, kind: EventKind) {
         let event = Event {
             id: info.id.clone(),
             epoch: info.epoch,
             at: SystemTime::now(),
-            what,
+            kind,
         };
-        // Nobody listening is no error.
+        // An error means that there is no subscriber.
         drop(self.0.events.send(event));
+    }
+
+    fn notify_started(&self, sandbox: &Sandbox, cause: StartCause) {
+        let report = sandbox.report();
+        self.notify(&sandbox.info, EventKind::Started { cause, report });
     }
 
     fn insert(&self, spec: &SandboxSpec) -> Result<SandboxInfo, CreateError> {
@@ -357,8 +257,8 @@ impl Fake {
             since: now,
             resources: RESOURCES,
             snapshot: None,
-            keep: Keep::Full,
-            trouble: None,
+            scope: SnapshotScope::Full,
+            last_error: None,
         };
         let mut sandboxes = lock(&self.0.sandboxes);
         if sandboxes.contains_key(&spec.id) {
@@ -368,27 +268,29 @@ impl Fake {
             Origin::Snapshot(snapshot) => lock(&self.0.snapshots).start(snapshot),
             Origin::Template(_) => Start::Fork,
         };
-        let life = Life::new(info.clone(), spec.clone(), start);
-        sandboxes.insert(spec.id.clone(), Arc::new(watch::channel(life).0));
+        let sandbox = Sandbox::new(info.clone(), spec.clone(), start);
+        self.notify_started(&sandbox, StartCause::Created);
+        sandboxes.insert(spec.id.clone(), Arc::new(watch::channel(sandbox).0));
         Ok(info)
     }
 
-    fn end(&self, id: &SandboxId, why: StopReason) -> bool {
-        let Some(life) = lock(&self.0.sandboxes).remove(id) else {
+    /// Removes a sandbox; returns whether it existed.
+    fn stop(&self, id: &SandboxId, reason: StopReason) -> bool {
+        let Some(sandbox) = lock(&self.0.sandboxes).remove(id) else {
             return false;
         };
-        life.send_modify(|life| life.leave(SandboxState::Stopped(why)));
-        self.tell(&life.borrow().info, Happening::Stopped(why));
+        let state = SandboxState::Stopped(reason);
+        sandbox.send_modify(|sandbox| sandbox.end_epoch(state, Connections::Close));
+        self.notify(&sandbox.borrow().info, EventKind::Stopped(reason));
         true
     }
 }
 
-fn cause(text: &str) -> Cause {
-    text.to_owned().into()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns once a counter is at `count` or beyond.
-async fn reached(counter: &watch::Sender<u64>, count: u64) {
-    // The sender lives as long as the host.
-    drop(counter.subscribe().wait_for(|now| *now >= count).await);
+/// The cause of every scripted failure.
+fn scripted() -> Cause {
+    "scripted".into()
 }

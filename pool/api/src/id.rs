@@ -1,11 +1,11 @@
-//! Names of things, checked once.
+//! Validated names and numbers.
 
 use std::{fmt, str::FromStr};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// A text that is not the name it should be.
+/// A text that is not a valid name or number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct InvalidId {
@@ -21,7 +21,7 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// The name as text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -63,7 +63,7 @@ macro_rules! text_id {
     };
 }
 
-fn made_of(text: &str, longest: usize, also: &str) -> bool {
+fn consists_of(text: &str, longest: usize, also: &str) -> bool {
     (1..=longest).contains(&text.len())
         && text
             .chars()
@@ -71,32 +71,44 @@ fn made_of(text: &str, longest: usize, also: &str) -> bool {
 }
 
 text_id!(
-    /// A sandbox: `^[a-z0-9]+$`, at most 63 characters so that it fits a DNS label.
+    /// The id of a sandbox: `^[a-z0-9]+$`, at most 63 characters so that it fits a DNS label.
     SandboxId,
     "a sandbox id (1 to 63 characters of a-z and 0-9)",
-    |text| made_of(text, 63, "")
+    |text| consists_of(text, 63, "")
 );
 text_id!(
-    /// A template on this fleet: `^[a-z0-9-_]+$`, at most 128 characters.
+    /// The name of a template: `^[a-z0-9-_]+$`, at most 128 characters.
     TemplateName,
     "a template name (1 to 128 characters of a-z, 0-9, '-' and '_')",
-    |text| made_of(text, 128, "-_")
+    |text| consists_of(text, 128, "-_")
 );
 text_id!(
-    /// A snapshot, named by the digest of its manifest in hexadecimal.
+    /// The id of a snapshot: the digest of its manifest in hexadecimal.
     SnapshotId,
     "a snapshot id (64 hexadecimal digits)",
     |text| text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 );
 text_id!(
-    /// A host of the fleet.
+    /// The id of a host.
     NodeId,
     "a node id (1 to 63 characters of a-z, 0-9 and '-')",
-    |text| made_of(text, 63, "-")
+    |text| consists_of(text, 63, "-")
 );
 
 impl SandboxId {
-    /// A new name that nobody can guess: `i` and 20 characters, 103 bits.
+    /// Parses the forms that E2B clients send: any case, optionally followed by `-` and a client id, which is ignored.
+    pub fn from_wire(text: &str) -> Result<Self, InvalidId> {
+        let (id, client) = text.split_once('-').unwrap_or((text, ""));
+        if !client.bytes().all(|c| c.is_ascii_alphanumeric()) {
+            return Err(InvalidId {
+                text: text.chars().take(80).collect(),
+                expected: "a sandbox id (1 to 63 characters of a-z and 0-9, then at most one '-' and a client id)",
+            });
+        }
+        id.to_ascii_lowercase().parse()
+    }
+
+    /// Generates an unguessable id: `i` and 20 characters, 103 random bits.
     pub fn generate(rng: &mut impl Rng) -> Self {
         const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
         let mut text = String::from("i");
@@ -107,7 +119,7 @@ impl SandboxId {
     }
 }
 
-/// The count of a sandbox's lives. Whoever names an older one is refused.
+/// The number of machine starts of a sandbox. Operations with a stale epoch are rejected.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
 )]
@@ -115,7 +127,7 @@ impl SandboxId {
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The life after this one.
+    /// Returns the following epoch.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -134,10 +146,7 @@ impl fmt::Display for Epoch {
 pub struct Port(u16);
 
 impl Port {
-    /// Where the guest agent serves.
-    pub const AGENT: Self = Self(49983);
-
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> u16 {
         self.0
     }
@@ -187,11 +196,11 @@ impl fmt::Display for Port {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn names_are_what_dns_and_the_wire_allow() {
+    fn ids_outside_the_alphabet_are_refused() {
         assert!("i0abc".parse::<SandboxId>().is_ok());
         for bad in ["", "A", "a-b", "a/b", "ä", &"a".repeat(64)] {
             assert!(bad.parse::<SandboxId>().is_err(), "{bad:?}");
@@ -200,15 +209,26 @@ mod test {
     }
 
     #[test]
-    fn ports_have_no_sign_and_no_zero() {
-        assert_eq!("49983".parse::<Port>(), Ok(Port::AGENT));
+    fn wire_ids_ignore_case_and_client_suffix() {
+        let id: SandboxId = "i0abc".parse().unwrap();
+        for text in ["i0abc", "I0ABC", "i0abc-6532622b", "i0abc-"] {
+            assert_eq!(SandboxId::from_wire(text), Ok(id.clone()), "{text:?}");
+        }
+        for text in ["", "-a", "i0abc-a-b", "i0abc-a/b", "i_a"] {
+            assert!(SandboxId::from_wire(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn signed_zero_and_oversized_ports_are_refused() {
+        assert_eq!("49983".parse::<Port>(), Ok(Port(49983)));
         for bad in ["0", "+80", "65536", "", "080000", "8 0"] {
             assert!(bad.parse::<Port>().is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn generated_ids_are_valid_and_differ() {
+    fn generated_ids_are_valid_and_unique() {
         let mut rng = rand::rng();
         let (a, b) = (SandboxId::generate(&mut rng), SandboxId::generate(&mut rng));
         assert_ne!(a, b);

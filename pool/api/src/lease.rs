@@ -1,4 +1,4 @@
-//! What a caller holds while it uses a sandbox.
+//! Leases on running sandboxes, and the report of a wake.
 
 use std::{fmt, io, time::Duration};
 
@@ -8,85 +8,85 @@ use tokio::net::UnixStream;
 
 use crate::{Epoch, Port};
 
-/// The right to use a running sandbox. While one is out the sandbox is not paused for being idle; an explicit pause or
-/// a kill revokes it first.
+/// The right to use a running sandbox. A sandbox with a lease is not paused for idleness; an explicit pause, a rollback
+/// or a kill revokes its leases first.
 #[async_trait]
 #[must_use = "the sandbox may be paused as soon as the lease is dropped"]
 pub trait Lease: fmt::Debug + Send + Sync {
-    /// The life of the sandbox this lease is for.
+    /// Returns the epoch of the sandbox that this lease is for.
     fn epoch(&self) -> Epoch;
 
-    /// What getting in cost, if the sandbox had to be woken for this or was being woken meanwhile.
+    /// Returns the wake's report, if acquiring this lease waited for a wake.
     fn wake(&self) -> Option<&WakeReport>;
 
-    /// Connects to a port of the guest, `127.0.0.1:port` as the guest sees it.
+    /// Connects to `127.0.0.1:port` inside the guest, or `[::1]:port` if only that listens.
     async fn dial(&self, port: Port) -> Result<UnixStream, DialError>;
 
-    /// Returns when the lease is revoked: its holder must let go of the sandbox at once.
+    /// Completes when the lease is revoked: the holder must stop using the sandbox and drop the lease.
     async fn revoked(&self);
 }
 
-/// A connection into a guest that did not come about.
+/// Failure of [`Lease::dial`].
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// Nothing listens on the port.
+    /// No process listens on the port.
     #[error("port {0} is not open in the guest")]
     Closed(Port),
-    /// The lease was revoked or the machine is gone.
+    /// The lease is revoked or the machine has ended.
     #[error("the sandbox is no longer running")]
     Gone,
-    /// The monitor or the guest agent did not answer as it should.
-    #[error("connect to port {port} of the guest")]
+    /// The monitor or the guest agent broke the protocol or did not respond.
+    #[error("failed to connect to port {port} of the guest")]
     Failed {
-        /// The port asked for.
+        /// The requested port.
         port: Port,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// What a wake cost, stage by stage.
+/// The start of a machine, stage by stage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WakeReport {
-    /// How the machine came about.
+    /// The kind of start.
     pub start: Start,
-    /// Each stage that was gone through, in order.
+    /// The duration of each stage, in order.
     pub stages: Vec<(Stage, Duration)>,
 }
 
-/// How a machine comes about.
+/// The kinds of machine start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Start {
-    /// From a kernel.
+    /// From a kernel and disks.
     Boot,
-    /// A new identity from a snapshot.
+    /// A new identity, from a snapshot.
     Fork,
-    /// The same identity from its own snapshot.
+    /// The same identity, from its own snapshot.
     Restore,
-    /// The machine was still there, being paused, and only went on.
+    /// The pause in progress ended by resuming the machine.
     Unpause,
 }
 
-/// A stage of waking.
+/// A stage of a machine start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stage {
     /// Waiting for room on the host or for a transition to end.
     Queue,
-    /// A blank from the shelf, or a new one.
+    /// Taking a spawned monitor from the pool, or spawning one.
     Blank,
-    /// Snapshot opened and checked.
+    /// Opening and checking the snapshot.
     Open,
-    /// Memory mapped, state set.
+    /// Mapping memory and setting the vCPU and device state.
     Load,
-    /// The working set installed.
+    /// Installing the working set.
     Prefetch,
-    /// First words to the guest agent, until it answered.
-    Awaken,
+    /// The guest init call, until the agent answered.
+    GuestInit,
 }
 
 impl Stage {
-    /// The stage's name in `Server-Timing` and metrics.
+    /// Returns the name in `Server-Timing` and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Queue => "queue",
@@ -94,13 +94,13 @@ impl Stage {
             Self::Open => "open",
             Self::Load => "load",
             Self::Prefetch => "prefetch",
-            Self::Awaken => "awaken",
+            Self::GuestInit => "awaken",
         }
     }
 }
 
 impl Start {
-    /// The name in `Server-Timing` and metrics.
+    /// Returns the name in `Server-Timing` and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Boot => "boot",

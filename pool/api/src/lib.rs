@@ -1,10 +1,14 @@
-//! What may be asked of a host.
+//! The boundary between a host and its callers.
 //!
-//! A host owns machines. Others name a sandbox and ask: create it, let me in, pause it, fork it, kill it. [`Node`] is
-//! that boundary; [`Lease`] is what a caller holds while it uses a sandbox. Nothing here knows KVM, HTTP or SQL.
+//! A host owns microVMs. Callers name a sandbox and create, enter, pause, fork or kill it. [`Node`] is that boundary;
+//! [`Lease`] is the right to use a running sandbox. Nothing here depends on KVM, HTTP or SQL.
+//!
+//! Feature `testing`: [`fake::FakeNode`] is an in-process host for the tests of callers, and `contract` the test suite
+//! that it and the real host pass.
 
 #![forbid(unsafe_code)]
 
+mod error;
 #[cfg(feature = "testing")]
 pub mod fake;
 mod id;
@@ -14,15 +18,17 @@ mod sandbox;
 mod secret;
 
 pub use self::{
-    id::{Epoch, InvalidId, NodeId, Port, SandboxId, SnapshotId, TemplateName},
-    lease::{DialError, Lease, Stage, Start, WakeReport},
-    node::{
-        Cause, CreateError, EnterError, ForkError, GiveUpError, KillError, Node, PauseError,
+    error::{
+        Cause, CreateError, EnterError, ForkError, KillError, PauseError, ReleaseError,
         ResumeError, RollbackError, SnapshotError, TemplateError,
     },
+    id::{Epoch, InvalidId, NodeId, Port, SandboxId, SnapshotId, TemplateName},
+    lease::{DialError, Lease, Stage, Start, WakeReport},
+    node::Node,
     sandbox::{
-        Child, Event, GuestMetrics, Happening, Keep, Origin, Resources, SandboxInfo, SandboxSpec,
-        SandboxState, StopReason, TemplateInfo, Wake,
+        Event, EventKind, ForkSpec, GuestMetrics, IfPaused, Origin, PauseCause, Resources,
+        SandboxInfo, SandboxSpec, SandboxState, SnapshotScope, StartCause, StopReason,
+        TakenSnapshot, TemplateInfo,
     },
     secret::Secret,
 };

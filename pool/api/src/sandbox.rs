@@ -1,4 +1,4 @@
-//! What a sandbox is made of and what others see of it.
+//! Sandboxes, snapshots, templates and events as callers of a host see them.
 
 use std::{
     collections::BTreeMap,
@@ -7,9 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, SandboxId, Secret, SnapshotId, TemplateName};
+use crate::{Epoch, SandboxId, Secret, SnapshotId, TemplateName, WakeReport};
 
-/// What a new sandbox starts from.
+/// The source of a new sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// A fork of a template's snapshot.
@@ -18,75 +18,85 @@ pub enum Origin {
     Snapshot(SnapshotId),
 }
 
-/// A sandbox to be made.
+/// The request for a new sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SandboxSpec {
-    /// Its name.
+    /// Its id.
     pub id: SandboxId,
-    /// Its first life.
+    /// Its first epoch.
     pub epoch: Epoch,
-    /// What it starts from.
+    /// Its source.
     pub origin: Origin,
-    /// The template's name as guests see it (`E2B_TEMPLATE_ID`).
+    /// The template's name inside the guest (`E2B_TEMPLATE_ID`).
     pub template: TemplateName,
-    /// How long nobody may use it before it is paused. `None`: it is never paused for being idle.
+    /// The time without a lease after which the sandbox is paused; `None` disables idle pauses.
     pub idle: Option<Duration>,
-    /// Environment of every process started in it.
+    /// The environment of every process that the agent starts.
     pub env: BTreeMap<String, String>,
-    /// What the guest agent asks of its callers; `None`: nothing.
+    /// The token that the guest agent demands of its callers; `None` demands none.
     pub access_token: Option<Secret>,
 }
 
-/// A new identity for a fork of a running sandbox. Everything else is its origin's.
+/// The identity of one fork of a running sandbox. Everything else is inherited from the origin.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Child {
-    /// Its name.
+pub struct ForkSpec {
+    /// Its id.
     pub id: SandboxId,
-    /// Its first life.
+    /// Its first epoch.
     pub epoch: Epoch,
-    /// What its guest agent asks of its callers.
+    /// The token that its guest agent demands of its callers.
     pub access_token: Option<Secret>,
 }
 
-/// Where a sandbox is in its life.
+/// The state of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SandboxState {
-    /// A machine is being forked or restored for it.
+    /// A machine is being booted, forked or restored for it.
     Starting,
     /// It has a machine.
     Running,
-    /// Its machine is stopped and being written down.
+    /// Its machine is stopped and being captured.
     Pausing,
-    /// It is a snapshot and costs nothing but disk.
+    /// It is a snapshot and uses no memory or processor.
     Paused,
-    /// Its machine is being ended.
+    /// Its machine is being destroyed.
     Stopping,
-    /// It is gone. Final.
+    /// It does not exist any more. Final.
     Stopped(StopReason),
 }
 
-/// Why a sandbox is gone.
+/// The reason why a sandbox stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StopReason {
-    /// Somebody asked for it.
+    /// A caller killed it.
     Killed,
-    /// It could not be started, and nothing of it existed before.
+    /// Its first start failed.
     StartFailed,
-    /// Its machine ended by itself (guest panic, monitor gone), and there is no snapshot to go back to.
+    /// Its machine ended by itself (guest panic, monitor exit) and it has no snapshot to fall back to.
     Crashed,
 }
 
-/// What of a machine is kept when it is captured, or woken from what was kept.
+/// The part of a machine that a snapshot has, or that a wake uses of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum Keep {
-    /// Memory and disks: it goes on where it was.
+pub enum SnapshotScope {
+    /// Memory and disks: the guest resumes where it was.
     #[default]
     Full,
-    /// Its disks alone: it boots from them.
-    Filesystem,
+    /// Disks only: the guest boots from them.
+    #[serde(rename = "Filesystem")]
+    DiskOnly,
 }
 
-/// What a machine has.
+/// A durable snapshot that a pause or a capture took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The part of the machine it has.
+    pub scope: SnapshotScope,
+}
+
+/// The resources of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Virtual CPUs.
@@ -97,94 +107,132 @@ pub struct Resources {
     pub disk: u64,
 }
 
-/// What others see of a sandbox.
+/// The public description of a sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SandboxInfo {
-    /// Its name.
+    /// Its id.
     pub id: SandboxId,
-    /// The template's name.
+    /// Its template's name.
     pub template: TemplateName,
-    /// Where it is in its life.
+    /// Its state.
     pub state: SandboxState,
-    /// Its present life.
+    /// Its present epoch.
     pub epoch: Epoch,
-    /// When its present or last life began.
+    /// The start of its present or last epoch.
     pub started_at: SystemTime,
-    /// When it came into `state`.
+    /// The time of its last state change.
     pub since: SystemTime,
-    /// What its machine has.
+    /// Its machine's resources.
     pub resources: Resources,
-    /// What it would wake from.
+    /// The snapshot it would wake from.
     pub snapshot: Option<SnapshotId>,
-    /// What that snapshot keeps.
-    pub keep: Keep,
-    /// Why the last start, pause or machine failed, until something succeeds again.
-    pub trouble: Option<String>,
+    /// That snapshot's scope.
+    pub scope: SnapshotScope,
+    /// The failure of the last start, pause or machine, until an operation succeeds.
+    pub last_error: Option<String>,
 }
 
-/// What a guest says of itself.
+/// Resource usage that a guest reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuestMetrics {
-    /// When it was asked.
+    /// The time of the report.
     pub at: SystemTime,
-    /// Its processors.
+    /// Number of processors.
     pub cpus: u32,
-    /// How much of them was used since it was asked last, in per cent of all of them.
+    /// Processor use since the previous report, in per cent of all processors.
     pub cpu_used_pct: f64,
-    /// Memory in use, in bytes.
+    /// Used memory in bytes.
     pub memory_used: u64,
-    /// Memory it has, in bytes.
+    /// Total memory in bytes.
     pub memory_total: u64,
-    /// Memory that holds files, in bytes.
+    /// Page cache in bytes.
     pub memory_cache: u64,
-    /// Bytes in use on the root disk.
+    /// Used bytes of the root disk.
     pub disk_used: u64,
-    /// Bytes the root disk has.
+    /// Total bytes of the root disk.
     pub disk_total: u64,
 }
 
-/// A template as a host knows it.
+/// The public description of a template.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TemplateInfo {
     /// Its name.
     pub name: TemplateName,
-    /// What forks of it have.
+    /// The resources of its forks.
     pub resources: Resources,
-    /// What they are forked from. `None`: it is still being built.
+    /// The snapshot that forks start from; `None` while the template is being built.
     pub snapshot: Option<SnapshotId>,
-    /// When it was built.
+    /// The time of its build.
     pub built_at: Option<SystemTime>,
 }
 
-/// Whether entering may wake a paused sandbox.
+/// The effect of entering a paused sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// It may.
-    Allowed,
-    /// A paused sandbox stays paused, and the caller is told so.
-    Refused,
+pub enum IfPaused {
+    /// Wake it.
+    Wake,
+    /// Fail with [`crate::EnterError::Paused`].
+    Fail,
 }
 
-/// Something that happened to a sandbox without its API being called.
+/// A state change of a sandbox.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// To whom.
+    /// The sandbox.
     pub id: SandboxId,
-    /// In which life.
+    /// Its epoch.
     pub epoch: Epoch,
-    /// When.
+    /// The time of the change.
     pub at: SystemTime,
-    /// What.
-    pub what: Happening,
+    /// The change.
+    pub kind: EventKind,
 }
 
-/// What can happen to a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
-    /// It has a machine (again).
-    Started,
-    /// It is a snapshot now.
-    Paused,
-    /// It is gone.
+/// The kinds of state change that callers are notified of.
+#[derive(Debug, Clone)]
+pub enum EventKind {
+    /// The sandbox has a machine and accepts callers.
+    Started {
+        /// The reason for the start.
+        cause: StartCause,
+        /// The kind of start and the duration of each stage.
+        report: WakeReport,
+    },
+    /// The sandbox has no machine and wakes from its snapshot.
+    Paused {
+        /// The scope of that snapshot.
+        scope: SnapshotScope,
+        /// The reason for the pause.
+        cause: PauseCause,
+    },
+    /// The sandbox does not exist any more.
     Stopped(StopReason),
+}
+
+/// The reason why a sandbox runs (again).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StartCause {
+    /// It is new.
+    Created,
+    /// A caller woke it.
+    Woken,
+    /// A caller rolled it back.
+    RolledBack,
+    /// A pause failed, so its machine resumed in the same epoch.
+    PauseFailed,
+}
+
+/// The reason why a sandbox became paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PauseCause {
+    /// No lease was out for its idle window.
+    Idle,
+    /// A caller asked for it.
+    Requested,
+    /// The host shuts down.
+    Shutdown,
+    /// Its machine ended by itself; it falls back to its last snapshot.
+    MachineLost,
+    /// A wake or a rollback failed.
+    StartFailed,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pool_api::{Keep, Start};
+use pool_api::{SnapshotScope, Start};
 use snapshotter::Pin;
 use tokio::{
     sync::oneshot,
@@ -38,8 +38,8 @@ impl Driver {
                 self.next_life();
                 match self.own.clone() {
                     Some(own) => {
-                        if own.keep == Keep::Filesystem {
-                            self.from = Keep::Filesystem;
+                        if own.keep == SnapshotScope::DiskOnly {
+                            self.from = SnapshotScope::DiskOnly;
                         }
                         self.spawn_start(Start::Restore, own.pin);
                     }
@@ -125,7 +125,7 @@ impl Driver {
         let machine = Arc::clone(&live.machine);
         let cut = live.cut(&self.home);
         let keep = self.keeping;
-        self.frozen = keep == Keep::Filesystem;
+        self.frozen = keep == SnapshotScope::DiskOnly;
         let remember = Some((self.home.clone(), self.remember(keep)));
         let (host, gate) = (Arc::clone(&self.host), Arc::clone(&self.gate));
         self.children.spawn(async move {
@@ -140,7 +140,7 @@ impl Driver {
     /// Captures the running machine and lets it go on.
     pub(super) fn spawn_capture(
         &mut self,
-        keep: Keep,
+        keep: SnapshotScope,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     ) {
         let Some(live) = &self.live else {
@@ -157,7 +157,7 @@ impl Driver {
         let sizes = live.lineage.disk_sizes();
         let home = self.home.clone();
         // What has no memory is nothing to go back to after a crash.
-        let remember = (keep == Keep::Full).then(|| (home.clone(), self.remember(keep)));
+        let remember = (keep == SnapshotScope::Full).then(|| (home.clone(), self.remember(keep)));
         let host = Arc::clone(&self.host);
         self.children.spawn(async move {
             let written = write_down(&host, &*machine, keep, cut, remember).await;
@@ -171,7 +171,7 @@ impl Driver {
             });
             // When it cannot go on it is killed, and that is taken note of as its exit.
             let new_tops = if moved { sizes } else { Vec::new() };
-            let _went_on = go_on(&*machine, &home, new_tops, keep == Keep::Filesystem).await;
+            let _went_on = go_on(&*machine, &home, new_tops, keep == SnapshotScope::DiskOnly).await;
             Outcome::Captured {
                 written: Box::new(written),
                 keep,
@@ -181,7 +181,7 @@ impl Driver {
     }
 
     /// Makes the record of the sandbox as it will be once its snapshot has a name.
-    fn remember(&self, keep: Keep) -> Remember {
+    fn remember(&self, keep: SnapshotScope) -> Remember {
         let info = self.info.borrow().clone();
         let spec = (*self.spec).clone();
         Box::new(move |snapshot| Record {

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::RwLock;
 use pool_api::{
-    EnterError, Epoch, Keep, PauseError, Resources, SandboxInfo, SandboxSpec, SandboxState,
-    SnapshotId, Wake,
+    EnterError, Epoch, IfPaused, PauseCause, PauseError, Resources, SandboxInfo, SandboxSpec,
+    SandboxState, SnapshotScope, TakenSnapshot,
 };
 use snapshotter::Pin;
 use tokio::{
@@ -43,13 +43,13 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 pub(crate) enum Command {
     Enter {
-        wake: Wake,
+        wake: IfPaused,
         asked: Instant,
         reply: oneshot::Sender<Result<Held, EnterError>>,
     },
     /// Wakes it on somebody's word, not for a request.
     Resume {
-        from: Keep,
+        from: SnapshotScope,
         asked: Instant,
         reply: oneshot::Sender<Result<Held, EnterError>>,
     },
@@ -61,15 +61,16 @@ pub(crate) enum Command {
     },
     Pause {
         epoch: Option<Epoch>,
-        keep: Keep,
-        reply: oneshot::Sender<Result<SnapshotId, PauseError>>,
+        keep: SnapshotScope,
+        cause: PauseCause,
+        reply: oneshot::Sender<Result<TakenSnapshot, PauseError>>,
     },
     Kill {
         reply: oneshot::Sender<()>,
     },
     /// A snapshot of the running machine, which goes on.
     Capture {
-        keep: Keep,
+        keep: SnapshotScope,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     },
     /// The driver ends; the machine, if there is one, is killed.
@@ -91,7 +92,7 @@ pub(crate) enum NotCaptured {
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
     pub(crate) pin: Pin,
-    pub(crate) keep: Keep,
+    pub(crate) keep: SnapshotScope,
 }
 
 /// How a sandbox begins in this process.
@@ -177,9 +178,9 @@ impl Beginning {
                 started_at,
                 since,
                 resources,
-                keep: wakes_from.as_ref().map(|own| own.keep).unwrap_or_default(),
+                scope: wakes_from.as_ref().map(|own| own.keep).unwrap_or_default(),
                 snapshot: wakes_from.map(|own| own.pin.id().clone()),
-                trouble: None,
+                last_error: None,
             };
         match self {
             Self::Fork { resources, .. } => info(

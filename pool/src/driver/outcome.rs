@@ -1,6 +1,6 @@
 //! What long effects come back with.
 
-use pool_api::{Keep, Stage, Start};
+use pool_api::{SnapshotScope, Stage, Start};
 use snapshotter::{Committed, Pin};
 use tokio::{sync::oneshot, task::JoinError};
 use tracing::{error, warn};
@@ -21,7 +21,7 @@ pub(super) enum Outcome {
     Snapshotted(Box<Result<Committed, WriteError>>),
     Captured {
         written: Box<Result<Committed, WriteError>>,
-        keep: Keep,
+        keep: SnapshotScope,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     },
     Destroyed,
@@ -133,7 +133,7 @@ impl Driver {
     async fn captured(
         &mut self,
         written: Result<Committed, WriteError>,
-        keep: Keep,
+        keep: SnapshotScope,
         reply: oneshot::Sender<Result<Pin, NotCaptured>>,
     ) {
         self.capturing = false;
@@ -143,12 +143,12 @@ impl Driver {
             _ if !running => Err(NotCaptured::State(self.life.state(), None)),
             Ok(committed) => {
                 match keep {
-                    Keep::Full => self.adopt(&committed, keep),
-                    Keep::Filesystem => self.advance(&committed),
+                    SnapshotScope::Full => self.adopt(&committed, keep),
+                    SnapshotScope::DiskOnly => self.advance(&committed),
                 }
                 // Its tops were changed by the child.
                 self.moved = false;
-                if keep == Keep::Full {
+                if keep == SnapshotScope::Full {
                     self.feed(Input::Kept).await;
                 }
                 Ok(committed.pin)
@@ -171,7 +171,7 @@ impl Driver {
     }
 
     /// A new snapshot is what the sandbox wakes from; the one before is let go.
-    fn adopt(&mut self, committed: &Committed, keep: Keep) {
+    fn adopt(&mut self, committed: &Committed, keep: SnapshotScope) {
         self.advance(committed);
         self.own = Some(Own {
             pin: committed.pin.clone(),
@@ -188,7 +188,7 @@ impl Driver {
 
     /// A machine that is to boot from its disk does not go on, even when somebody waits for it.
     async fn end_what_boots(&mut self) {
-        if self.keeping == Keep::Filesystem || self.from == Keep::Filesystem {
+        if self.keeping == SnapshotScope::DiskOnly || self.from == SnapshotScope::DiskOnly {
             self.release().await;
             self.exit_seen = true;
             self.feed(Input::Exited).await;

@@ -1,6 +1,6 @@
 //! Answering those who wait.
 
-use pool_api::{EnterError, PauseError, SandboxId, SandboxState, SnapshotId};
+use pool_api::{EnterError, PauseError, SandboxId, SandboxState, TakenSnapshot};
 use tokio::{sync::oneshot, time::Instant};
 use vmm_api::Exit;
 
@@ -18,7 +18,7 @@ pub(super) enum Reply {
         asked: Instant,
         reply: oneshot::Sender<Result<Held, EnterError>>,
     },
-    Pause(oneshot::Sender<Result<SnapshotId, PauseError>>),
+    Pause(oneshot::Sender<Result<TakenSnapshot, PauseError>>),
     Kill(oneshot::Sender<()>),
 }
 
@@ -144,11 +144,22 @@ impl Driver {
         Some(report)
     }
 
-    fn paused(&self, answer: Answer) -> Result<SnapshotId, PauseError> {
+    fn paused(&self, answer: Answer) -> Result<TakenSnapshot, PauseError> {
         let id = self.spec.id.clone();
         match (answer, &self.own) {
-            (Answer::Paused, Some(own)) => Ok(own.pin.id().clone()),
-            (Answer::AlreadyPaused, _) => Err(PauseError::Already(id)),
+            (Answer::Paused, Some(own)) => Ok(TakenSnapshot {
+                id: own.pin.id().clone(),
+                scope: own.keep,
+            }),
+            (Answer::AlreadyPaused, _) => Err({
+                let info = self.info.borrow();
+                PauseError::AlreadyPaused {
+                    id,
+                    epoch: info.epoch,
+                    since: info.since,
+                    scope: info.scope,
+                }
+            }),
             (Answer::Gone, _) => Err(PauseError::NotFound(id)),
             (Answer::Conflict | Answer::Running, _) => Err(PauseError::Conflict {
                 id,

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use pool_api::{EnterError, Epoch, Keep, PauseError, SandboxState, SnapshotId, Wake};
+use pool_api::{
+    EnterError, Epoch, IfPaused, PauseCause, PauseError, SandboxState, SnapshotScope, TakenSnapshot,
+};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Driver, Held, Own, Record, Reply};
@@ -11,32 +13,35 @@ use crate::{cause::Shared, host::blocking, lifecycle::Input};
 type Entered = oneshot::Sender<Result<Held, EnterError>>;
 
 impl Driver {
-    pub(super) async fn enter(&mut self, wake: Wake, asked: Instant, reply: Entered) {
+    pub(super) async fn enter(&mut self, wake: IfPaused, asked: Instant, reply: Entered) {
         // One that falls asleep is asleep to those who may not wake it.
         let asleep = match self.life.state() {
-            SandboxState::Paused => wake == Wake::Refused || self.keeps_filesystem(),
-            SandboxState::Pausing => wake == Wake::Refused || self.keeping == Keep::Filesystem,
+            SandboxState::Paused => wake == IfPaused::Fail || self.keeps_filesystem(),
+            SandboxState::Pausing => {
+                wake == IfPaused::Fail || self.keeping == SnapshotScope::DiskOnly
+            }
             _ => false,
         };
         if asleep {
             let id = self.spec.id.clone();
             // Whoever asked may have gone.
-            drop(reply.send(Err(EnterError::Asleep(id))));
+            drop(reply.send(Err(EnterError::Paused(id))));
             return;
         }
-        self.wake(Keep::Full, asked, reply).await;
+        self.wake(SnapshotScope::Full, asked, reply).await;
     }
 
     fn keeps_filesystem(&self) -> bool {
         let keep = self.own.as_ref().map(|own| own.keep);
-        keep == Some(Keep::Filesystem)
+        keep == Some(SnapshotScope::DiskOnly)
     }
 
     pub(super) async fn pause(
         &mut self,
         epoch: Option<Epoch>,
-        keep: Keep,
-        reply: oneshot::Sender<Result<SnapshotId, PauseError>>,
+        keep: SnapshotScope,
+        cause: PauseCause,
+        reply: oneshot::Sender<Result<TakenSnapshot, PauseError>>,
     ) {
         let state = self.life.state();
         if epoch.is_some_and(|epoch| epoch != self.epoch()) {
@@ -50,13 +55,14 @@ impl Driver {
         }
         if state == SandboxState::Running {
             self.keeping = keep;
+            self.pause_cause = cause;
         }
         let waiter = self.wait(Reply::Pause(reply));
         self.feed(Input::Pause(waiter)).await;
     }
 
     /// Wakes it from this of its snapshot; who asked first decides.
-    pub(super) async fn wake(&mut self, from: Keep, asked: Instant, reply: Entered) {
+    pub(super) async fn wake(&mut self, from: SnapshotScope, asked: Instant, reply: Entered) {
         let asleep = matches!(
             self.life.state(),
             SandboxState::Paused | SandboxState::Pausing
@@ -89,7 +95,7 @@ impl Driver {
             return;
         }
         self.own = Some(to);
-        self.from = Keep::Full;
+        self.from = SnapshotScope::Full;
         let waiter = self.wait(Reply::Enter { asked, reply });
         self.feed(Input::Rollback(waiter)).await;
         self.host.collect().await;

@@ -3,7 +3,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use pool_api::{
-    CreateError, EnterError, Keep, Origin, Resources, SandboxInfo, SandboxSpec, TemplateName,
+    CreateError, EnterError, Origin, Resources, SandboxInfo, SandboxSpec, SnapshotScope,
+    TemplateName,
 };
 use snapshotter::OpenError;
 use tracing::warn;
@@ -34,7 +35,7 @@ impl Pool {
                 Ok(Source {
                     snapshot: Own {
                         pin: snapshot,
-                        keep: Keep::Full,
+                        keep: SnapshotScope::Full,
                     },
                     resources,
                 })

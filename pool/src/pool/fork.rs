@@ -2,7 +2,8 @@
 
 use futures::{StreamExt, stream};
 use pool_api::{
-    Child, CreateError, ForkError, Keep, Origin, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
+    CreateError, ForkError, ForkSpec, Origin, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
+    SnapshotScope,
 };
 use snapshotter::Pin;
 
@@ -14,13 +15,13 @@ impl Pool {
     pub(super) async fn fork_into(
         &self,
         origin: &SandboxId,
-        children: Vec<Child>,
+        children: Vec<ForkSpec>,
     ) -> Result<Vec<Result<SandboxInfo, CreateError>>, ForkError> {
         let not_found = || ForkError::NotFound(origin.clone());
         let handle = self.get(origin).ok_or_else(not_found)?;
         let captured = handle
             .ask(|reply| Command::Capture {
-                keep: Keep::Full,
+                keep: SnapshotScope::Full,
                 reply,
             })
             .await
@@ -52,7 +53,7 @@ impl Pool {
                 Source {
                     snapshot: Own {
                         pin: snapshot.clone(),
-                        keep: Keep::Full,
+                        keep: SnapshotScope::Full,
                     },
                     resources,
                 },
@@ -66,7 +67,7 @@ impl Pool {
     }
 }
 
-fn child_spec(origin: &SandboxSpec, child: Child, snapshot: &Pin) -> SandboxSpec {
+fn child_spec(origin: &SandboxSpec, child: ForkSpec, snapshot: &Pin) -> SandboxSpec {
     SandboxSpec {
         id: child.id,
         epoch: child.epoch,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pool_api::{
-    EnterError, GiveUpError, Keep, RollbackError, SandboxId, SandboxInfo, SandboxState,
-    SnapshotError, SnapshotId,
+    EnterError, ReleaseError, RollbackError, SandboxId, SandboxInfo, SandboxState, SnapshotError,
+    SnapshotId, SnapshotScope, TakenSnapshot,
 };
 use snapshotter::Pin;
 use tokio::time::Instant;
@@ -20,8 +20,8 @@ impl Pool {
     pub(super) async fn keep_snapshot(
         &self,
         id: &SandboxId,
-        keep: Keep,
-    ) -> Result<SnapshotId, SnapshotError> {
+        keep: SnapshotScope,
+    ) -> Result<TakenSnapshot, SnapshotError> {
         let not_found = || SnapshotError::NotFound(id.clone());
         let failed = |source: pool_api::Cause| SnapshotError::Failed {
             id: id.clone(),
@@ -32,10 +32,14 @@ impl Pool {
             .ask(|reply| Command::Capture { keep, reply })
             .await
             .ok_or_else(not_found)?;
-        let pin = match captured {
-            Ok(pin) => pin,
+        let (pin, scope) = match captured {
+            Ok(pin) => (pin, keep),
             Err(NotCaptured::State(SandboxState::Paused, Some(own))) => {
-                self.of_paused(own, keep).await.map_err(failed)?
+                let scope = match own.keep {
+                    SnapshotScope::Full => keep,
+                    SnapshotScope::DiskOnly => SnapshotScope::DiskOnly,
+                };
+                (self.of_paused(own, keep).await.map_err(failed)?, scope)
             }
             Err(NotCaptured::State(SandboxState::Stopped(_), _)) => return Err(not_found()),
             Err(NotCaptured::State(state, _)) => {
@@ -46,17 +50,21 @@ impl Pool {
             }
             Err(NotCaptured::Failed(error)) => return Err(failed(error.cause())),
         };
-        let (host, sandbox, snapshot) = (Arc::clone(&self.host), id.clone(), pin.id().clone());
+        let (host, sandbox) = (Arc::clone(&self.host), id.clone());
+        let taken = TakenSnapshot {
+            id: pin.id().clone(),
+            scope,
+        };
         blocking(move || host.kept.add(pin, sandbox))
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
-        Ok(snapshot)
+        Ok(taken)
     }
 
     /// What a paused sandbox wakes from, or its disks.
-    async fn of_paused(&self, own: Own, keep: Keep) -> Result<Pin, pool_api::Cause> {
-        if keep == Keep::Full || own.keep == Keep::Filesystem {
+    async fn of_paused(&self, own: Own, keep: SnapshotScope) -> Result<Pin, pool_api::Cause> {
+        if keep == SnapshotScope::Full || own.keep == SnapshotScope::DiskOnly {
             return Ok(own.pin);
         }
         let store = Arc::clone(&self.host.store);
@@ -65,8 +73,8 @@ impl Pool {
     }
 
     /// Lets a kept snapshot go.
-    pub(super) async fn give_snapshot_up(&self, snapshot: &SnapshotId) -> Result<(), GiveUpError> {
-        let failed = |source: pool_api::Cause| GiveUpError {
+    pub(super) async fn give_snapshot_up(&self, snapshot: &SnapshotId) -> Result<(), ReleaseError> {
+        let failed = |source: pool_api::Cause| ReleaseError {
             id: snapshot.clone(),
             source,
         };

@@ -14,8 +14,9 @@ use std::{
 };
 
 use pool_api::{
-    EnterError, Epoch, Event, Happening, Keep, Lease, Node, Origin, Port, SandboxId, SandboxInfo,
-    SandboxSpec, SandboxState, Secret, TemplateName, Wake,
+    EnterError, Epoch, Event, EventKind, IfPaused, Lease, Node, Origin, PauseCause, Port,
+    SandboxId, SandboxInfo, SandboxSpec, SandboxState, Secret, SnapshotScope, StopReason,
+    TemplateName,
 };
 use snapshotter::Mode;
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     sync::broadcast,
 };
-use vmm_api::fake::Fake;
+use vmm_api::fake::FakeHypervisor;
 
 use super::Pool;
 use crate::{Artefacts, Config, Limits, ShelfSize};
@@ -33,7 +34,7 @@ const DISK: u64 = 1 << 20;
 
 struct Rig {
     dir: TempDir,
-    fake: Fake,
+    fake: FakeHypervisor,
     pool: Arc<Pool>,
 }
 
@@ -66,7 +67,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("kernel"), "kernel").unwrap();
         fs::write(dir.path().join("disk"), vec![b'd'; 8192]).unwrap();
-        let fake = Fake::new();
+        let fake = FakeHypervisor::new();
         let mut config = Self::config(dir.path(), &fake);
         change(&mut config);
         let pool = Pool::start(config).unwrap();
@@ -74,7 +75,7 @@ impl Rig {
         Self { dir, fake, pool }
     }
 
-    fn config(dir: &Path, fake: &Fake) -> Config {
+    fn config(dir: &Path, fake: &FakeHypervisor) -> Config {
         let artefacts = Artefacts {
             kernel: dir.join("kernel"),
             disk: dir.join("disk"),
@@ -124,7 +125,7 @@ impl Rig {
     }
 
     async fn enter(&self, name: &str) -> Box<dyn Lease> {
-        self.pool.enter(&id(name), Wake::Allowed).await.unwrap()
+        self.pool.enter(&id(name), IfPaused::Wake).await.unwrap()
     }
 
     async fn say(&self, name: &str, line: &str) -> String {
@@ -137,7 +138,10 @@ impl Rig {
 
     async fn pause(&self, name: &str) {
         let epoch = self.pool.info(&id(name)).await.unwrap().epoch;
-        self.pool.pause(&id(name), epoch, Keep::Full).await.unwrap();
+        self.pool
+            .pause(&id(name), epoch, SnapshotScope::Full)
+            .await
+            .unwrap();
     }
 
     fn data(&self, part: &str) -> PathBuf {
@@ -165,13 +169,27 @@ async fn try_say(lease: &dyn Lease, line: &str) -> Option<String> {
     (len > 0).then(|| answer.trim_end().to_owned())
 }
 
-async fn happened(events: &mut broadcast::Receiver<Event>, name: &str, what: Happening) {
+/// Returns once a sandbox has an event of this kind, whatever its details.
+async fn wait_for_event(events: &mut broadcast::Receiver<Event>, name: &str, kind: Kind) {
     loop {
         let event = events.recv().await.unwrap();
-        if event.id == id(name) && event.what == what {
+        let found = match event.kind {
+            EventKind::Started { .. } => Kind::Started,
+            EventKind::Paused { cause, .. } => Kind::Paused(cause),
+            EventKind::Stopped(reason) => Kind::Stopped(reason),
+        };
+        if event.id == id(name) && found == kind {
             return;
         }
     }
+}
+
+/// A kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Started,
+    Paused(PauseCause),
+    Stopped(StopReason),
 }
 
 fn source_text(error: &(dyn std::error::Error + 'static)) -> String {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use pool_api::Keep;
+use pool_api::SnapshotScope;
 use snapshotter::{Damage, Pin};
 use tracing::warn;
 
@@ -33,7 +33,7 @@ pub(super) async fn settle(host: &Host, plan: &mut Plan) {
     let (store, id) = (Arc::clone(&host.store), plan.snapshot.id().clone());
     let manifest = blocking(move || store.manifest(&id)).await;
     // What cannot be read is told by whoever has to.
-    if !matches!(manifest, Ok(Ok(manifest)) if manifest.keep() == Keep::Full) {
+    if !matches!(manifest, Ok(Ok(manifest)) if manifest.keep() == SnapshotScope::Full) {
         return;
     }
     match write_back(host, plan.clone()).await {
@@ -50,7 +50,7 @@ pub(super) async fn settle(host: &Host, plan: &mut Plan) {
 async fn write_back(host: &Host, plan: Plan) -> Result<Pin, SettleError> {
     let home = plan.home.clone();
     let plan = Plan {
-        from: Keep::Full,
+        from: SnapshotScope::Full,
         ..plan
     };
     let woken = make(host, plan).await;
@@ -60,7 +60,7 @@ async fn write_back(host: &Host, plan: Plan) -> Result<Pin, SettleError> {
     let cut = live.cut(&home);
     // A guest whose page cannot be served stands still for ever. Once it is stopped it needs none.
     let written = tokio::select! {
-        written = write_down(host, &*live.machine, Keep::Filesystem, cut, None) => {
+        written = write_down(host, &*live.machine, SnapshotScope::DiskOnly, cut, None) => {
             written.map_err(SettleError::Keep)
         }
         Some(damage) = live.damage.recv() => Err(SettleError::Damaged(damage)),

@@ -4,7 +4,7 @@ mod rig;
 
 use std::fs;
 
-use pool_api::{Keep, SnapshotId};
+use pool_api::{SnapshotId, SnapshotScope};
 use vmm_api::MemorySource;
 
 use self::rig::{BLOCKS, Lineage, MEMORY, PAGES, Rig, disk_of, expected, memory_of};
@@ -183,10 +183,10 @@ fn a_closed_store_removes_nothing() {
 #[test]
 fn a_staging_that_is_not_committed_leaves_nothing() {
     let rig = Rig::new();
-    let staging = rig.store.stage(Keep::Full, MEMORY, 1).unwrap();
+    let staging = rig.store.stage(SnapshotScope::Full, MEMORY, 1).unwrap();
     drop(staging);
     // As after a crash: the directory is still there at the next start.
-    let half = rig.store.stage(Keep::Full, MEMORY, 1).unwrap();
+    let half = rig.store.stage(SnapshotScope::Full, MEMORY, 1).unwrap();
     std::mem::forget(half);
     assert_eq!(fs::read_dir(rig.store.staging_dir()).unwrap().count(), 1);
     let store = Store::open(&rig.dir.path().join("store")).unwrap();

@@ -3,7 +3,7 @@
 //! A guest here is a map of pages, a disk over real files and a few tasks that answer on real Unix sockets: the agent's
 //! port takes `/init` and `/health`, the relay's port takes a preamble and then lines (see [`guest`]). Captures write
 //! real page files, so snapshots made of them are real, and loading one gives the guest its memory back. Memory comes as
-//! `Cow` only. What should fail is said beforehand, with [`Fake::fail_next`].
+//! `Cow` only. What should fail is said beforehand, with [`FakeHypervisor::fail_next`].
 
 mod disk;
 pub mod guest;
@@ -30,7 +30,7 @@ use crate::{
 
 /// The hypervisor.
 #[derive(Debug, Clone, Default)]
-pub struct Fake {
+pub struct FakeHypervisor {
     shared: Arc<Shared>,
 }
 
@@ -91,9 +91,9 @@ struct FakeBlank {
     shared: Arc<Shared>,
 }
 
-// === impl Fake ===
+// === impl FakeHypervisor ===
 
-impl Fake {
+impl FakeHypervisor {
     /// A hypervisor with no machine.
     pub fn new() -> Self {
         Self::default()
@@ -104,7 +104,7 @@ impl Fake {
         *self.shared.faults.lock().entry(fault).or_default() += 1;
     }
 
-    /// Captures wait until [`Fake::release_captures`].
+    /// Captures wait until [`FakeHypervisor::release_captures`].
     pub fn hold_captures(&self) {
         self.shared.held.send_replace(true);
     }
@@ -114,7 +114,7 @@ impl Fake {
         self.shared.held.send_replace(false);
     }
 
-    /// Loads wait until [`Fake::release_loads`].
+    /// Loads wait until [`FakeHypervisor::release_loads`].
     pub fn hold_loads(&self) {
         self.shared.loads_held.send_replace(true);
     }
@@ -154,7 +154,7 @@ impl Fake {
 }
 
 #[async_trait]
-impl Hypervisor for Fake {
+impl Hypervisor for FakeHypervisor {
     async fn blank(&self, spec: BlankSpec) -> Result<Box<dyn Blank>, SpawnError> {
         if self.shared.fails(Fault::Spawn) {
             let source = io::ErrorKind::NotFound.into();

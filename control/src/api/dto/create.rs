@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pool_api::Keep;
+use pool_api::SnapshotScope;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -151,8 +151,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn check_keep(keep: Keep, auto_pause: bool, auto_resume: bool) -> Result<(), Failure> {
-    if keep == Keep::Full {
+fn check_keep(keep: SnapshotScope, auto_pause: bool, auto_resume: bool) -> Result<(), Failure> {
+    if keep == SnapshotScope::Full {
         return Ok(());
     }
     let message = if !auto_pause {

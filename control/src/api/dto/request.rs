@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pool_api::Keep;
+use pool_api::SnapshotScope;
 use serde::Deserialize;
 
 use crate::{sandboxes::Failure, time::Window};
@@ -63,11 +63,11 @@ pub(crate) struct Refresh {
 }
 
 /// What is kept, or woken from, when this is said of memory.
-pub(crate) fn keep(memory: Option<bool>) -> Keep {
+pub(crate) fn keep(memory: Option<bool>) -> SnapshotScope {
     if memory == Some(false) {
-        Keep::Filesystem
+        SnapshotScope::DiskOnly
     } else {
-        Keep::Full
+        SnapshotScope::Full
     }
 }
 

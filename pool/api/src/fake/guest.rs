@@ -1,14 +1,14 @@
-//! The HTTP server in a fake guest.
+//! The HTTP server of a fake guest.
 //!
 //! | path | answer |
 //! | --- | --- |
 //! | `/echo` | the request's body, chunk by chunk as it comes |
-//! | `/hang` | `hello`, and no end |
-//! | `/flood` | zeroes, and no end |
-//! | `/redirect?to=..` | 302 to there, with two cookies |
-//! | `/ws` | a WebSocket that sends back what it gets |
-//! | `/process.Process/Start` | a Connect stream of a process that prints what it was asked to run and exits with 3 |
-//! | anything else | what was asked, as JSON: [`Echo`] |
+//! | `/hang` | `hello`, without an end |
+//! | `/flood` | zeroes, without an end |
+//! | `/redirect?to=..` | 302 to that location, with two cookies |
+//! | `/ws` | a WebSocket that echoes its messages |
+//! | `/process.Process/Start` | a Connect stream of a process that prints its request and exits with 3 |
+//! | anything else | the request, as JSON: [`Echo`] |
 
 use std::{
     collections::BTreeMap,
@@ -37,22 +37,22 @@ use tokio::{net::UnixStream, task::JoinSet};
 use super::lock;
 use crate::{DialError, Port, SandboxInfo};
 
-/// What a fake guest saw of a request.
+/// A request as a fake guest received it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
-    /// Which sandbox.
+    /// The sandbox.
     pub sandbox: String,
-    /// In which life.
+    /// Its epoch.
     pub epoch: u64,
-    /// On which port.
+    /// The port.
     pub port: u16,
-    /// Over which connection into this guest, counted from 0 over all of the process.
+    /// The number of the connection, counted from 0 in this process.
     pub connection: u64,
     /// Method.
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Header fields, names in lower case.
+    /// Headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
     /// Body.
     pub body: String,
@@ -62,7 +62,7 @@ pub struct Echo {
 pub(super) struct Guest {
     sandbox: String,
     epoch: u64,
-    /// `None` once the guest is gone.
+    /// `None` once the guest has ended.
     connections: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -120,7 +120,7 @@ fn router(connection: Connection) -> Router {
         .route("/redirect", any(redirect))
         .route(
             "/ws",
-            any(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(repeat) }),
+            any(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(echo_messages) }),
         )
         .route("/process.Process/Start", post(start))
         .fallback(report)
@@ -153,7 +153,7 @@ async fn redirect(uri: Uri) -> Response {
     response
 }
 
-async fn repeat(mut socket: WebSocket) {
+async fn echo_messages(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
         if socket.send(message).await.is_err() {
             return;
@@ -161,7 +161,7 @@ async fn repeat(mut socket: WebSocket) {
     }
 }
 
-/// Prints the request's message, as it came, and says `done` on the other stream.
+/// Prints the request's message on stdout and `done` on stderr.
 async fn start(body: Bytes) -> Response {
     let message = body.get(5..).unwrap_or_default();
     let data = |stream: &str, bytes: &[u8]| json!({ "event": { "data": { stream: STANDARD.encode(bytes) } } });

@@ -1,4 +1,4 @@
-//! The fake host's answers.
+//! The fake host's implementation of [`Node`].
 
 use std::sync::atomic::Ordering;
 
@@ -6,23 +6,20 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{
-    Fake, cause,
-    life::FakeLease,
-    lock,
-    wake::{Waiting, Who},
+    Connections, FakeNode, counter::Counted, lease::FakeLease, lock, scripted, wake::Caller,
 };
 use crate::{
-    Child, CreateError, EnterError, Epoch, Event, ForkError, GiveUpError, GuestMetrics, Happening,
-    Keep, KillError, Lease, Node, Origin, PauseError, ResumeError, RollbackError, SandboxId,
-    SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, Start, StopReason,
-    TemplateError, TemplateInfo, TemplateName, Wake,
+    CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused, KillError,
+    Lease, Node, Origin, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId,
+    SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope, Start,
+    StartCause, StopReason, TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
 };
 
-/// What guests print, when they were not told what.
-const FIRST_WORDS: &str = "2026-11-22T01:35:11.872215Z booting\n2026-11-22T01:35:12.000001Z";
+/// The console of guests without a scripted one.
+const DEFAULT_CONSOLE: &str = "2026-11-22T01:35:11.872215Z booting\n2026-11-22T01:35:12.000001Z";
 
 #[async_trait]
-impl Node for Fake {
+impl Node for FakeNode {
     async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo, CreateError> {
         self.0.creates.send_modify(|creates| *creates += 1);
         // The sender lives as long as this host.
@@ -38,22 +35,24 @@ impl Node for Fake {
             return Err(CreateError::NoTemplate(name.to_string()));
         }
         if let Origin::Snapshot(id) = &spec.origin
-            && !lock(&self.0.snapshots).is_kept(id)
+            && !lock(&self.0.snapshots).is_retained(id)
         {
             return Err(CreateError::NoTemplate(id.to_string()));
         }
-        let info = self.insert(&spec)?;
-        self.tell(&info, Happening::Started);
-        Ok(info)
+        self.insert(&spec)
     }
 
-    async fn enter(&self, id: &SandboxId, wake: Wake) -> Result<Box<dyn Lease>, EnterError> {
-        let who = match wake {
-            Wake::Allowed => Who::Traffic,
-            Wake::Refused => Who::Visitor,
+    async fn enter(
+        &self,
+        id: &SandboxId,
+        if_paused: IfPaused,
+    ) -> Result<Box<dyn Lease>, EnterError> {
+        let caller = match if_paused {
+            IfPaused::Wake => Caller::Request,
+            IfPaused::Fail => Caller::Passive,
         };
-        let life = self.let_in(id, who).await?;
-        let lease = FakeLease::new(self.clone(), &life.borrow());
+        let entered = self.grant(id, caller).await?;
+        let lease = FakeLease::new(self.clone(), &entered.sandbox.borrow(), entered.wake);
         Ok(Box::new(lease))
     }
 
@@ -61,57 +60,24 @@ impl Node for Fake {
         &self,
         id: &SandboxId,
         epoch: Epoch,
-        keep: Keep,
-    ) -> Result<SnapshotId, PauseError> {
-        let _waiting = Waiting::new(&self.0.pausing);
-        let missing = || PauseError::NotFound(id.clone());
-        let life = self.find(id).ok_or_else(missing)?;
-        let (mut begins, mut state) = (false, SandboxState::Running);
-        life.send_if_modified(|life| {
-            state = life.info.state;
-            begins = state == SandboxState::Running && life.info.epoch == epoch;
-            if begins {
-                life.info.state = SandboxState::Pausing;
-            }
-            begins
-        });
-        match state {
-            SandboxState::Running if begins => {
-                // It goes on when its first caller gives up: others may be waiting.
-                let (fake, id) = (self.clone(), id.clone());
-                tokio::spawn(async move { fake.finish_pause(&id, keep).await });
-            }
-            SandboxState::Pausing => {}
-            SandboxState::Paused => return Err(PauseError::Already(id.clone())),
-            state => {
-                return Err(PauseError::Conflict {
-                    id: id.clone(),
-                    state,
-                });
-            }
-        }
-        let mut life = life.subscribe();
-        let ended = life.wait_for(|life| life.info.state != SandboxState::Pausing);
-        let info = ended.await.map_err(|_| missing())?.info.clone();
-        match (info.state, info.snapshot) {
-            (SandboxState::Paused, Some(snapshot)) => Ok(snapshot),
-            (SandboxState::Stopped(_), _) => Err(missing()),
-            _ => Err(PauseError::Failed {
-                id: id.clone(),
-                source: cause("scripted"),
-            }),
-        }
+        scope: SnapshotScope,
+    ) -> Result<TakenSnapshot, PauseError> {
+        self.pause_sandbox(id, epoch, scope).await
     }
 
-    async fn resume(&self, id: &SandboxId, from: Keep) -> Result<SandboxInfo, ResumeError> {
-        let life = self
+    async fn resume(
+        &self,
+        id: &SandboxId,
+        scope: SnapshotScope,
+    ) -> Result<SandboxInfo, ResumeError> {
+        let sandbox = self
             .find(id)
             .ok_or_else(|| EnterError::NotFound(id.clone()))?;
-        if life.borrow().info.state == SandboxState::Running {
-            return Err(ResumeError::Already(id.clone()));
+        if sandbox.borrow().info.state == SandboxState::Running {
+            return Err(ResumeError::AlreadyRunning(id.clone()));
         }
-        let life = self.let_in(id, Who::Owner(from)).await?;
-        let info = life.borrow().info.clone();
+        let entered = self.grant(id, Caller::Owner(scope)).await?;
+        let info = entered.sandbox.borrow().info.clone();
         Ok(info)
     }
 
@@ -120,47 +86,63 @@ impl Node for Fake {
         id: &SandboxId,
         snapshot: &SnapshotId,
     ) -> Result<SandboxInfo, RollbackError> {
-        let life = self
+        let sandbox = self
             .find(id)
             .ok_or_else(|| RollbackError::NotFound(id.clone()))?;
-        if !lock(&self.0.snapshots).is_of(snapshot, id) {
+        if !lock(&self.0.snapshots).belongs_to(snapshot, id) {
             return Err(RollbackError::NoSnapshot {
                 id: id.clone(),
                 snapshot: snapshot.clone(),
             });
         }
-        let state = life.borrow().info.state;
-        if !matches!(state, SandboxState::Running | SandboxState::Paused) {
-            return Err(RollbackError::Conflict {
-                id: id.clone(),
-                state,
-            });
-        }
-        life.send_modify(|life| {
-            life.leave(SandboxState::Starting);
-            life.info.snapshot = Some(snapshot.clone());
+        let scope = lock(&self.0.snapshots).scope(snapshot);
+        let mut state = SandboxState::Starting;
+        let begun = sandbox.send_if_modified(|sandbox| {
+            state = sandbox.info.state;
+            let begins = matches!(state, SandboxState::Running | SandboxState::Paused);
+            if begins {
+                sandbox.end_epoch(SandboxState::Starting, Connections::Close);
+                sandbox.info.snapshot = Some(snapshot.clone());
+                sandbox.info.scope = scope;
+            }
+            begins
         });
-        let woken = self.wake(id, &life, Start::Restore).await;
-        woken.map_err(|error| RollbackError::Failed {
+        if !begun {
+            let id = id.clone();
+            return Err(RollbackError::Conflict { id, state });
+        }
+        let start = match scope {
+            SnapshotScope::Full => Start::Restore,
+            SnapshotScope::DiskOnly => Start::Boot,
+        };
+        let started = self.wake(id, &sandbox, start, StartCause::RolledBack).await;
+        started.map_err(|error| RollbackError::Failed {
             id: id.clone(),
             source: error.into(),
         })?;
-        let info = life.borrow().info.clone();
+        let info = sandbox.borrow().info.clone();
         Ok(info)
     }
 
     async fn fork(
         &self,
         origin: &SandboxId,
-        children: Vec<Child>,
+        children: Vec<ForkSpec>,
     ) -> Result<Vec<Result<SandboxInfo, CreateError>>, ForkError> {
-        let life = self
+        let sandbox = self
             .find(origin)
             .ok_or_else(|| ForkError::NotFound(origin.clone()))?;
-        if life.borrow().info.state != SandboxState::Running {
-            return Err(ForkError::Paused(origin.clone()));
+        let state = sandbox.borrow().info.state;
+        match state {
+            SandboxState::Running => {}
+            SandboxState::Paused => return Err(ForkError::Paused(origin.clone())),
+            SandboxState::Stopped(_) => return Err(ForkError::NotFound(origin.clone())),
+            state => {
+                let id = origin.clone();
+                return Err(ForkError::Conflict { id, state });
+            }
         }
-        let spec = life.borrow().spec.clone();
+        let spec = sandbox.borrow().spec.clone();
         let mut outcomes = Vec::with_capacity(children.len());
         for child in children {
             let spec = SandboxSpec {
@@ -174,67 +156,85 @@ impl Node for Fake {
         Ok(outcomes)
     }
 
-    async fn snapshot(&self, id: &SandboxId, keep: Keep) -> Result<SnapshotId, SnapshotError> {
-        let _waiting = Waiting::new(&self.0.pausing);
-        let life = self
+    async fn snapshot(
+        &self,
+        id: &SandboxId,
+        scope: SnapshotScope,
+    ) -> Result<TakenSnapshot, SnapshotError> {
+        let _pausing = Counted::new(&self.0.pausing);
+        let sandbox = self
             .find(id)
             .ok_or_else(|| SnapshotError::NotFound(id.clone()))?;
-        // Nobody holds it any more when the sender is gone.
+        // The sender lives as long as this host.
         drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
         let failed = || SnapshotError::Failed {
             id: id.clone(),
-            source: cause("scripted"),
+            source: scripted(),
         };
         if lock(&self.0.script).snapshot_fails {
             return Err(failed());
         }
-        let (state, paused_in) = (
-            life.borrow().info.state,
-            life.borrow().info.snapshot.clone(),
-        );
+        let info = sandbox.borrow().info.clone();
         let mut snapshots = lock(&self.0.snapshots);
-        let taken = match state {
-            SandboxState::Running => snapshots.take(id, keep),
-            SandboxState::Paused => paused_in,
-            state => {
-                return Err(SnapshotError::Conflict {
-                    id: id.clone(),
-                    state,
-                });
+        let taken = match (info.state, info.snapshot) {
+            (SandboxState::Running, _) => snapshots.take(id, scope).ok_or_else(failed)?,
+            (SandboxState::Paused, Some(own)) if scope == info.scope => {
+                TakenSnapshot { id: own, scope }
+            }
+            (SandboxState::Paused, Some(own)) if info.scope == SnapshotScope::DiskOnly => {
+                TakenSnapshot {
+                    id: own,
+                    scope: SnapshotScope::DiskOnly,
+                }
+            }
+            (SandboxState::Paused, _) => snapshots.take(id, scope).ok_or_else(failed)?,
+            (SandboxState::Stopped(_), _) => return Err(SnapshotError::NotFound(id.clone())),
+            (state, _) => {
+                let id = id.clone();
+                return Err(SnapshotError::Conflict { id, state });
             }
         };
-        let taken = taken.ok_or_else(failed)?;
-        snapshots.keep(taken.clone());
+        snapshots.retain(taken.id.clone());
+        if info.state == SandboxState::Running && scope == SnapshotScope::Full {
+            drop(snapshots);
+            // A crash falls back to it.
+            sandbox.send_modify(|sandbox| {
+                sandbox.info.snapshot = Some(taken.id.clone());
+                sandbox.info.scope = SnapshotScope::Full;
+            });
+        }
         Ok(taken)
     }
 
-    async fn give_up(&self, snapshot: &SnapshotId) -> Result<(), GiveUpError> {
-        if lock(&self.0.script).give_up_fails {
-            return Err(GiveUpError {
+    async fn release_snapshot(&self, snapshot: &SnapshotId) -> Result<(), ReleaseError> {
+        if lock(&self.0.script).release_fails {
+            return Err(ReleaseError {
                 id: snapshot.clone(),
-                source: cause("scripted"),
+                source: scripted(),
             });
         }
-        lock(&self.0.snapshots).give_up(snapshot);
+        lock(&self.0.snapshots).release(snapshot);
         Ok(())
     }
 
-    async fn kept_snapshots(&self) -> Vec<SnapshotId> {
-        lock(&self.0.snapshots).kept()
+    async fn retained_snapshots(&self) -> Vec<SnapshotId> {
+        lock(&self.0.snapshots).retained()
     }
 
     async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {
-        let life = self.find(id)?;
-        let _asking = Waiting::new(&self.0.asking);
-        let now = *self.0.asking.borrow();
-        self.0.most_asking.fetch_max(now, Ordering::SeqCst);
-        self.0.metrics.send_modify(|asked| *asked += 1);
-        let take = lock(&self.0.script).metrics_take;
-        if !take.is_zero() {
-            tokio::time::sleep(take).await;
+        let sandbox = self.find(id)?;
+        let _in_flight = Counted::new(&self.0.metrics_in_flight);
+        let now = *self.0.metrics_in_flight.borrow();
+        self.0
+            .max_metrics_in_flight
+            .fetch_max(now, Ordering::SeqCst);
+        self.0.metrics_calls.send_modify(|calls| *calls += 1);
+        let delay = lock(&self.0.script).metrics_delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
-        let info = life.borrow().info.clone();
-        if info.state != SandboxState::Running || lock(&self.0.script).silent {
+        let info = sandbox.borrow().info.clone();
+        if info.state != SandboxState::Running || lock(&self.0.script).metrics_unanswered {
             return None;
         }
         Some(GuestMetrics {
@@ -250,7 +250,7 @@ impl Node for Fake {
     }
 
     async fn kill(&self, id: &SandboxId) -> Result<(), KillError> {
-        if self.end(id, StopReason::Killed) {
+        if self.stop(id, StopReason::Killed) {
             Ok(())
         } else {
             Err(KillError::NotFound(id.clone()))
@@ -258,13 +258,13 @@ impl Node for Fake {
     }
 
     async fn info(&self, id: &SandboxId) -> Option<SandboxInfo> {
-        self.find(id).map(|life| life.borrow().info.clone())
+        self.find(id).map(|sandbox| sandbox.borrow().info.clone())
     }
 
     async fn list(&self) -> Vec<SandboxInfo> {
         lock(&self.0.sandboxes)
             .values()
-            .map(|life| life.borrow().info.clone())
+            .map(|sandbox| sandbox.borrow().info.clone())
             .collect()
     }
 
@@ -272,7 +272,7 @@ impl Node for Fake {
         self.find(id)?;
         let scripted = lock(&self.0.script).console.clone();
         let text =
-            scripted.unwrap_or_else(|| format!("{FIRST_WORDS} {id} is ready\n").into_bytes());
+            scripted.unwrap_or_else(|| format!("{DEFAULT_CONSOLE} {id} is ready\n").into_bytes());
         let from = text.len().saturating_sub(limit);
         text.get(from..).map(<[u8]>::to_vec)
     }
@@ -285,7 +285,7 @@ impl Node for Fake {
         if name.as_str().starts_with("no-") {
             return Err(TemplateError::NoArtefacts {
                 name: name.clone(),
-                source: cause("vmlinux is missing"),
+                source: "vmlinux is missing".into(),
             });
         }
         Ok(self.add_template(name.clone()))
@@ -293,24 +293,5 @@ impl Node for Fake {
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.0.events.subscribe()
-    }
-}
-
-impl Fake {
-    async fn finish_pause(&self, id: &SandboxId, keep: Keep) {
-        // The sender lives as long as this host.
-        drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
-        let Some(life) = self.find(id) else { return };
-        if lock(&self.0.script).pause_fails {
-            return life.send_modify(|life| life.info.state = SandboxState::Running);
-        }
-        let snapshot = lock(&self.0.snapshots).take(id, keep);
-        let stale = self.stale();
-        life.send_modify(|life| {
-            life.info.snapshot = snapshot;
-            life.info.keep = keep;
-            life.sleep(stale);
-        });
-        self.tell(&life.borrow().info, Happening::Paused);
     }
 }

@@ -1,70 +1,65 @@
-//! Snapshots that outlive sandboxes.
+//! The snapshots of a fake host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Fake, lock};
-use crate::{Keep, SandboxId, SnapshotId, Start};
+use crate::{SandboxId, SnapshotId, SnapshotScope, Start, TakenSnapshot};
 
-/// Every snapshot that was ever taken, and which of them are kept.
+/// Every snapshot that was taken, and the retained ones.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     last: u64,
-    taken: BTreeMap<SnapshotId, (SandboxId, Keep)>,
-    kept: BTreeSet<SnapshotId>,
+    taken: BTreeMap<SnapshotId, (SandboxId, SnapshotScope)>,
+    retained: BTreeSet<SnapshotId>,
 }
 
 impl Snapshots {
-    /// A name no snapshot had before.
+    /// Generates an unused id.
     pub(super) fn next_id(&mut self) -> Option<SnapshotId> {
         self.last += 1;
         format!("{:064x}", self.last).parse().ok()
     }
 
-    /// Notes a new snapshot of a sandbox.
-    pub(super) fn take(&mut self, of: &SandboxId, keep: Keep) -> Option<SnapshotId> {
+    /// Records a new snapshot of a sandbox.
+    pub(super) fn take(&mut self, of: &SandboxId, scope: SnapshotScope) -> Option<TakenSnapshot> {
         let id = self.next_id()?;
-        self.taken.insert(id.clone(), (of.clone(), keep));
-        Some(id)
+        self.taken.insert(id.clone(), (of.clone(), scope));
+        Some(TakenSnapshot { id, scope })
     }
 
-    pub(super) fn keep(&mut self, id: SnapshotId) {
-        self.kept.insert(id);
+    pub(super) fn retain(&mut self, id: SnapshotId) {
+        self.retained.insert(id);
     }
 
-    pub(super) fn give_up(&mut self, id: &SnapshotId) {
-        self.kept.remove(id);
+    pub(super) fn release(&mut self, id: &SnapshotId) {
+        self.retained.remove(id);
     }
 
-    pub(super) fn kept(&self) -> Vec<SnapshotId> {
-        self.kept.iter().cloned().collect()
+    pub(super) fn retained(&self) -> Vec<SnapshotId> {
+        self.retained.iter().cloned().collect()
     }
 
-    pub(super) fn is_kept(&self, id: &SnapshotId) -> bool {
-        self.kept.contains(id)
+    pub(super) fn is_retained(&self, id: &SnapshotId) -> bool {
+        self.retained.contains(id)
     }
 
-    /// Whether a kept snapshot is one of this sandbox.
-    pub(super) fn is_of(&self, id: &SnapshotId, sandbox: &SandboxId) -> bool {
-        self.is_kept(id) && self.taken.get(id).is_some_and(|(of, _)| of == sandbox)
+    /// Returns whether a retained snapshot belongs to this sandbox.
+    pub(super) fn belongs_to(&self, id: &SnapshotId, sandbox: &SandboxId) -> bool {
+        self.is_retained(id) && self.taken.get(id).is_some_and(|(of, _)| of == sandbox)
     }
 
-    /// How a machine starts from a snapshot.
+    /// Returns the scope of a snapshot.
+    pub(super) fn scope(&self, id: &SnapshotId) -> SnapshotScope {
+        self.taken
+            .get(id)
+            .map(|(_, scope)| *scope)
+            .unwrap_or_default()
+    }
+
+    /// Returns how a new sandbox starts from a snapshot.
     pub(super) fn start(&self, id: &SnapshotId) -> Start {
-        match self.taken.get(id) {
-            Some((_, Keep::Filesystem)) => Start::Boot,
-            _ => Start::Fork,
+        match self.scope(id) {
+            SnapshotScope::DiskOnly => Start::Boot,
+            SnapshotScope::Full => Start::Fork,
         }
-    }
-}
-
-impl Fake {
-    /// While true snapshots cannot be taken.
-    pub fn set_snapshot_fails(&self, fails: bool) {
-        lock(&self.0.script).snapshot_fails = fails;
-    }
-
-    /// While true snapshots cannot be given up.
-    pub fn set_give_up_fails(&self, fails: bool) {
-        lock(&self.0.script).give_up_fails = fails;
     }
 }

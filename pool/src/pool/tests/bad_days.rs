@@ -1,12 +1,12 @@
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use pool_api::{
-    Child, Epoch, ForkError, Happening, Keep, Node, PauseError, SandboxState, SnapshotError,
-    StopReason, Wake,
+    Epoch, ForkError, ForkSpec, IfPaused, Node, PauseCause, PauseError, SandboxState,
+    SnapshotError, SnapshotScope, StopReason,
 };
 use vmm_api::fake::Fault;
 
-use super::{Rig, failed, happened, id, say, source_text, spec, try_say};
+use super::{Kind, Rig, failed, id, say, source_text, spec, try_say, wait_for_event};
 
 #[tokio::test]
 async fn a_failed_capture_lets_the_guest_go_on() {
@@ -18,8 +18,10 @@ async fn a_failed_capture_lets_the_guest_go_on() {
         (Fault::Space, "no space left"),
     ] {
         rig.fake.fail_next(fault);
-        let Err(error @ PauseError::Failed { .. }) =
-            rig.pool.pause(&id("a"), Epoch(1), Keep::Full).await
+        let Err(error @ PauseError::Failed { .. }) = rig
+            .pool
+            .pause(&id("a"), Epoch(1), SnapshotScope::Full)
+            .await
         else {
             panic!()
         };
@@ -34,16 +36,16 @@ async fn a_failed_capture_lets_the_guest_go_on() {
             (info.state, info.epoch, info.snapshot),
             (SandboxState::Running, Epoch(1), None)
         );
-        assert!(info.trouble.unwrap().contains(text));
+        assert!(info.last_error.unwrap().contains(text));
         assert_eq!((rig.count("snapshots"), rig.count("staging")), (1, 0));
     }
     rig.fake.fail_next(Fault::Capture);
     assert!(matches!(
-        rig.pool.snapshot(&id("a"), Keep::Full).await,
+        rig.pool.snapshot(&id("a"), SnapshotScope::Full).await,
         Err(SnapshotError::Failed { .. })
     ));
     rig.fake.fail_next(Fault::Capture);
-    let child = Child {
+    let child = ForkSpec {
         id: id("b"),
         epoch: Epoch(1),
         access_token: None,
@@ -54,7 +56,7 @@ async fn a_failed_capture_lets_the_guest_go_on() {
     ));
     assert_eq!(rig.say("a", "read 7").await, "kept");
     rig.pause("a").await;
-    assert_eq!(rig.pool.info(&id("a")).await.unwrap().trouble, None);
+    assert_eq!(rig.pool.info(&id("a")).await.unwrap().last_error, None);
 }
 
 #[tokio::test]
@@ -65,14 +67,14 @@ async fn a_failed_load_stays_paused_and_the_next_request_works() {
     rig.pause("a").await;
     for fault in [Fault::Load, Fault::Resume, Fault::Init] {
         rig.fake.fail_next(fault);
-        failed(rig.pool.enter(&id("a"), Wake::Allowed).await);
+        failed(rig.pool.enter(&id("a"), IfPaused::Wake).await);
         let info = rig.pool.info(&id("a")).await.unwrap();
         assert_eq!(info.state, SandboxState::Paused);
-        assert!(info.trouble.is_some());
+        assert!(info.last_error.is_some());
         assert_eq!(rig.fake.counts().live, 0, "{fault:?}");
     }
     assert_eq!(rig.say("a", "read 7").await, "kept");
-    assert_eq!(rig.pool.info(&id("a")).await.unwrap().trouble, None);
+    assert_eq!(rig.pool.info(&id("a")).await.unwrap().last_error, None);
 }
 
 #[tokio::test]
@@ -93,7 +95,7 @@ async fn a_damaged_snapshot_is_named_and_stays() {
         let mut byte = [0];
         file.read_exact_at(&mut byte, 9).unwrap();
         file.write_all_at(&[byte[0] ^ 4], 9).unwrap();
-        let text = failed(rig.pool.enter(&id("a"), Wake::Allowed).await);
+        let text = failed(rig.pool.enter(&id("a"), IfPaused::Wake).await);
         assert!(text.contains(path.to_str().unwrap()), "{text}");
         assert_eq!(rig.state("a").await, SandboxState::Paused);
         // Others go on, and nothing that it needs is removed meanwhile.
@@ -108,7 +110,7 @@ async fn a_damaged_snapshot_is_named_and_stays() {
                 .pause(
                     &id("a"),
                     rig.pool.info(&id("a")).await.unwrap().epoch,
-                    Keep::Full,
+                    SnapshotScope::Full,
                 )
                 .await
                 .is_err()
@@ -138,8 +140,8 @@ async fn a_monitor_killed_under_a_request_is_converged_upon() {
     assert_eq!(try_say(&*new, "die").await, None);
     assert_eq!(try_say(&*old, "die").await, None);
     tokio::join!(new.revoked(), old.revoked());
-    happened(&mut of_new, "new", Happening::Stopped(StopReason::Crashed)).await;
-    happened(&mut of_old, "old", Happening::Paused).await;
+    wait_for_event(&mut of_new, "new", Kind::Stopped(StopReason::Crashed)).await;
+    wait_for_event(&mut of_old, "old", Kind::Paused(PauseCause::MachineLost)).await;
     drop((new, old));
     assert!(rig.pool.info(&id("new")).await.is_none());
     assert!(
@@ -147,7 +149,7 @@ async fn a_monitor_killed_under_a_request_is_converged_upon() {
             .info(&id("old"))
             .await
             .unwrap()
-            .trouble
+            .last_error
             .unwrap()
             .contains("signal 9")
     );
@@ -167,7 +169,7 @@ async fn a_machine_that_ends_while_it_is_written_down_goes_back_to_what_there_is
     rig.fake.hold_captures();
     let pause = tokio::spawn({
         let pool = Arc::clone(&rig.pool);
-        async move { pool.pause(&id("a"), Epoch(2), Keep::Full).await }
+        async move { pool.pause(&id("a"), Epoch(2), SnapshotScope::Full).await }
     });
     rig.fake.captures_begun(captures + 1).await;
     rig.fake.crash_all();
@@ -175,7 +177,7 @@ async fn a_machine_that_ends_while_it_is_written_down_goes_back_to_what_there_is
         pause.await.unwrap(),
         Err(PauseError::Failed { .. })
     ));
-    happened(&mut events, "a", Happening::Paused).await;
+    wait_for_event(&mut events, "a", Kind::Paused(PauseCause::MachineLost)).await;
     rig.fake.release_captures();
     assert_eq!(rig.say("a", "read 7").await, "kept");
 }
@@ -186,7 +188,10 @@ async fn a_machine_that_cannot_go_on_is_restored_from_what_was_just_written() {
     rig.create("a").await;
     rig.say("a", "disk-write 7 kept").await;
     rig.fake.fail_next(Fault::Advance);
-    rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
+    rig.pool
+        .snapshot(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap();
     let mut info = rig.pool.get(&id("a")).unwrap().info.clone();
     info.wait_for(|info| info.state == SandboxState::Paused)
         .await
@@ -203,7 +208,7 @@ async fn a_kill_ends_whatever_is_under_way() {
     rig.fake.hold_loads();
     let loads = rig.fake.counts().loads;
     let pool = Arc::clone(&rig.pool);
-    let enter = tokio::spawn(async move { pool.enter(&id("a"), Wake::Allowed).await.map(drop) });
+    let enter = tokio::spawn(async move { pool.enter(&id("a"), IfPaused::Wake).await.map(drop) });
     while rig.fake.counts().loads == loads {
         tokio::task::yield_now().await;
     }
@@ -214,7 +219,8 @@ async fn a_kill_ends_whatever_is_under_way() {
     rig.fake.hold_captures();
     let captures = rig.fake.counts().captures;
     let pool = Arc::clone(&rig.pool);
-    let pause = tokio::spawn(async move { pool.pause(&id("b"), Epoch(1), Keep::Full).await });
+    let pause =
+        tokio::spawn(async move { pool.pause(&id("b"), Epoch(1), SnapshotScope::Full).await });
     rig.fake.captures_begun(captures + 1).await;
     rig.pool.kill(&id("b")).await.unwrap();
     assert!(matches!(
@@ -243,7 +249,7 @@ async fn what_is_killed_while_it_is_captured_was_not_ours_to_fail() {
         let pool = Arc::clone(&rig.pool);
         let asked = tokio::spawn(async move {
             if fork {
-                let child = Child {
+                let child = ForkSpec {
                     id: id("b"),
                     epoch: Epoch(1),
                     access_token: None,
@@ -253,7 +259,7 @@ async fn what_is_killed_while_it_is_captured_was_not_ours_to_fail() {
                 matches!(forked, Err(ForkError::Conflict { .. }))
                     || forked.is_err_and(|error| error.to_string() == ended)
             } else {
-                let kept = pool.snapshot(&id("a"), Keep::Full).await;
+                let kept = pool.snapshot(&id("a"), SnapshotScope::Full).await;
                 matches!(
                     kept,
                     Err(SnapshotError::Conflict { .. } | SnapshotError::NotFound(_))

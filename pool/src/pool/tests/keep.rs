@@ -1,12 +1,12 @@
 //! What pauses and snapshots keep, and going back to them.
 
 use pool_api::{
-    EnterError, Epoch, GuestMetrics, Happening, Keep, Node, Origin, PauseError, ResumeError,
-    RollbackError, SandboxState, SnapshotError, Start, Wake,
+    EnterError, Epoch, GuestMetrics, IfPaused, Node, Origin, PauseError, ResumeError,
+    RollbackError, SandboxState, SnapshotError, SnapshotScope, Start,
 };
 use vmm_api::fake::Fault;
 
-use super::{Rig, happened, id, say, spec};
+use super::{Kind, Rig, id, say, spec, wait_for_event};
 
 impl Rig {
     async fn written(name: &str) -> Self {
@@ -17,7 +17,7 @@ impl Rig {
         rig
     }
 
-    async fn pause_keeping(&self, name: &str, keep: Keep) {
+    async fn pause_keeping(&self, name: &str, keep: SnapshotScope) {
         let epoch = self.pool.info(&id(name)).await.unwrap().epoch;
         self.pool.pause(&id(name), epoch, keep).await.unwrap();
     }
@@ -26,19 +26,23 @@ impl Rig {
 #[tokio::test]
 async fn a_pause_without_memory_boots_from_the_disk_as_the_same_sandbox() {
     let rig = Rig::written("a").await;
-    rig.pause_keeping("a", Keep::Filesystem).await;
+    rig.pause_keeping("a", SnapshotScope::DiskOnly).await;
     let info = rig.pool.info(&id("a")).await.unwrap();
     assert_eq!(
-        (info.state, info.keep),
-        (SandboxState::Paused, Keep::Filesystem)
+        (info.state, info.scope),
+        (SandboxState::Paused, SnapshotScope::DiskOnly)
     );
     assert_eq!(rig.fake.counts().live, 0);
     // A request does not wake it, not even after a restart of the pool.
     let rig = rig.crash().await;
-    let entered = rig.pool.enter(&id("a"), Wake::Allowed).await;
-    assert!(matches!(entered, Err(EnterError::Asleep(_))), "{entered:?}");
+    let entered = rig.pool.enter(&id("a"), IfPaused::Wake).await;
+    assert!(matches!(entered, Err(EnterError::Paused(_))), "{entered:?}");
     let before = rig.fake.counts();
-    let woken = rig.pool.resume(&id("a"), Keep::Full).await.unwrap();
+    let woken = rig
+        .pool
+        .resume(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap();
     assert_eq!(woken.state, SandboxState::Running);
     assert_eq!(woken.epoch, Epoch(3));
     let after = rig.fake.counts();
@@ -59,7 +63,10 @@ async fn a_pause_without_memory_boots_from_the_disk_as_the_same_sandbox() {
     // Its memory is kept again by the next pause, and restored.
     rig.say("a", "write 8 new").await;
     rig.pause("a").await;
-    assert_eq!(rig.pool.info(&id("a")).await.unwrap().keep, Keep::Full);
+    assert_eq!(
+        rig.pool.info(&id("a")).await.unwrap().scope,
+        SnapshotScope::Full
+    );
     assert_eq!(rig.say("a", "read 8").await, "new");
     assert_eq!(rig.say("a", "disk-read 7").await, "disk");
 }
@@ -69,7 +76,10 @@ async fn a_sandbox_with_memory_can_be_booted_from_its_disk() {
     let rig = Rig::written("a").await;
     rig.pause("a").await;
     let before = rig.fake.counts();
-    rig.pool.resume(&id("a"), Keep::Filesystem).await.unwrap();
+    rig.pool
+        .resume(&id("a"), SnapshotScope::DiskOnly)
+        .await
+        .unwrap();
     let after = rig.fake.counts();
     assert_eq!(after.boots, before.boots + 1);
     // Its memory was woken once more, to write back what it held.
@@ -79,8 +89,8 @@ async fn a_sandbox_with_memory_can_be_booted_from_its_disk() {
     );
     assert_eq!(rig.say("a", "read 7").await, "");
     assert_eq!(rig.say("a", "disk-read 7").await, "disk");
-    let again = rig.pool.resume(&id("a"), Keep::Filesystem).await;
-    assert!(matches!(again, Err(ResumeError::Already(_))));
+    let again = rig.pool.resume(&id("a"), SnapshotScope::DiskOnly).await;
+    assert!(matches!(again, Err(ResumeError::AlreadyRunning(_))));
     // The next wake is an ordinary one.
     rig.pause("a").await;
     let lease = rig.enter("a").await;
@@ -94,7 +104,10 @@ async fn a_sandbox_that_cannot_write_back_boots_from_the_disk_as_it_is() {
         rig.pause("a").await;
         let before = rig.fake.counts();
         rig.fake.fail_next(fault);
-        rig.pool.resume(&id("a"), Keep::Filesystem).await.unwrap();
+        rig.pool
+            .resume(&id("a"), SnapshotScope::DiskOnly)
+            .await
+            .unwrap();
         let after = rig.fake.counts();
         assert_eq!(
             (after.boots - before.boots, after.live),
@@ -110,8 +123,8 @@ async fn a_boot_that_is_asked_for_during_a_pause_is_one() {
     let rig = Rig::written("a").await;
     let before = rig.fake.counts();
     for (keep, from) in [
-        (Keep::Full, Keep::Filesystem),
-        (Keep::Filesystem, Keep::Full),
+        (SnapshotScope::Full, SnapshotScope::DiskOnly),
+        (SnapshotScope::DiskOnly, SnapshotScope::Full),
     ] {
         let captures = rig.fake.counts().captures;
         let epoch = rig.pool.info(&id("a")).await.unwrap().epoch;
@@ -119,10 +132,10 @@ async fn a_boot_that_is_asked_for_during_a_pause_is_one() {
         let pool = std::sync::Arc::clone(&rig.pool);
         let pause = tokio::spawn(async move { pool.pause(&id("a"), epoch, keep).await });
         rig.fake.captures_begun(captures + 1).await;
-        if keep == Keep::Filesystem {
+        if keep == SnapshotScope::DiskOnly {
             // It would be woken from memory it does not keep.
-            let entered = rig.pool.enter(&id("a"), Wake::Allowed).await;
-            assert!(matches!(entered, Err(EnterError::Asleep(_))));
+            let entered = rig.pool.enter(&id("a"), IfPaused::Wake).await;
+            assert!(matches!(entered, Err(EnterError::Paused(_))));
         }
         let (name, mut events) = (id("a"), rig.pool.events());
         let mut resume = std::pin::pin!(rig.pool.resume(&name, from));
@@ -130,7 +143,7 @@ async fn a_boot_that_is_asked_for_during_a_pause_is_one() {
         rig.fake.release_captures();
         resume.await.unwrap();
         pause.await.unwrap().unwrap();
-        happened(&mut events, "a", Happening::Started).await;
+        wait_for_event(&mut events, "a", Kind::Started).await;
     }
     assert_eq!(rig.fake.counts().boots, before.boots + 2);
     assert_eq!(rig.say("a", "disk-read 7").await, "disk");
@@ -142,7 +155,10 @@ async fn a_filesystem_that_was_frozen_in_vain_is_thawed() {
     for fault in [Fault::Freeze, Fault::Capture, Fault::Space] {
         rig.fake.fail_next(fault);
         let epoch = rig.pool.info(&id("a")).await.unwrap().epoch;
-        let paused = rig.pool.pause(&id("a"), epoch, Keep::Filesystem).await;
+        let paused = rig
+            .pool
+            .pause(&id("a"), epoch, SnapshotScope::DiskOnly)
+            .await;
         assert!(
             matches!(paused, Err(PauseError::Failed { .. })),
             "{paused:?}"
@@ -150,7 +166,7 @@ async fn a_filesystem_that_was_frozen_in_vain_is_thawed() {
         assert_eq!(rig.say("a", "read 7").await, "memory");
         assert_eq!(rig.say("a", "disk-write 9 on").await, "ok");
         rig.fake.fail_next(fault);
-        let taken = rig.pool.snapshot(&id("a"), Keep::Filesystem).await;
+        let taken = rig.pool.snapshot(&id("a"), SnapshotScope::DiskOnly).await;
         assert!(
             matches!(taken, Err(SnapshotError::Failed { .. })),
             "{taken:?}"
@@ -163,7 +179,12 @@ async fn a_filesystem_that_was_frozen_in_vain_is_thawed() {
 #[tokio::test]
 async fn a_snapshot_of_the_disk_alone_makes_others_that_boot() {
     let rig = Rig::written("a").await;
-    let snapshot = rig.pool.snapshot(&id("a"), Keep::Filesystem).await.unwrap();
+    let snapshot = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::DiskOnly)
+        .await
+        .unwrap()
+        .id;
     // It goes on, on a new layer, and is not what it would wake from.
     assert_eq!(rig.say("a", "read 7").await, "memory");
     assert_eq!(rig.say("a", "disk-write 8 later").await, "ok");
@@ -192,7 +213,12 @@ async fn a_snapshot_of_the_disk_alone_makes_others_that_boot() {
 #[tokio::test]
 async fn a_rollback_puts_a_sandbox_back_whether_it_runs_or_not() {
     let rig = Rig::written("a").await;
-    let snapshot = rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
+    let snapshot = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap()
+        .id;
     for paused in [false, true] {
         rig.say("a", "write 7 wrong").await;
         rig.say("a", "disk-write 7 wrong").await;
@@ -227,7 +253,12 @@ async fn a_rollback_puts_a_sandbox_back_whether_it_runs_or_not() {
 async fn a_rollback_that_fails_loses_nothing_but_the_present() {
     let rig = Rig::written("a").await;
     rig.create("b").await;
-    let snapshot = rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
+    let snapshot = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap()
+        .id;
     let others = rig.pool.rollback(&id("b"), &snapshot).await;
     assert!(matches!(others, Err(RollbackError::NoSnapshot { .. })));
     let unknown = rig.pool.rollback(&id("c"), &snapshot).await;
@@ -248,18 +279,33 @@ async fn a_rollback_that_fails_loses_nothing_but_the_present() {
 async fn a_kept_snapshot_outlives_its_sandbox_until_it_is_given_up() {
     let rig = Rig::written("a").await;
     let before = rig.count("snapshots");
-    let full = rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
+    let full = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap()
+        .id;
     rig.pause("a").await;
     // Of one that is paused: what it wakes from, or its disks.
-    let paused = rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
+    let paused = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap()
+        .id;
     assert_eq!(
         rig.pool.info(&id("a")).await.unwrap().snapshot,
         Some(paused.clone())
     );
-    let disk = rig.pool.snapshot(&id("a"), Keep::Filesystem).await.unwrap();
+    let disk = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::DiskOnly)
+        .await
+        .unwrap()
+        .id;
     rig.pool.kill(&id("a")).await.unwrap();
     let rig = rig.crash().await;
-    let mut kept = rig.pool.kept_snapshots().await;
+    let mut kept = rig.pool.retained_snapshots().await;
     kept.sort();
     let mut all = vec![full, paused, disk];
     all.sort();
@@ -270,8 +316,8 @@ async fn a_kept_snapshot_outlives_its_sandbox_until_it_is_given_up() {
         spec.origin = Origin::Snapshot(snapshot.clone());
         rig.pool.create(spec).await.unwrap();
         assert_eq!(rig.say(&name, "disk-read 7").await, "disk");
-        rig.pool.give_up(snapshot).await.unwrap();
-        rig.pool.give_up(snapshot).await.unwrap();
+        rig.pool.release_snapshot(snapshot).await.unwrap();
+        rig.pool.release_snapshot(snapshot).await.unwrap();
         // Who was forked from it needs it still.
         assert_eq!(rig.say(&name, "disk-read 7").await, "disk");
         rig.pool.kill(&id(&name)).await.unwrap();

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
+use guest_api::envd;
 use pool_api::{
-    CreateError, Epoch, Happening, Keep, KillError, Node, Origin, PauseError, Port, ResumeError,
-    SandboxState, Stage, Start, StopReason, Wake,
+    CreateError, Epoch, IfPaused, KillError, Node, Origin, PauseCause, PauseError, Port,
+    ResumeError, SandboxState, SnapshotScope, Stage, Start, StopReason,
 };
 use vmm_api::fake::{Fault, guest::CLOSED_PORT};
 
-use super::{EnterError, Rig, happened, id, say, spec};
+use super::{EnterError, Kind, Rig, id, say, spec, wait_for_event};
 
 #[tokio::test]
 async fn a_sandbox_is_a_fork_of_its_template_with_an_identity_of_its_own() {
@@ -96,10 +97,10 @@ async fn nobody_using_it_lets_it_sleep_and_a_request_wakes_it() {
     let mut idle = spec("a");
     idle.idle = Some(Duration::from_millis(30));
     rig.pool.create(idle).await.unwrap();
-    happened(&mut events, "a", Happening::Paused).await;
+    wait_for_event(&mut events, "a", Kind::Paused(PauseCause::Idle)).await;
     assert!(matches!(
-        rig.pool.enter(&id("a"), Wake::Refused).await,
-        Err(EnterError::Asleep(_))
+        rig.pool.enter(&id("a"), IfPaused::Fail).await,
+        Err(EnterError::Paused(_))
     ));
     let lease = rig.enter("a").await;
     let report = lease.wake().unwrap();
@@ -112,17 +113,17 @@ async fn nobody_using_it_lets_it_sleep_and_a_request_wakes_it() {
             Stage::Blank,
             Stage::Open,
             Stage::Load,
-            Stage::Awaken
+            Stage::GuestInit
         ]
     );
     assert_eq!(lease.epoch(), Epoch(2));
-    happened(&mut events, "a", Happening::Started).await;
+    wait_for_event(&mut events, "a", Kind::Started).await;
     // While the lease is out it stays awake; the idle clock begins when it is dropped.
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(rig.state("a").await, SandboxState::Running);
     assert_eq!(say(&*lease, "hello").await, "hello");
     drop(lease);
-    happened(&mut events, "a", Happening::Paused).await;
+    wait_for_event(&mut events, "a", Kind::Paused(PauseCause::Idle)).await;
 }
 
 #[tokio::test]
@@ -131,35 +132,52 @@ async fn an_explicit_pause_revokes_leases_and_a_late_one_is_refused() {
     rig.create("a").await;
     let lease = rig.enter("a").await;
     let name = id("a");
-    let (paused, ()) = tokio::join!(rig.pool.pause(&name, Epoch(1), Keep::Full), async {
-        lease.revoked().await;
-        drop(lease);
-    });
-    let snapshot = paused.unwrap();
+    let (paused, ()) = tokio::join!(
+        rig.pool.pause(&name, Epoch(1), SnapshotScope::Full),
+        async {
+            lease.revoked().await;
+            drop(lease);
+        }
+    );
+    let snapshot = paused.unwrap().id;
     assert_eq!(
         rig.pool.info(&id("a")).await.unwrap().snapshot,
         Some(snapshot.clone())
     );
     assert_eq!(
-        rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap(),
+        rig.pool
+            .snapshot(&id("a"), SnapshotScope::Full)
+            .await
+            .unwrap()
+            .id,
         snapshot
     );
     assert!(matches!(
-        rig.pool.pause(&id("a"), Epoch(1), Keep::Full).await,
-        Err(PauseError::Already(_))
+        rig.pool
+            .pause(&id("a"), Epoch(1), SnapshotScope::Full)
+            .await,
+        Err(PauseError::AlreadyPaused { .. })
     ));
-    let info = rig.pool.resume(&id("a"), Keep::Full).await.unwrap();
+    let info = rig
+        .pool
+        .resume(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap();
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
     assert!(matches!(
-        rig.pool.resume(&id("a"), Keep::Full).await,
-        Err(ResumeError::Already(_))
+        rig.pool.resume(&id("a"), SnapshotScope::Full).await,
+        Err(ResumeError::AlreadyRunning(_))
     ));
     assert!(matches!(
-        rig.pool.pause(&id("a"), Epoch(1), Keep::Full).await,
+        rig.pool
+            .pause(&id("a"), Epoch(1), SnapshotScope::Full)
+            .await,
         Err(PauseError::Conflict { .. })
     ));
     assert!(matches!(
-        rig.pool.pause(&id("b"), Epoch(1), Keep::Full).await,
+        rig.pool
+            .pause(&id("b"), Epoch(1), SnapshotScope::Full)
+            .await,
         Err(PauseError::NotFound(_))
     ));
 }
@@ -173,7 +191,7 @@ async fn a_hundred_requests_at_a_sleeping_sandbox_are_one_wake() {
     rig.fake.hold_loads();
     let enters = (0..100).map(|_| {
         let pool = std::sync::Arc::clone(&rig.pool);
-        tokio::spawn(async move { pool.enter(&id("a"), Wake::Allowed).await.unwrap() })
+        tokio::spawn(async move { pool.enter(&id("a"), IfPaused::Wake).await.unwrap() })
     });
     let enters: Vec<_> = enters.collect();
     rig.fake.release_loads();
@@ -197,12 +215,12 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     rig.fake.hold_captures();
     let pause = tokio::spawn({
         let pool = std::sync::Arc::clone(&rig.pool);
-        async move { pool.pause(&id("a"), Epoch(1), Keep::Full).await }
+        async move { pool.pause(&id("a"), Epoch(1), SnapshotScope::Full).await }
     });
     rig.fake.captures_begun(before.captures + 1).await;
     assert_eq!(rig.state("a").await, SandboxState::Pausing);
-    let refused = rig.pool.enter(&id("a"), Wake::Refused).await;
-    assert!(matches!(refused, Err(EnterError::Asleep(_))));
+    let refused = rig.pool.enter(&id("a"), IfPaused::Fail).await;
+    assert!(matches!(refused, Err(EnterError::Paused(_))));
     let mut enter = std::pin::pin!(rig.enter("a"));
     assert!(futures::poll!(&mut enter).is_pending());
     rig.fake.release_captures();
@@ -217,7 +235,7 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     drop(lease);
     assert_eq!(
         rig.pool.info(&id("a")).await.unwrap().snapshot,
-        Some(snapshot)
+        Some(snapshot.id)
     );
     rig.pause("a").await;
     for (line, answer) in [
@@ -241,7 +259,12 @@ async fn a_kill_leaves_nothing() {
     rig.pause("paused").await;
     rig.pause("woken").await;
     rig.say("woken", "hello").await;
-    let kept = rig.pool.snapshot(&id("woken"), Keep::Full).await.unwrap();
+    let kept = rig
+        .pool
+        .snapshot(&id("woken"), SnapshotScope::Full)
+        .await
+        .unwrap()
+        .id;
     assert!(rig.count("snapshots") > snapshots);
     let mut events = rig.pool.events();
     let lease = rig.enter("running").await;
@@ -252,12 +275,12 @@ async fn a_kill_leaves_nothing() {
             rig.pool.kill(&id(name)).await,
             Err(KillError::NotFound(_))
         ));
-        happened(&mut events, name, Happening::Stopped(StopReason::Killed)).await;
+        wait_for_event(&mut events, name, Kind::Stopped(StopReason::Killed)).await;
     }
-    rig.pool.give_up(&kept).await.unwrap();
+    rig.pool.release_snapshot(&kept).await.unwrap();
     lease.revoked().await;
     assert!(matches!(
-        lease.dial(Port::AGENT).await,
+        lease.dial(envd::AGENT_PORT.try_into().unwrap()).await,
         Err(pool_api::DialError::Gone)
     ));
     drop(lease);

@@ -1,14 +1,15 @@
 use std::fs;
 
 use pool_api::{
-    Child, CreateError, EnterError, Epoch, ForkError, Keep, Node, Origin, SandboxState, Wake,
+    CreateError, EnterError, Epoch, ForkError, ForkSpec, IfPaused, Node, Origin, SandboxState,
+    SnapshotScope,
 };
 use vmm_api::fake::Fault;
 
 use super::{Limits, MEMORY, Rig, base, id, spec};
 
-fn child(name: &str) -> Child {
-    Child {
+fn child(name: &str) -> ForkSpec {
+    ForkSpec {
         id: id(name),
         epoch: Epoch(1),
         access_token: None,
@@ -119,7 +120,7 @@ async fn a_full_host_says_so_and_a_kill_makes_room() {
     rig.pause("a").await;
     rig.create("b").await;
     rig.create("c").await;
-    let Err(EnterError::NoRoom { diagnostic }) = rig.pool.enter(&id("a"), Wake::Allowed).await
+    let Err(EnterError::NoRoom { diagnostic }) = rig.pool.enter(&id("a"), IfPaused::Wake).await
     else {
         panic!()
     };
@@ -141,7 +142,12 @@ async fn a_snapshot_asked_for_can_be_forked_until_it_is_given_up() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "write 4 then").await;
-    let snapshot = rig.pool.snapshot(&id("a"), Keep::Full).await.unwrap();
+    let snapshot = rig
+        .pool
+        .snapshot(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap()
+        .id;
     rig.say("a", "write 4 now").await;
     rig.pause("a").await;
     let rig = rig.crash().await;
@@ -152,7 +158,7 @@ async fn a_snapshot_asked_for_can_be_forked_until_it_is_given_up() {
     assert_eq!(rig.say("a", "read 4").await, "now");
     rig.pool.kill(&id("a")).await.unwrap();
     rig.pool.kill(&id("b")).await.unwrap();
-    rig.pool.give_up(&snapshot).await.unwrap();
+    rig.pool.release_snapshot(&snapshot).await.unwrap();
     let mut late = spec("c");
     late.origin = Origin::Snapshot(snapshot);
     assert!(matches!(

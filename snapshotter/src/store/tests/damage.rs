@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use pool_api::{Keep, Resources};
+use pool_api::{Resources, SnapshotScope};
 use vmm_api::{Captured, PageRecord};
 
 use super::rig::{BLOCKS, Lineage, MEMORY, PAGES, Rig};
@@ -66,7 +66,7 @@ fn a_damaged_file_is_named() {
 #[test]
 fn a_capture_that_cannot_be_is_refused() {
     let rig = Rig::new();
-    let staging = rig.store.stage(Keep::Full, MEMORY, 0).unwrap();
+    let staging = rig.store.stage(SnapshotScope::Full, MEMORY, 0).unwrap();
     let mut spec = staging.spec().unwrap();
     let record = PageRecord {
         number: PAGES,

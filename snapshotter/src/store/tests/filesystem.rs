@@ -1,6 +1,6 @@
 //! Snapshots of disks alone.
 
-use pool_api::Keep;
+use pool_api::SnapshotScope;
 
 use super::{
     BASE,
@@ -16,7 +16,7 @@ fn a_snapshot_of_the_disk_alone_has_no_machine() {
         .unwrap();
     let from = Lineage::after(&full);
     let alone = rig.filesystem(&from, &[(2, 6)]).unwrap();
-    assert_eq!(alone.manifest.keep(), Keep::Filesystem);
+    assert_eq!(alone.manifest.keep(), SnapshotScope::DiskOnly);
     let opened = rig.open(alone.pin.id(), Mode::Cow).unwrap();
     assert!(opened.machine.is_none());
     assert_eq!(

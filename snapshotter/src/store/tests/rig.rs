@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-use pool_api::{Keep, Resources, SnapshotId};
+use pool_api::{Resources, SnapshotId, SnapshotScope};
 use tempfile::TempDir;
 use vmm_api::{
     CaptureSpec, Captured, MachineFiles, MemorySource, PAGE_SIZE, PageRecord, page_digest,
@@ -80,7 +80,7 @@ impl Rig {
         pages: &[(u32, u8)],
         blocks: &[(u32, u8)],
     ) -> Result<Committed, CommitError> {
-        let staging = self.store.stage(Keep::Full, MEMORY, 1)?;
+        let staging = self.store.stage(SnapshotScope::Full, MEMORY, 1)?;
         let mut spec = staging.spec()?;
         let captured = write_machine(spec.machine.as_mut().unwrap(), pages);
         self.commit(staging, spec, captured, from, blocks)
@@ -92,7 +92,7 @@ impl Rig {
         from: &Lineage,
         blocks: &[(u32, u8)],
     ) -> Result<Committed, CommitError> {
-        let staging = self.store.stage(Keep::Filesystem, MEMORY, 1)?;
+        let staging = self.store.stage(SnapshotScope::DiskOnly, MEMORY, 1)?;
         let spec = staging.spec()?;
         assert!(spec.machine.is_none());
         self.commit(staging, spec, Captured::default(), from, blocks)
