@@ -2,6 +2,6 @@
 
 pub(crate) mod boot;
 pub(crate) mod cpuid;
-pub(crate) mod host;
+pub(crate) mod host_cpu;
 pub(crate) mod mptable;
 pub(crate) mod registers;

@@ -7,7 +7,7 @@
 
 mod access;
 mod address;
-mod small;
+mod scalar;
 mod xsave;
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
@@ -24,7 +24,7 @@ pub(crate) enum EmulateError {
     #[error(
         "the guest executed `{instruction}` (bytes {bytes}) at {rip:#x}, which this host's KVM cannot do and the monitor neither"
     )]
-    Unknown {
+    Unsupported {
         /// As an assembler would write it.
         instruction: String,
         /// Its bytes in hexadecimal.
@@ -54,7 +54,7 @@ enum Outcome {
 }
 
 /// One instruction with all it may touch.
-struct Context<'a> {
+struct Execution<'a> {
     vcpu: &'a VcpuFd,
     memory: &'a GuestMemory,
     regs: kvm_regs,
@@ -69,25 +69,25 @@ pub(crate) fn emulate(vcpu: &VcpuFd, memory: &GuestMemory) -> Result<(), Emulate
     let bytes = fetch(memory, &regs, &sregs)?;
     let bits = if sregs.cs.l == 1 { 64 } else { 32 };
     let instruction = Decoder::with_ip(bits, &bytes, regs.rip, DecoderOptions::NONE).decode();
-    let mut context = Context {
+    let mut execution = Execution {
         vcpu,
         memory,
         regs,
         sregs,
         instruction,
     };
-    match context.execute()? {
+    match execution.execute()? {
         Some(Outcome::Done) => {
-            context.regs.rip = instruction.next_ip();
-            vcpu.set_regs(&context.regs)?;
+            execution.regs.rip = instruction.next_ip();
+            vcpu.set_regs(&execution.regs)?;
         }
-        Some(Outcome::Fault(fault)) => context.raise(fault)?,
+        Some(Outcome::Fault(fault)) => execution.raise(fault)?,
         Some(Outcome::Trap(vector)) => {
-            context.regs.rip = instruction.next_ip();
-            vcpu.set_regs(&context.regs)?;
-            context.inject(vector, None)?;
+            execution.regs.rip = instruction.next_ip();
+            vcpu.set_regs(&execution.regs)?;
+            execution.inject(vector, None)?;
         }
-        None => return Err(unknown(&instruction, &bytes, regs.rip)),
+        None => return Err(unsupported(&instruction, &bytes, regs.rip)),
     }
     Ok(())
 }
@@ -112,30 +112,30 @@ fn fetch(
     Err(EmulateError::Unreadable { rip: regs.rip })
 }
 
-fn unknown(instruction: &Instruction, bytes: &[u8], rip: u64) -> EmulateError {
+fn unsupported(instruction: &Instruction, bytes: &[u8], rip: u64) -> EmulateError {
     let mut text = String::new();
     FastFormatter::new().format(instruction, &mut text);
-    let shown = if instruction.is_invalid() {
+    let len = if instruction.is_invalid() {
         bytes.len()
     } else {
         instruction.len()
     };
     let bytes = bytes
         .iter()
-        .take(shown)
+        .take(len)
         .map(|byte| format!("{byte:02x}"))
         .collect::<Vec<_>>()
         .join(" ");
-    EmulateError::Unknown {
+    EmulateError::Unsupported {
         instruction: text,
         bytes,
         rip,
     }
 }
 
-// === impl Context ===
+// === impl Execution ===
 
-impl Context<'_> {
+impl Execution<'_> {
     /// `None`: an instruction that is not known here.
     fn execute(&mut self) -> Result<Option<Outcome>, EmulateError> {
         Ok(Some(match self.instruction.mnemonic() {

@@ -25,9 +25,9 @@ pub(crate) const HOLE_START: u64 = 0xc000_0000;
 /// Memory that does not fit below the hole goes on here.
 pub(crate) const HOLE_END: u64 = 1 << 32;
 /// Bytes that memory comes in: 2 MiB.
-const GRAIN: u64 = 2 << 20;
+const GRANULE: u64 = 2 << 20;
 /// Bytes of the largest guest, so that page numbers fit 32 bits with room to spare: 1 TiB.
-const LARGEST: u64 = 1 << 40;
+const LIMIT: u64 = 1 << 40;
 
 /// What vm-memory sees of guest memory.
 pub(crate) type GuestMemory = GuestMemoryMmap<()>;
@@ -55,7 +55,7 @@ enum Source {
 
 /// What a capture of memory wrote.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts {
+pub(crate) struct PageCounts {
     pub(crate) pages: u64,
     pub(crate) zero_pages: u64,
 }
@@ -64,7 +64,7 @@ impl Memory {
     /// Reserves `len` bytes and gives them to the VM. Before any interrupt chip or event descriptor: a memory slot made
     /// after those waits for a grace period of several milliseconds.
     pub(crate) fn new(vm: &VmFd, len: u64) -> io::Result<Self> {
-        if len == 0 || !len.is_multiple_of(GRAIN) || len > LARGEST {
+        if len == 0 || !len.is_multiple_of(GRANULE) || len > LIMIT {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("guest memory of {len} bytes is not a multiple of 2 MiB up to 1 TiB"),
@@ -114,7 +114,7 @@ impl Memory {
     }
 
     /// Fills it from a memfd, copy on write.
-    pub(crate) fn map(&mut self, memfd: &File) -> io::Result<()> {
+    pub(crate) fn map_copy_on_write(&mut self, memfd: &File) -> io::Result<()> {
         let len = memfd.metadata()?.len();
         if len != self.len() {
             return Err(io::Error::new(
@@ -131,11 +131,11 @@ impl Memory {
     }
 
     /// Leaves it to a pager, whose descriptor is returned.
-    pub(crate) fn page(&mut self) -> io::Result<OwnedFd> {
+    pub(crate) fn register_userfaultfd(&mut self) -> io::Result<OwnedFd> {
         let uffd = uffd::register(&self.reservation)?;
-        let theirs = uffd.as_fd().try_clone_to_owned()?;
+        let duplicate = uffd.as_fd().try_clone_to_owned()?;
         self.source = Source::Paged { _uffd: uffd };
-        Ok(theirs)
+        Ok(duplicate)
     }
 
     /// Writes the pages that changed since the source to `pages` at `pages_offset`, and a record of each to `index`.
@@ -145,7 +145,7 @@ impl Memory {
         pages: &File,
         pages_offset: u64,
         index: &File,
-    ) -> io::Result<Counts> {
+    ) -> io::Result<PageCounts> {
         let changed = match self.source {
             Source::Anonymous | Source::Cow => Changed::Anonymous,
             Source::Paged { .. } => Changed::Written,
@@ -155,7 +155,7 @@ impl Memory {
             pages,
             pages_offset,
             records: Vec::new(),
-            counts: Counts::default(),
+            counts: PageCounts::default(),
         };
         let mut buffer = vec![0_u8; BATCH * PAGE_SIZE];
         for run in pagemap::scan(&self.pagemap, start, end, changed)? {
@@ -215,7 +215,7 @@ struct PageWriter<'a> {
     pages: &'a File,
     pages_offset: u64,
     records: Vec<u8>,
-    counts: Counts,
+    counts: PageCounts,
 }
 
 impl PageWriter<'_> {
@@ -256,6 +256,6 @@ impl PageWriter<'_> {
 }
 
 fn is_zero(page: &[u8]) -> bool {
-    // Compared in words, which the compiler turns into vectors.
+    // Compared in words, which the compiler round_robin into vectors.
     page.chunks_exact(8).all(|word| word == [0; 8])
 }

@@ -16,18 +16,18 @@ use vm_superio::{
 use vmm_sys_util::eventfd::EventFd;
 
 /// Interrupt line of the first serial port.
-pub(crate) const LINE: u32 = 4;
+pub(crate) const SERIAL_IRQ: u32 = 4;
 /// Bytes of console kept for a machine; what a guest prints beyond is dropped, so that it cannot fill the host's disk.
-const LIMIT: u64 = 16 << 20;
+const CONSOLE_LIMIT: u64 = 16 << 20;
 
 /// A 16550A whose output is a file.
 pub(crate) struct Serial {
-    device: vm_superio::Serial<Line, NoEvents, Console>,
+    device: vm_superio::Serial<IrqTrigger, NoEvents, Console>,
 }
 
 /// Its registers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Registers {
+pub(crate) struct SerialRegisters {
     divisor: [u8; 2],
     interrupt_enable: u8,
     interrupt_identification: u8,
@@ -39,9 +39,9 @@ pub(crate) struct Registers {
     input: Vec<u8>,
 }
 
-struct Line(EventFd);
+struct IrqTrigger(EventFd);
 
-impl Trigger for Line {
+impl Trigger for IrqTrigger {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
@@ -51,8 +51,8 @@ impl Trigger for Line {
 
 struct Console {
     file: File,
-    room: u64,
-    line_begins: bool,
+    capacity_left: u64,
+    at_line_start: bool,
 }
 
 impl Console {
@@ -60,19 +60,19 @@ impl Console {
         let len = file.metadata().map_or(0, |metadata| metadata.len());
         let mut last = [b'\n'];
         // A guest that was restored may go on in the middle of a line. One that cannot be read is taken to be whole.
-        let line_begins =
+        let at_line_start =
             len == 0 || file.read_exact_at(&mut last, len - 1).is_err() || last == [b'\n'];
         Self {
             file,
-            room: LIMIT.saturating_sub(len),
-            line_begins,
+            capacity_left: CONSOLE_LIMIT.saturating_sub(len),
+            at_line_start,
         }
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.room > 0 {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.capacity_left > 0 {
             let written = self.file.write(bytes)?;
-            self.room = self.room.saturating_sub(written as u64);
+            self.capacity_left = self.capacity_left.saturating_sub(written as u64);
         }
         Ok(())
     }
@@ -82,12 +82,12 @@ impl Write for Console {
     /// A guest writes a byte at a time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.line_begins {
+            if self.at_line_start {
                 let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-                self.put(format!("{now:.6} ").as_bytes())?;
+                self.append(format!("{now:.6} ").as_bytes())?;
             }
-            self.put(part)?;
-            self.line_begins = part.ends_with(b"\n");
+            self.append(part)?;
+            self.at_line_start = part.ends_with(b"\n");
         }
         Ok(bytes.len())
     }
@@ -100,14 +100,14 @@ impl Write for Console {
 impl Serial {
     pub(crate) fn new(interrupt: EventFd, console: File) -> Self {
         Self {
-            device: vm_superio::Serial::new(Line(interrupt), Console::new(console)),
+            device: vm_superio::Serial::new(IrqTrigger(interrupt), Console::new(console)),
         }
     }
 
     pub(crate) fn restored(
         interrupt: EventFd,
         console: File,
-        registers: &Registers,
+        registers: &SerialRegisters,
     ) -> Result<Self, SerialError> {
         let state = SerialState {
             baud_divisor_low: registers.divisor[0],
@@ -123,7 +123,7 @@ impl Serial {
         };
         let device = vm_superio::Serial::from_state(
             &state,
-            Line(interrupt),
+            IrqTrigger(interrupt),
             NoEvents,
             Console::new(console),
         )
@@ -131,9 +131,9 @@ impl Serial {
         Ok(Self { device })
     }
 
-    pub(crate) fn registers(&self) -> Registers {
+    pub(crate) fn registers(&self) -> SerialRegisters {
         let state = self.device.state();
-        Registers {
+        SerialRegisters {
             divisor: [state.baud_divisor_low, state.baud_divisor_high],
             interrupt_enable: state.interrupt_enable,
             interrupt_identification: state.interrupt_identification,
@@ -158,19 +158,19 @@ impl Serial {
     }
 }
 
-/// Registers that no serial port has.
+/// SerialRegisters that no serial port has.
 #[derive(Debug, thiserror::Error)]
 #[error("restore serial console: {0}")]
 pub(crate) struct SerialError(String);
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::io::Read;
 
     use super::*;
 
     #[test]
-    fn each_line_has_the_time_it_began_also_over_a_restore() {
+    fn console_lines_have_timestamps_across_a_restore() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = || {
             let options = File::options().read(true).append(true).open(file.path());

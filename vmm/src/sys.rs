@@ -3,6 +3,6 @@
 pub(crate) mod kick;
 pub(crate) mod kvm;
 pub(crate) mod mmap;
-pub(crate) mod packet;
 pub(crate) mod pagemap;
+pub(crate) mod seqpacket;
 pub(crate) mod uffd;

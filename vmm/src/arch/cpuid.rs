@@ -5,7 +5,7 @@ use std::arch::x86_64::{__cpuid, __cpuid_count};
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
 
-use super::host::Host;
+use super::host_cpu::HostCpu;
 
 /// Extended state a guest may use: x87, SSE, AVX and AVX-512. Tiles (AMX) would add 8 KiB to every state.
 pub(crate) const STATE_COMPONENTS: u64 = 0xe7;
@@ -20,7 +20,7 @@ const ADDRESS_SIZES: u32 = 0x8000_0008;
 
 /// What KVM can do here, cut to what a machine keeps through a snapshot. The parts that differ between vCPUs are set by
 /// [`for_vcpu`].
-pub(crate) fn base(kvm: &Kvm, host: Host, vcpus: u8) -> Result<CpuId, kvm_ioctls::Error> {
+pub(crate) fn base(kvm: &Kvm, host_cpu: HostCpu, vcpus: u8) -> Result<CpuId, kvm_ioctls::Error> {
     let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     for entry in cpuid.as_mut_slice() {
         match (entry.function, entry.index) {
@@ -40,7 +40,7 @@ pub(crate) fn base(kvm: &Kvm, host: Host, vcpus: u8) -> Result<CpuId, kvm_ioctls
             }
             // No supervisor state is given: XSAVES saves what XSAVEC does.
             (EXTENDED_STATE, 1) => {
-                entry.eax &= if host.emulated_cpl0 { 0 } else { 0b111 };
+                entry.eax &= if host_cpu.emulated_cpl0 { 0 } else { 0b111 };
                 entry.ecx = 0;
                 entry.edx = 0;
             }
@@ -53,7 +53,7 @@ pub(crate) fn base(kvm: &Kvm, host: Host, vcpus: u8) -> Result<CpuId, kvm_ioctls
             // Clock sources that survive a snapshot; no asynchronous page faults, no shared end-of-interrupt flag.
             (KVM_FEATURES, _) => entry.eax &= 1 << 0 | 1 << 1 | 1 << 3 | 1 << 24,
             // FXSAVE keeps the error pointers; else a work-around for old AMD processors runs FNCLEX at each switch.
-            (ADDRESS_SIZES, _) => entry.ebx |= u32::from(host.emulated_cpl0) << 2,
+            (ADDRESS_SIZES, _) => entry.ebx |= u32::from(host_cpu.emulated_cpl0) << 2,
             _ => {}
         }
     }

@@ -75,7 +75,7 @@ fn checksum(bytes: &[u8]) -> u8 {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -119,7 +119,7 @@ fn to_page_end(linear: u64) -> usize {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const CODE: u64 = 0x5000;

@@ -49,7 +49,7 @@ pub(super) fn register(wanted: Register, regs: &kvm_regs, sregs: &kvm_sregs) -> 
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use iced_x86::{Decoder, DecoderOptions};
 
     use super::*;

@@ -5,7 +5,7 @@
 
 use kvm_bindings::kvm_xsave;
 
-use super::{Context, EmulateError, Outcome, access::Fault};
+use super::{EmulateError, Execution, Outcome, access::Fault};
 use crate::{
     arch::cpuid::{STATE_COMPONENTS, aligned_when_compacted, component},
     sys::kvm::set_xsave,
@@ -26,7 +26,7 @@ const FCW_INITIAL: u16 = 0x37f;
 /// A state in the standard form, or in the guest's form.
 type Area = Vec<u8>;
 
-impl Context<'_> {
+impl Execution<'_> {
     pub(super) fn xgetbv(&mut self) -> Result<Outcome, EmulateError> {
         let value = match self.regs.rcx & 0xffff_ffff {
             0 => self.xcr0()?,
@@ -284,4 +284,4 @@ fn state_of(bytes: &[u8]) -> kvm_xsave {
 }
 
 #[cfg(test)]
-mod test;
+mod tests;

@@ -1,7 +1,7 @@
 //! Getting a vCPU thread out of `KVM_RUN`.
 //!
 //! The kick signal's handler sets `immediate_exit` in the running vCPU's shared page, so that a kick which arrives
-//! between the thread's last look at its orders and `KVM_RUN` is not lost: `KVM_RUN` then returns at once.
+//! between the thread's last look at its control and `KVM_RUN` is not lost: `KVM_RUN` then returns at once.
 
 use std::{
     cell::Cell,

@@ -96,7 +96,7 @@ pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
 
     use super::*;

@@ -60,28 +60,31 @@ pub(crate) enum StateError {
     TooMany { what: &'static str, count: usize },
 }
 
-fn did<T>(what: &'static str, result: Result<T, kvm_ioctls::Error>) -> Result<T, StateError> {
+fn kvm_context<T>(
+    what: &'static str,
+    result: Result<T, kvm_ioctls::Error>,
+) -> Result<T, StateError> {
     result.map_err(|error| StateError::Kvm(what, error))
 }
 
 impl VcpuState {
     /// Reads a stopped vCPU.
     pub(crate) fn save(vcpu: &VcpuFd, msr_indices: &[u32]) -> Result<Self, StateError> {
-        let mp_state = did("get MP state", vcpu.get_mp_state())?;
-        let regs = did("get registers", vcpu.get_regs())?;
-        let sregs = did("get special registers", vcpu.get_sregs())?;
-        let xcrs = did("get extended control registers", vcpu.get_xcrs())?;
-        let xsave = did("get extended state", vcpu.get_xsave())?;
-        let debug = did("get debug registers", vcpu.get_debug_regs())?;
-        let lapic = did("get local APIC", vcpu.get_lapic())?;
-        let cpuid = did(
+        let mp_state = kvm_context("get MP state", vcpu.get_mp_state())?;
+        let regs = kvm_context("get registers", vcpu.get_regs())?;
+        let sregs = kvm_context("get special registers", vcpu.get_sregs())?;
+        let xcrs = kvm_context("get extended control registers", vcpu.get_xcrs())?;
+        let xsave = kvm_context("get extended state", vcpu.get_xsave())?;
+        let debug = kvm_context("get debug registers", vcpu.get_debug_regs())?;
+        let lapic = kvm_context("get local APIC", vcpu.get_lapic())?;
+        let cpuid = kvm_context(
             "get CPUID",
             vcpu.get_cpuid2(kvm_bindings::KVM_MAX_CPUID_ENTRIES),
         )?
         .as_slice()
         .to_vec();
         let msrs = get_msrs(vcpu, msr_indices)?;
-        let events = did("get events", vcpu.get_vcpu_events())?;
+        let events = kvm_context("get events", vcpu.get_vcpu_events())?;
         Ok(Self {
             cpuid,
             mp_state,
@@ -102,19 +105,19 @@ impl VcpuState {
             what: "CPUID entries",
             count: self.cpuid.len(),
         })?;
-        did("set CPUID", vcpu.set_cpuid2(&cpuid))?;
-        did("set MP state", vcpu.set_mp_state(self.mp_state))?;
-        did("set special registers", vcpu.set_sregs(&self.sregs))?;
-        did("set registers", vcpu.set_regs(&self.regs))?;
-        did("set extended control registers", vcpu.set_xcrs(&self.xcrs))?;
-        did("set extended state", set_xsave(vcpu, &self.xsave))?;
-        did("set debug registers", vcpu.set_debug_regs(&self.debug))?;
-        did("set local APIC", vcpu.set_lapic(&self.lapic))?;
+        kvm_context("set CPUID", vcpu.set_cpuid2(&cpuid))?;
+        kvm_context("set MP state", vcpu.set_mp_state(self.mp_state))?;
+        kvm_context("set special registers", vcpu.set_sregs(&self.sregs))?;
+        kvm_context("set registers", vcpu.set_regs(&self.regs))?;
+        kvm_context("set extended control registers", vcpu.set_xcrs(&self.xcrs))?;
+        kvm_context("set extended state", set_xsave(vcpu, &self.xsave))?;
+        kvm_context("set debug registers", vcpu.set_debug_regs(&self.debug))?;
+        kvm_context("set local APIC", vcpu.set_lapic(&self.lapic))?;
         self.restore_msrs(vcpu)?;
         let mut events = self.events;
         // Payloads are only understood with a capability that is not enabled.
         events.flags &= !KVM_VCPUEVENT_VALID_PAYLOAD;
-        did("set events", vcpu.set_vcpu_events(&events))
+        kvm_context("set events", vcpu.set_vcpu_events(&events))
     }
 
     fn restore_msrs(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
@@ -167,7 +170,7 @@ fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateE
             what: "MSRs",
             count: wanted.len(),
         })?;
-        let count = did("get MSRs", vcpu.get_msrs(&mut msrs))?;
+        let count = kvm_context("get MSRs", vcpu.get_msrs(&mut msrs))?;
         found.extend_from_slice(&msrs.as_slice()[..count]);
         match rest.get(count..) {
             Some([]) | None => break,
@@ -194,7 +197,7 @@ fn set_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), StateError> 
         what: "MSRs",
         count: entries.len(),
     })?;
-    let count = did("set MSRs", vcpu.set_msrs(&msrs))?;
+    let count = kvm_context("set MSRs", vcpu.set_msrs(&msrs))?;
     match entries.get(count) {
         None => Ok(()),
         Some(refused) => Err(StateError::Msr {

@@ -14,7 +14,7 @@ async fn a_failed_capture_lets_the_guest_go_on() {
     rig.create("a").await;
     rig.say("a", "write 7 kept").await;
     for (fault, text) in [
-        (Fault::Capture, "told to fail"),
+        (Fault::Capture, "injected fault"),
         (Fault::Space, "no space left"),
     ] {
         rig.fake.fail_next(fault);

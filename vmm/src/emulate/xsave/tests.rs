@@ -4,24 +4,24 @@ use super::*;
 
 const ALL: u64 = X87 | SSE | AVX;
 
-fn state(seed: u8, held: u64) -> Area {
+fn state(seed: u8, present: u64) -> Area {
     let mut bytes: Area = (0..4096_u32)
         .map(|at| seed.wrapping_mul(31).wrapping_add((at % 251) as u8))
         .collect();
     bytes[24..28].copy_from_slice(&MXCSR_INITIAL.to_le_bytes());
     bytes[28..32].fill(0);
     bytes[HEADER..EXTENDED].fill(0);
-    bytes[HEADER..HEADER + 8].copy_from_slice(&held.to_le_bytes());
+    bytes[HEADER..HEADER + 8].copy_from_slice(&present.to_le_bytes());
     bytes
 }
 
-fn vector(bytes: &[u8]) -> Vec<u8> {
+fn vector_registers(bytes: &[u8]) -> Vec<u8> {
     let (avx, len) = component(2);
     [&bytes[160..416], &bytes[avx..avx + len]].concat()
 }
 
 #[test]
-fn what_is_saved_in_either_form_is_what_is_restored() {
+fn xsave_state_round_trips_in_either_form() {
     for compacted in [false, true] {
         let before = state(7, ALL);
         let mut area = vec![0; area_len(ALL, compacted)];
@@ -30,24 +30,28 @@ fn what_is_saved_in_either_form_is_what_is_restored() {
         assert_eq!(form.compacted.is_some(), compacted);
         let mut after = state(99, ALL);
         assert!(restore(&mut after, ALL, form, &area));
-        assert_eq!(vector(&after), vector(&before), "compacted: {compacted}");
+        assert_eq!(
+            vector_registers(&after),
+            vector_registers(&before),
+            "compacted: {compacted}"
+        );
         assert_eq!(after[..416], before[..416]);
     }
 }
 
 #[test]
-fn a_component_that_is_not_held_gets_its_initial_value_and_one_not_asked_for_stays() {
+fn xrstor_initialises_absent_and_keeps_unrequested_components() {
     let mut area = vec![0; area_len(ALL, false)];
     save(&state(7, X87), ALL, false, &mut area);
     let mut after = state(9, ALL);
     let form = Form::of(&area, ALL).unwrap();
     assert!(restore(&mut after, SSE | AVX, form, &area));
-    assert!(vector(&after).iter().all(|&byte| byte == 0));
+    assert!(vector_registers(&after).iter().all(|&byte| byte == 0));
     assert_eq!(after[..24], state(9, ALL)[..24]);
 }
 
 #[test]
-fn headers_the_processor_refuses_are_refused() {
+fn invalid_xsave_headers_are_rejected() {
     let mut area = vec![0; EXTENDED];
     area[HEADER] = 0x80;
     assert_eq!(Form::of(&area, ALL), None);
@@ -61,7 +65,7 @@ fn headers_the_processor_refuses_are_refused() {
 
 proptest! {
     #[test]
-    fn any_area_is_restored_or_refused(mut area in proptest::collection::vec(any::<u8>(), EXTENDED..4096), wanted in any::<u64>()) {
+    fn random_xsave_area_is_restored_or_rejected(mut area in proptest::collection::vec(any::<u8>(), EXTENDED..4096), wanted in any::<u64>()) {
         area[28..32].fill(0);
         if let Some(form) = Form::of(&area, STATE_COMPONENTS) {
             area.resize(form.len(wanted & STATE_COMPONENTS), 0);

@@ -2,13 +2,13 @@
 
 use iced_x86::{OpKind, Register};
 
-use super::{Context, EmulateError, Outcome, access::Fault};
+use super::{EmulateError, Execution, Outcome, access::Fault};
 
 const CARRY_TO_OVERFLOW: u64 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 11;
 const ZERO: u64 = 1 << 6;
 const ALIGNMENT_CHECK: u64 = 1 << 18;
 
-impl Context<'_> {
+impl Execution<'_> {
     pub(super) fn popcnt(&mut self) -> Result<Option<Outcome>, EmulateError> {
         let size = self.instruction.op0_register().size();
         let source = match self.instruction.op1_kind() {

@@ -4,13 +4,13 @@ use std::{fs, path::Path};
 
 /// What is peculiar to this host. Found out once, at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Host {
+pub(crate) struct HostCpu {
     /// Guest kernel mode is interpreted, by an emulator that lacks some instructions (the `kvm_pvm` module): the monitor
     /// carries those out, and the guest kernel is told so.
     pub(crate) emulated_cpl0: bool,
 }
 
-impl Host {
+impl HostCpu {
     /// Looks at this host.
     pub(crate) fn detect() -> Self {
         let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
