@@ -1,40 +1,40 @@
-//! A distribution of durations.
+//! Distribution of durations.
 
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
-/// Durations, kept to three digits.
+/// Distribution of durations, with three significant digits.
 #[derive(Debug)]
-pub(crate) struct Record {
-    nanos: Histogram<u64>,
+pub(crate) struct Histogram {
+    nanos: hdrhistogram::Histogram<u64>,
 }
 
-impl Record {
+impl Histogram {
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
-            nanos: Histogram::new(3)?,
+            nanos: hdrhistogram::Histogram::new(3)?,
         })
     }
 
-    pub(crate) fn add(&mut self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        // A histogram that sizes itself takes any value.
+    pub(crate) fn add(&mut self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        // An auto-resizing histogram accepts any value.
         self.nanos.record(nanos).unwrap_or_default();
     }
 
-    /// Measures `act` so many times.
-    pub(crate) fn of(
+    /// Measures `count` calls of `operation`.
+    pub(crate) fn measure(
         count: u32,
-        mut act: impl FnMut() -> anyhow::Result<()>,
+        mut operation: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let mut record = Self::new()?;
+        let mut histogram = Self::new()?;
         for _ in 0..count {
-            let begun = Instant::now();
-            act()?;
-            record.add(begun.elapsed());
+            let started = Instant::now();
+            operation()?;
+            histogram.add(started.elapsed());
         }
-        Ok(record)
+        Ok(histogram)
     }
 
     pub(crate) fn p50(&self) -> Duration {
@@ -49,7 +49,7 @@ impl Record {
         self.nanos.len()
     }
 
-    fn quantile(&self, at: f64) -> Duration {
-        Duration::from_nanos(self.nanos.value_at_quantile(at))
+    fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.nanos.value_at_quantile(quantile))
     }
 }
