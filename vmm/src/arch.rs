@@ -1,4 +1,4 @@
-//! What an x86-64 guest finds when it begins.
+//! x86-64: host CPU, CPUID, boot protocol and initial registers.
 
 pub(crate) mod boot;
 pub(crate) mod cpuid;

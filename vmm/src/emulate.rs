@@ -1,9 +1,9 @@
-//! Instructions of guest kernels that a host's KVM lacks.
+//! Emulator of guest kernel instructions that the host's KVM lacks.
 //!
-//! Where KVM interprets guest kernel mode, its interpreter gives up on some instructions with
-//! `KVM_EXIT_INTERNAL_ERROR`. The monitor then reads the instruction out of guest memory, carries it out on the vCPU's
-//! state and lets the guest go on: the XSAVE family first, so that vector registers of guest processes stay whole, and a
-//! few small ones. An instruction it does not know either ends the machine and is named.
+//! A KVM that interprets guest kernel mode exits with `KVM_EXIT_INTERNAL_ERROR` at an instruction that it does not
+//! implement. The monitor then reads the instruction from guest memory, executes it on the vCPU's state and resumes the
+//! guest: the XSAVE family, which preserves the vector registers of guest processes, and a few scalar instructions. An
+//! instruction that the monitor does not implement either ends the machine with an error that names it.
 
 mod access;
 mod address;
@@ -17,43 +17,43 @@ use kvm_ioctls::VcpuFd;
 use self::access::{Access, Fault};
 use crate::memory::GuestMemory;
 
-/// An instruction that was not carried out.
+/// Failure to emulate an instruction.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmulateError {
-    /// It is not one of those the monitor knows.
+    /// The monitor does not implement the instruction.
     #[error(
-        "the guest executed `{instruction}` (bytes {bytes}) at {rip:#x}, which this host's KVM cannot do and the monitor neither"
+        "unsupported instruction `{instruction}` (bytes {bytes}) at {rip:#x}: neither this host's KVM nor the monitor implements it"
     )]
     Unsupported {
-        /// As an assembler would write it.
+        /// The instruction in assembler syntax.
         instruction: String,
-        /// Its bytes in hexadecimal.
+        /// The bytes in hexadecimal.
         bytes: String,
-        /// Where.
+        /// The instruction pointer.
         rip: u64,
     },
-    /// Its bytes cannot be read.
-    #[error("KVM could not execute an instruction at {rip:#x}, where guest memory cannot be read")]
+    /// The instruction's bytes cannot be read.
+    #[error("failed to read the instruction at {rip:#x} from guest memory")]
     Unreadable {
-        /// Where.
+        /// The instruction pointer.
         rip: u64,
     },
-    /// KVM refused a register access.
-    #[error("access vCPU registers")]
+    /// A KVM call failed.
+    #[error("failed to access vCPU registers")]
     Kvm(#[from] kvm_ioctls::Error),
 }
 
-/// How an instruction ended.
+/// Outcome of an instruction.
 enum Outcome {
-    /// Done: go on behind it.
+    /// The instruction completed; execution continues after it.
     Done,
-    /// It raises an exception at itself.
+    /// It raises a fault: the exception returns to the instruction.
     Fault(Fault),
-    /// It raises an exception behind itself.
+    /// It raises a trap: the exception returns to the next instruction.
     Trap(u8),
 }
 
-/// One instruction with all it may touch.
+/// An instruction and the state on which it operates.
 struct Execution<'a> {
     vcpu: &'a VcpuFd,
     memory: &'a GuestMemory,
@@ -62,7 +62,7 @@ struct Execution<'a> {
     instruction: Instruction,
 }
 
-/// Carries out the instruction at which KVM gave up.
+/// Emulates the instruction at the vCPU's instruction pointer.
 pub(crate) fn emulate(vcpu: &VcpuFd, memory: &GuestMemory) -> Result<(), EmulateError> {
     let regs = vcpu.get_regs()?;
     let sregs = vcpu.get_sregs()?;
@@ -92,7 +92,7 @@ pub(crate) fn emulate(vcpu: &VcpuFd, memory: &GuestMemory) -> Result<(), Emulate
     Ok(())
 }
 
-/// The bytes at the instruction pointer: up to 15, fewer at the end of mapped memory.
+/// Reads up to 15 bytes at the instruction pointer, fewer at the end of mapped memory.
 fn fetch(
     memory: &GuestMemory,
     regs: &kvm_regs,
@@ -136,7 +136,7 @@ fn unsupported(instruction: &Instruction, bytes: &[u8], rip: u64) -> EmulateErro
 // === impl Execution ===
 
 impl Execution<'_> {
-    /// `None`: an instruction that is not known here.
+    /// Executes the instruction; `None` if it is not implemented.
     fn execute(&mut self) -> Result<Option<Outcome>, EmulateError> {
         Ok(Some(match self.instruction.mnemonic() {
             Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xsaveopt | Mnemonic::Xsaveopt64 => {
@@ -153,14 +153,14 @@ impl Execution<'_> {
             Mnemonic::Cmpxchg16b => self.cmpxchg16b(),
             Mnemonic::Stac => self.set_alignment_check(true),
             Mnemonic::Clac => self.set_alignment_check(false),
-            // No exception is pending that these could report or need to clear: the guest kernel masks them.
+            // The guest kernel masks x87 exceptions, so none is pending that these would report or clear.
             Mnemonic::Wait | Mnemonic::Fnclex => Outcome::Done,
             Mnemonic::Int3 => Outcome::Trap(3),
             _ => return Ok(None),
         }))
     }
 
-    /// Linear address of the memory operand.
+    /// Returns the linear address of the memory operand.
     fn address(&self) -> Option<u64> {
         address::linear(&self.instruction, &self.regs, &self.sregs)
     }

@@ -1,4 +1,4 @@
-//! The serial console: what the guest prints goes to a file, each line after the time it began.
+//! Serial console: a 16550A whose output goes to a file, with a timestamp before each line.
 
 use std::{
     fs::File,
@@ -17,15 +17,15 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Interrupt line of the first serial port.
 pub(crate) const SERIAL_IRQ: u32 = 4;
-/// Bytes of console kept for a machine; what a guest prints beyond is dropped, so that it cannot fill the host's disk.
+/// Maximum size of a console file; further output is dropped, so that a guest cannot fill the host's disk.
 const CONSOLE_LIMIT: u64 = 16 << 20;
 
-/// A 16550A whose output is a file.
+/// A serial port with a console file.
 pub(crate) struct Serial {
     device: vm_superio::Serial<IrqTrigger, NoEvents, Console>,
 }
 
-/// Its registers.
+/// Registers of a serial port.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SerialRegisters {
     divisor: [u8; 2],
@@ -59,7 +59,7 @@ impl Console {
     fn new(file: File) -> Self {
         let len = file.metadata().map_or(0, |metadata| metadata.len());
         let mut last = [b'\n'];
-        // A guest that was restored may go on in the middle of a line. One that cannot be read is taken to be whole.
+        // A restored guest may continue in the middle of a line. An unreadable line counts as complete.
         let at_line_start =
             len == 0 || file.read_exact_at(&mut last, len - 1).is_err() || last == [b'\n'];
         Self {
@@ -79,7 +79,7 @@ impl Console {
 }
 
 impl Write for Console {
-    /// A guest writes a byte at a time.
+    /// Writes bytes with a timestamp before each line. Guests write one byte at a time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.at_line_start {
@@ -151,16 +151,16 @@ impl Serial {
     }
 
     pub(crate) fn write(&mut self, offset: u16, value: u8) {
-        // A console that cannot be written (a full disk) loses its output; the guest must not fail for it.
+        // The guest continues without console output if the file cannot be written, for instance on a full disk.
         if let Err(error) = self.device.write(u8::try_from(offset).unwrap_or(0), value) {
-            tracing::debug!(?error, "console output lost");
+            tracing::debug!(error = ?error, "failed to write console");
         }
     }
 }
 
-/// SerialRegisters that no serial port has.
+/// Invalid registers of a serial port.
 #[derive(Debug, thiserror::Error)]
-#[error("restore serial console: {0}")]
+#[error("failed to restore serial console: {0}")]
 pub(crate) struct SerialError(String);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! All that the compiler cannot check: the calls to the kernel that deal in addresses.
+//! Unsafe code: system calls that take addresses.
 
 pub(crate) mod kick;
 pub(crate) mod kvm;

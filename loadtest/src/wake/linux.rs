@@ -87,15 +87,17 @@ async fn wakes(
 
 fn report_wakes(report: &mut Report, name: &str, wakes: &[Wake]) -> anyhow::Result<()> {
     let mut total = Histogram::new()?;
-    wakes.iter().for_each(|(took, _)| total.add(*took));
+    wakes.iter().for_each(|(duration, _)| total.add(*duration));
     report.add(name, &total, None);
     for stage in STAGES {
         let mut histogram = Histogram::new()?;
         for (_, stages) in wakes {
-            let took = stages
+            let duration = stages
                 .get(&format!("wake-{stage}"))
                 .or_else(|| stages.get(stage));
-            took.iter().for_each(|took| histogram.add(**took));
+            duration
+                .iter()
+                .for_each(|duration| histogram.add(**duration));
         }
         if histogram.count() > 0 {
             report.add(format!("    {stage}"), &histogram, None);

@@ -61,7 +61,7 @@ impl Kvm {
             .map_err(fail)?
             .into_std()
             .map_err(fail)?;
-        let (ours, theirs) = socketpair(
+        let (host_end, monitor_end) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
@@ -69,15 +69,15 @@ impl Kvm {
         )
         .map_err(|errno| fail(errno.into()))?;
         // Only this end: the monitor polls its end and reads it blocking.
-        rustix::io::ioctl_fionbio(&ours, true).map_err(|errno| fail(errno.into()))?;
+        rustix::io::ioctl_fionbio(&host_end, true).map_err(|errno| fail(errno.into()))?;
         let child = Command::new(&self.program)
-            .stdin(Stdio::from(theirs))
+            .stdin(Stdio::from(monitor_end))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()
             .map_err(fail)?;
-        let link = Link::start(ours, child).map_err(fail)?;
+        let link = Link::start(host_end, child).map_err(fail)?;
         let request = Request::Prepare {
             vcpus: spec.vcpus,
             memory: spec.memory,

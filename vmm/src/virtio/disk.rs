@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn block_is_read_from_the_topmost_layer_that_has_it() {
+    fn read_uses_the_topmost_layer_with_the_block() {
         let base = file(&[block(1), block(1)].concat());
         let mut disk = Disk::new(4 * BLOCK_SIZE as u64, base, Vec::new(), file(&[]), 8192).unwrap();
         disk.write(1, &block(2)).unwrap();

@@ -1,5 +1,7 @@
 //! Contract suite on the real monitor with the flat guest.
 
+#![allow(clippy::unwrap_used, reason = "a harness fails by panicking")]
+
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
 use async_trait::async_trait;

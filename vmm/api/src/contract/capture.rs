@@ -68,7 +68,7 @@ pub(super) async fn capture_result_matches_the_files(harness: &dyn Harness) {
     }
 }
 
-pub(super) async fn full_file_is_no_space_and_leaves_the_machine(harness: &dyn Harness) {
+pub(super) async fn full_file_is_no_space_and_changes_nothing(harness: &dyn Harness) {
     let (disk, _) = disk(DISK_BLOCKS);
     let mut guest = Guest::boot(harness, Kernel::CountingWithDisk, vec![disk]).await;
     guest.machine.pause().await.unwrap();

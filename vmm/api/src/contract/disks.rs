@@ -18,7 +18,7 @@ pub(super) async fn disk_only_capture_writes_bitmaps_only(harness: &dyn Harness)
     assert_eq!(content(&bitmap), bitmap_of(guest.workload.block()));
 }
 
-pub(super) async fn another_number_of_bitmaps_is_refused(harness: &dyn Harness) {
+pub(super) async fn wrong_bitmap_count_is_refused(harness: &dyn Harness) {
     let (guest, _) = guest(harness).await;
     for count in [0, 2] {
         let bitmaps: Vec<File> = (0..count).map(|_| empty()).collect();
@@ -90,7 +90,7 @@ pub(super) async fn advance_of_a_running_machine_is_refused(harness: &dyn Harnes
     );
 }
 
-pub(super) async fn another_number_of_tops_is_refused_and_changes_nothing(harness: &dyn Harness) {
+pub(super) async fn wrong_top_count_is_refused_and_changes_nothing(harness: &dyn Harness) {
     let (mut guest, top) = guest(harness).await;
     for count in [0, 2] {
         let tops = (0..count).map(|_| top_layer(&empty())).collect();

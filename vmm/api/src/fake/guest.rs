@@ -143,8 +143,14 @@ async fn serve_relay(instance: &Instance, mut stream: UnixStream) -> io::Result<
                 instance.guest.lock().disk_write(block, text).map(ok)
             }
             ("disk-read", Some(block), None) => instance.guest.lock().disk_read(block),
-            ("die", None, None) => return Ok(instance.end(died())),
-            ("reset", None, None) => return Ok(instance.end(Exit::Guest)),
+            ("die", None, None) => {
+                instance.end(died());
+                return Ok(());
+            }
+            ("reset", None, None) => {
+                instance.end(Exit::Guest);
+                return Ok(());
+            }
             _ => Ok(line),
         }?;
         write.write_all(format!("{response}\n").as_bytes()).await?;

@@ -26,10 +26,10 @@ fn xsave_state_round_trips_in_either_form() {
         let before = state(7, ALL);
         let mut area = vec![0; area_len(ALL, compacted)];
         save(&before, ALL, compacted, &mut area);
-        let form = Form::of(&area, ALL).unwrap();
-        assert_eq!(form.compacted.is_some(), compacted);
+        let format = Format::parse(&area, ALL).unwrap();
+        assert_eq!(format.compacted.is_some(), compacted);
         let mut after = state(99, ALL);
-        assert!(restore(&mut after, ALL, form, &area));
+        assert!(restore(&mut after, ALL, format, &area));
         assert_eq!(
             vector_registers(&after),
             vector_registers(&before),
@@ -44,8 +44,8 @@ fn xrstor_initialises_absent_and_keeps_unrequested_components() {
     let mut area = vec![0; area_len(ALL, false)];
     save(&state(7, X87), ALL, false, &mut area);
     let mut after = state(9, ALL);
-    let form = Form::of(&area, ALL).unwrap();
-    assert!(restore(&mut after, SSE | AVX, form, &area));
+    let format = Format::parse(&area, ALL).unwrap();
+    assert!(restore(&mut after, SSE | AVX, format, &area));
     assert!(vector_registers(&after).iter().all(|&byte| byte == 0));
     assert_eq!(after[..24], state(9, ALL)[..24]);
 }
@@ -54,23 +54,23 @@ fn xrstor_initialises_absent_and_keeps_unrequested_components() {
 fn invalid_xsave_headers_are_rejected() {
     let mut area = vec![0; EXTENDED];
     area[HEADER] = 0x80;
-    assert_eq!(Form::of(&area, ALL), None);
+    assert_eq!(Format::parse(&area, ALL), None);
     area[HEADER] = 0;
     area[HEADER + 8] = 1;
-    assert_eq!(Form::of(&area, ALL), None);
+    assert_eq!(Format::parse(&area, ALL), None);
     area[HEADER + 8] = 0;
     area[HEADER + 16] = 1;
-    assert_eq!(Form::of(&area, ALL), None);
+    assert_eq!(Format::parse(&area, ALL), None);
 }
 
 proptest! {
     #[test]
-    fn random_xsave_area_is_restored_or_rejected(mut area in proptest::collection::vec(any::<u8>(), EXTENDED..4096), wanted in any::<u64>()) {
+    fn random_xsave_area_is_restored_or_rejected(mut area in proptest::collection::vec(any::<u8>(), EXTENDED..4096), requested in any::<u64>()) {
         area[28..32].fill(0);
-        if let Some(form) = Form::of(&area, STATE_COMPONENTS) {
-            area.resize(form.len(wanted & STATE_COMPONENTS), 0);
+        if let Some(format) = Format::parse(&area, STATE_COMPONENTS) {
+            area.resize(format.len(requested & STATE_COMPONENTS), 0);
             let mut state = state(1, ALL);
-            restore(&mut state, wanted & STATE_COMPONENTS, form, &area);
+            restore(&mut state, requested & STATE_COMPONENTS, format, &area);
             prop_assert_eq!(state.len(), 4096);
         }
     }
