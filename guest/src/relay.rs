@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use guest_api::relay::{Answer, PREAMBLE_LEN, decode_preamble};
+use guest_api::relay::{PREAMBLE_LEN, RelayReply, decode_preamble};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
@@ -23,21 +23,21 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> i
         Ok(port) => port,
         Err(error) => {
             debug!(%error, "refused a relay preamble");
-            return answer(&mut stream, Answer::Failed).await;
+            return answer(&mut stream, RelayReply::Failed).await;
         }
     };
     let mut local = match connect(port).await {
         Ok(local) => local,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return answer(&mut stream, Answer::Refused).await;
+            return answer(&mut stream, RelayReply::Refused).await;
         }
         Err(error) => {
             debug!(%port, %error, "could not connect");
-            return answer(&mut stream, Answer::Failed).await;
+            return answer(&mut stream, RelayReply::Failed).await;
         }
     };
     local.set_nodelay(true)?;
-    answer(&mut stream, Answer::Connected).await?;
+    answer(&mut stream, RelayReply::Connected).await?;
     copy_bidirectional_with_sizes(&mut stream, &mut local, BUFFER, BUFFER).await?;
     Ok(())
 }
@@ -53,7 +53,7 @@ async fn connect(port: u16) -> io::Result<TcpStream> {
     other.map_err(|_| refused)
 }
 
-async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, answer: Answer) -> io::Result<()> {
+async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, answer: RelayReply) -> io::Result<()> {
     stream.write_all(&[answer.encode()]).await
 }
 
