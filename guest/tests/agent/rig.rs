@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::Future, path::PathBuf, rc::Rc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::{StreamExt, channel::mpsc};
-use guest::{Agent, Config, LinuxKernel, Peer, Reap, serve};
+use guest::{AgentState, Config, LinuxKernel, Peer, Reap, serve};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -84,7 +84,7 @@ impl Rig {
                     disk,
                     ..Config::default()
                 };
-                let agent = Agent::start(config, Box::new(LinuxKernel), Reap::Own).unwrap();
+                let agent = AgentState::start(config, Box::new(LinuxKernel), Reap::Own).unwrap();
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = listener.local_addr().unwrap();
                 spawn_local(serve::tcp(agent, listener, peer));

@@ -1,9 +1,9 @@
-//! What kind of content a file holds, for those who show it.
+//! Detects the content type of a file.
 
 use std::path::Path;
 
-/// By the ending of its name.
-const KINDS: &[(&str, &str)] = &[
+/// Content types by file extension.
+const BY_EXTENSION: &[(&str, &str)] = &[
     ("css", "text/css; charset=utf-8"),
     ("csv", "text/csv; charset=utf-8"),
     ("gif", "image/gif"),
@@ -23,25 +23,26 @@ const KINDS: &[(&str, &str)] = &[
     ("webp", "image/webp"),
     ("xml", "text/xml; charset=utf-8"),
 ];
-/// Bytes that are looked at when the name says nothing.
-const LOOKED_AT: usize = 512;
+/// Bytes that are examined if the extension is unknown.
+const SNIFF_LEN: usize = 512;
 
-/// The content type of a file that begins with `start`.
-pub(super) fn of(path: &Path, start: &[u8]) -> &'static str {
-    let ending = path
+/// Detects the content type by the extension, or else by the first bytes of the file.
+pub(super) fn detect(path: &Path, start: &[u8]) -> &'static str {
+    let extension = path
         .extension()
-        .map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-    let named = ending.and_then(|ending| KINDS.iter().find(|(kind, _)| *kind == ending));
-    match named {
-        Some((_, kind)) => kind,
+        .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let known =
+        extension.and_then(|extension| BY_EXTENSION.iter().find(|(known, _)| *known == extension));
+    match known {
+        Some((_, content_type)) => content_type,
         None if is_text(start) => "text/plain; charset=utf-8",
         None => "application/octet-stream",
     }
 }
 
-/// Whether it is UTF-8 without what no text holds; a character that is cut at the end does not count.
+/// Whether the bytes are UTF-8 without unusual control characters. A truncated last character is allowed.
 fn is_text(start: &[u8]) -> bool {
-    let start = start.get(..LOOKED_AT).unwrap_or(start);
+    let start = start.get(..SNIFF_LEN).unwrap_or(start);
     let text = match std::str::from_utf8(start) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => start
@@ -55,33 +56,36 @@ fn is_text(start: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
-    fn the_name_wins_over_the_bytes() {
-        assert_eq!(of(Path::new("/a/B.PNG"), b"text"), "image/png");
-        assert_eq!(of(Path::new("/a"), b"text\n"), "text/plain; charset=utf-8");
+    fn extension_has_precedence_over_content() {
+        assert_eq!(detect(Path::new("/a/B.PNG"), b"text"), "image/png");
         assert_eq!(
-            of(Path::new("/a.bin"), b"\0\x01"),
-            "application/octet-stream"
-        );
-        assert_eq!(
-            of(Path::new("/a"), &b"a\xc3"[..]),
+            detect(Path::new("/a"), b"text\n"),
             "text/plain; charset=utf-8"
         );
         assert_eq!(
-            of(Path::new("/a"), &b"\xc3a"[..]),
+            detect(Path::new("/a.bin"), b"\0\x01"),
+            "application/octet-stream"
+        );
+        assert_eq!(
+            detect(Path::new("/a"), &b"a\xc3"[..]),
+            "text/plain; charset=utf-8"
+        );
+        assert_eq!(
+            detect(Path::new("/a"), &b"\xc3a"[..]),
             "application/octet-stream"
         );
     }
 
     proptest! {
         #[test]
-        fn any_bytes_have_a_kind(bytes: Vec<u8>) {
-            prop_assert!(!of(Path::new("/x"), &bytes).is_empty());
+        fn arbitrary_bytes_have_a_content_type(bytes: Vec<u8>) {
+            prop_assert!(!detect(Path::new("/x"), &bytes).is_empty());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The messages a caller is streamed.
+//! The message stream of a response.
 
 use std::{
     io,
@@ -15,59 +15,60 @@ use tokio::{
 };
 
 use super::{
-    Context, RpcError,
-    codec::{Codec, Wire},
+    codec::{Codec, RpcMessage},
+    context::Context,
     envelope,
+    error::RpcError,
 };
 
-/// What a procedure answers with: messages as they come, and one for when none has come for a while. When the sender is
-/// gone the stream ends well; an error ends it otherwise.
+/// Messages of a procedure. Dropping the sender ends the stream with success; an error ends it with that error.
 #[derive(Debug)]
-pub(crate) struct Feed<M> {
+pub(crate) struct ResponseStream<M> {
     pub(crate) messages: mpsc::Receiver<Result<M, RpcError>>,
-    pub(crate) alive: fn() -> M,
+    /// Builds the message that is sent after each keepalive interval without messages.
+    pub(crate) keepalive: fn() -> M,
 }
 
-/// A feed as a body. Dropping it tells the sender that nobody is left.
+/// Encodes a [`ResponseStream`] as a body. Dropping it closes the sender's channel.
 #[derive(Debug)]
-pub(super) struct FeedBody<M> {
-    feed: Feed<M>,
+pub(super) struct ResponseStreamBody<M> {
+    stream: ResponseStream<M>,
     codec: Codec,
     keepalive: Duration,
-    idle: Pin<Box<Sleep>>,
+    idle_timer: Pin<Box<Sleep>>,
     deadline: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
-impl<M: Wire> FeedBody<M> {
-    pub(super) fn new(feed: Feed<M>, codec: Codec, context: &Context) -> Self {
+impl<M: RpcMessage> ResponseStreamBody<M> {
+    pub(super) fn new(stream: ResponseStream<M>, codec: Codec, context: &Context) -> Self {
         Self {
-            feed,
+            stream,
             codec,
             keepalive: context.keepalive,
-            idle: Box::pin(sleep(context.keepalive)),
+            idle_timer: Box::pin(sleep(context.keepalive)),
             deadline: context.deadline.map(|at| Box::pin(sleep_until(at))),
             ended: false,
         }
     }
 
-    fn message(&mut self, message: &M) -> Bytes {
+    fn encode(&mut self, message: &M) -> Bytes {
         let next = Instant::now() + self.keepalive;
-        self.idle.as_mut().reset(next);
+        self.idle_timer.as_mut().reset(next);
         match self.codec.encode(message) {
-            Ok(bytes) => envelope::wrap(&bytes),
+            Ok(bytes) => envelope::encode_message(&bytes),
             Err(error) => self.end(Some(&error)),
         }
     }
 
     fn end(&mut self, error: Option<&RpcError>) -> Bytes {
         self.ended = true;
-        self.feed.messages.close();
-        envelope::end(error)
+        self.stream.messages.close();
+        envelope::encode_end(error)
     }
 }
 
-impl<M: Wire + Unpin> Body for FeedBody<M> {
+impl<M: RpcMessage + Unpin> Body for ResponseStreamBody<M> {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -78,21 +79,21 @@ impl<M: Wire + Unpin> Body for FeedBody<M> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let late = self
+        let expired = self
             .deadline
             .as_mut()
             .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-        let bytes = if late {
-            self.end(Some(&RpcError::too_late()))
+        let bytes = if expired {
+            self.end(Some(&RpcError::deadline_exceeded()))
         } else {
-            match self.feed.messages.poll_recv(cx) {
-                Poll::Ready(Some(Ok(message))) => self.message(&message),
+            match self.stream.messages.poll_recv(cx) {
+                Poll::Ready(Some(Ok(message))) => self.encode(&message),
                 Poll::Ready(Some(Err(error))) => self.end(Some(&error)),
                 Poll::Ready(None) => self.end(None),
-                Poll::Pending => match self.idle.as_mut().poll(cx) {
+                Poll::Pending => match self.idle_timer.as_mut().poll(cx) {
                     Poll::Ready(()) => {
-                        let alive = (self.feed.alive)();
-                        self.message(&alive)
+                        let keepalive = (self.stream.keepalive)();
+                        self.encode(&keepalive)
                     }
                     Poll::Pending => return Poll::Pending,
                 },

@@ -1,4 +1,4 @@
-//! The kernel of this machine: its clock, its name, its pool of randomness.
+//! The running kernel: clock, host name and entropy pool.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use nix::{
     unistd::sethostname,
 };
 
-use crate::awaken::Kernel;
+use crate::kernel::Kernel;
 
 /// `_IOW('R', 3, int[2])` of `linux/random.h`.
 const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
@@ -22,7 +22,7 @@ const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
 const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
 const CAPACITY: usize = guest_api::Entropy::MAX_LEN;
 
-/// `struct rand_pool_info` of `linux/random.h`, with room for the most that is added at once.
+/// `struct rand_pool_info` of `linux/random.h`, with the largest buffer that is added at once.
 #[repr(C)]
 struct RandPoolInfo {
     entropy_count: libc::c_int,
@@ -32,7 +32,7 @@ struct RandPoolInfo {
 
 const _: () = assert!(size_of::<RandPoolInfo>() == 8 + CAPACITY);
 
-/// The real one.
+/// The running kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct LinuxKernel;
 
@@ -54,15 +54,15 @@ impl Kernel for LinuxKernel {
             buf_size: 0,
             buf: [0; CAPACITY],
         };
-        let room = info
+        let buffer = info
             .buf
             .get_mut(..bytes.len())
             .ok_or(io::ErrorKind::InvalidInput)?;
-        room.copy_from_slice(bytes);
+        buffer.copy_from_slice(bytes);
         info.buf_size = libc::c_int::try_from(bytes.len()).map_err(io::Error::other)?;
         info.entropy_count = info.buf_size.saturating_mul(8);
-        // SAFETY: RNDADDENTROPY reads a rand_pool_info and then `buf_size` bytes behind it; `info` is one, and `buf_size`
-        // is no longer than `buf`, as the slice above was in bounds.
+        // SAFETY: RNDADDENTROPY reads a rand_pool_info followed by `buf_size` bytes. `info` is one, and `buf_size` is at
+        // most the length of `buf`, because the slice above is in bounds.
         let rc = unsafe { libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &raw const info) };
         nix::errno::Errno::result(rc)?;
         // SAFETY: RNDRESEEDCRNG takes no argument.
@@ -77,11 +77,11 @@ impl Kernel for LinuxKernel {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_takes_entropy_from_root_alone() {
+    fn only_root_can_add_entropy() {
         let added = LinuxKernel.add_entropy(&[0x5a; 64]);
         if nix::unistd::Uid::effective().is_root() {
             added.unwrap();
@@ -91,7 +91,7 @@ mod test {
     }
 
     #[test]
-    fn more_than_there_is_room_for_is_refused() {
+    fn oversized_entropy_is_refused() {
         let error = LinuxKernel.add_entropy(&[0; CAPACITY + 1]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
