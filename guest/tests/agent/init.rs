@@ -1,57 +1,48 @@
-//! What the host tells the agent, and what the agent tells the host.
+//! Requests of the host: init, health, metrics and template hooks.
 
 use guest_api::{InitRequest, Token};
 
 use crate::rig::{Rig, text};
 
 #[tokio::test]
-async fn it_is_healthy_and_says_how_busy_it_is() {
+async fn init_sets_the_token_that_clients_must_present() {
     Rig::run(async |rig| {
-        assert_eq!(rig.get("/health").await.status, 204);
-        let metrics = rig.get("/metrics").await.json();
-        for name in ["cpu_count", "mem_total", "mem_used", "disk_total", "ts"] {
-            assert!(metrics[name].as_f64().unwrap() > 0.0, "{name}: {metrics}");
-        }
-        assert_eq!(rig.get("/nowhere").await.status, 404);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn it_is_told_what_it_is_and_asks_for_the_token_from_then_on() {
-    Rig::run(async |rig| {
-        let body = r#"{"accessToken":"sesame","envVars":{"A":"b"},"sandboxId":"i0"}"#;
+        let body = r#"{"accessToken":"secret","envVars":{"A":"b"},"sandboxId":"i0"}"#;
         assert_eq!(
             rig.post("/init", "application/json", &[], body)
                 .await
                 .status,
             204
         );
-        let refused = rig.get("/envs").await;
-        assert_eq!(refused.status, 401);
-        assert_eq!(refused.json()["code"], 401);
-        let shown = rig
-            .call("GET", "/envs", &[("x-access-token", "sesame")], "")
+        let without_token = rig.get("/envs").await;
+        assert_eq!(without_token.status, 401);
+        assert_eq!(without_token.json()["code"], 401);
+        let with_token = rig
+            .call("GET", "/envs", &[("x-access-token", "secret")], "")
             .await;
-        assert_eq!(shown.json()["A"], "b");
+        assert_eq!(with_token.json()["A"], "b");
         assert_eq!(rig.get("/health").await.status, 204);
         assert_eq!(rig.get("/files?path=/etc/hostname").await.status, 401);
-        let bad = rig
+        let invalid = rig
             .post(
                 "/init",
                 "application/json",
                 &[],
-                r#"{"accessToken":["sesame"]}"#,
+                r#"{"accessToken":["secret"]}"#,
             )
             .await;
-        assert_eq!(bad.status, 400);
-        assert!(!text(&bad.body).contains("sesame"), "{}", text(&bad.body));
+        assert_eq!(invalid.status, 400);
+        assert!(
+            !text(&invalid.body).contains("secret"),
+            "{}",
+            text(&invalid.body)
+        );
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_host_library_speaks_to_it() {
+async fn host_client_sends_health_and_init() {
     Rig::run(async |rig| {
         guest_api::client::health(rig.unix().await).await.unwrap();
         let request = InitRequest {
@@ -62,11 +53,11 @@ async fn the_host_library_speaks_to_it() {
             .await
             .unwrap();
         assert_eq!(rig.get("/envs").await.status, 401);
-        let wrong = InitRequest {
+        let invalid = InitRequest {
             timestamp: Some("now".to_owned()),
             ..InitRequest::default()
         };
-        let error = guest_api::client::init(rig.unix().await, &wrong)
+        let error = guest_api::client::init(rig.unix().await, &invalid)
             .await
             .unwrap_err();
         assert!(error.to_string().contains("400"), "{error}");
@@ -75,7 +66,7 @@ async fn the_host_library_speaks_to_it() {
 }
 
 #[tokio::test]
-async fn only_the_host_may_say_what_it_is() {
+async fn init_is_403_for_clients() {
     Rig::run_for(guest::Peer::Other, async |rig| {
         assert_eq!(
             rig.post("/init", "application/json", &[], "{}")
@@ -90,36 +81,7 @@ async fn only_the_host_may_say_what_it_is() {
 }
 
 #[tokio::test]
-async fn http_2_is_spoken_without_tls_with_calls_beside_each_other() {
-    Rig::run(async |rig| {
-        let json = "application/json";
-        let answers = rig
-            .call_in_two(vec![
-                ("GET", "/health", "", ""),
-                ("POST", "/process.Process/List", json, "{}"),
-                (
-                    "POST",
-                    "/files?path=two",
-                    "application/octet-stream",
-                    "content",
-                ),
-                (
-                    "POST",
-                    "/filesystem.Filesystem/Stat",
-                    json,
-                    r#"{"path":"/none"}"#,
-                ),
-            ])
-            .await;
-        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-        assert_eq!(statuses, [204, 200, 200, 404]);
-        assert_eq!(rig.get("/files?path=two").await.body, b"content");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_guest_that_has_just_booted_is_told_everything_at_once() {
+async fn init_after_a_boot_applies_every_field() {
     Rig::run(async |rig| {
         let request = InitRequest {
             env_vars: Some([("A".to_owned(), "b".to_owned())].into()),
@@ -142,11 +104,11 @@ async fn a_guest_that_has_just_booted_is_told_everything_at_once() {
             assert_eq!(std::fs::read_to_string(rig.path(file)).unwrap(), content);
         }
         let body = r#"{"process":{"cmd":"/bin/sh","args":["-c","echo $A $E2B_SANDBOX_ID $E2B_TEMPLATE_ID; pwd"]},"stdin":false}"#;
-        let answer = rig.stream("Start", &[("x-access-token", "t")], body).await;
-        let (events, _) = crate::rig::events(&answer.body);
-        let said = text(&crate::rig::output(&events, "stdout"));
-        assert_eq!(said, format!("b i0abc base\n{}\n", rig.path("run")));
-        // The host needs no token to ask how busy it is; others do.
+        let response = rig.stream("Start", &[("x-access-token", "t")], body).await;
+        let (events, _) = crate::rig::events(&response.body);
+        let output = text(&crate::rig::output(&events, "stdout"));
+        assert_eq!(output, format!("b i0abc base\n{}\n", rig.path("run")));
+        // The host reads metrics without a token; clients need one.
         let metrics = guest_api::client::metrics(rig.unix().await).await.unwrap();
         assert!(metrics.mem_total > 0 && metrics.disk_total > 0, "{metrics:?}");
         assert_eq!(rig.get("/envs").await.status, 401);
@@ -155,26 +117,26 @@ async fn a_guest_that_has_just_booted_is_told_everything_at_once() {
 }
 
 #[tokio::test]
-async fn a_template_has_its_programs_run_when_the_host_asks_and_waits_for_them() {
+async fn warm_runs_hooks_and_waits_for_them() {
     use std::os::unix::fs::PermissionsExt;
     let root = tempfile::tempdir().unwrap();
-    // Where the agent looks; the rig makes the folder above it.
+    // The rig creates the parent directory.
     let hooks = "etc/catnap/before-snapshot.d";
     let path = root.path().to_owned();
     Rig::run_on(root, guest::Peer::Host, None, async |rig| {
-        let marks = path.join("marks");
-        // Without any there is nothing to do.
+        let log = path.join("marks");
+        // Succeeds without hooks.
         guest_api::client::warm(rig.unix().await).await.unwrap();
         std::fs::create_dir_all(path.join(hooks)).unwrap();
-        for (name, end) in [("1-fails", "exit 3"), ("2-works", "exit 0")] {
-            let script = format!("#!/bin/sh\necho {name} >>{}\n{end}\n", marks.display());
+        for (name, exit) in [("1-fails", "exit 3"), ("2-works", "exit 0")] {
+            let script = format!("#!/bin/sh\necho {name} >>{}\n{exit}\n", log.display());
             let file = path.join(hooks).join(name);
             std::fs::write(&file, script).unwrap();
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         guest_api::client::warm(rig.unix().await).await.unwrap();
-        let ran = std::fs::read_to_string(&marks).unwrap();
-        assert_eq!(ran, "1-fails\n2-works\n");
+        let output = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(output, "1-fails\n2-works\n");
     })
     .await;
 }

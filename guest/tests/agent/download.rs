@@ -1,12 +1,14 @@
-//! Parts of files, and files on a condition.
+//! Range and conditional requests.
 
 use crate::rig::Rig;
 
 #[tokio::test]
-async fn a_part_of_a_file_is_sent_alone() {
+async fn range_request_returns_only_the_range() {
     Rig::run(async |rig| {
         for size in [1000u32, 300_000] {
-            let content: Vec<u8> = (0..size).map(|at| (at % 251).to_le_bytes()[0]).collect();
+            let content: Vec<u8> = (0..size)
+                .map(|index| (index % 251).to_le_bytes()[0])
+                .collect();
             std::fs::write(rig.path("home/r"), &content).unwrap();
             let len = content.len();
             for (range, from, to) in [
@@ -15,20 +17,20 @@ async fn a_part_of_a_file_is_sent_alone() {
                 ("bytes=900-", 900, len),
                 ("bytes=-5", len - 5, len),
             ] {
-                let answer = rig
+                let response = rig
                     .get_with(
                         "/files?path=r",
                         &[("range", range), ("accept-encoding", "gzip")],
                     )
                     .await;
-                assert_eq!(answer.status, 206, "{range} of {size}");
-                assert!(answer.body == content[from..to], "{range} of {size}");
+                assert_eq!(response.status, 206, "{range} of {size}");
+                assert!(response.body == content[from..to], "{range} of {size}");
                 assert_eq!(
-                    answer.header("content-range"),
+                    response.header("content-range"),
                     format!("bytes {from}-{}/{len}", to - 1)
                 );
-                assert_eq!(answer.header("content-length"), (to - from).to_string());
-                assert!(answer.headers.get("content-encoding").is_none());
+                assert_eq!(response.header("content-length"), (to - from).to_string());
+                assert!(response.headers.get("content-encoding").is_none());
             }
             let beyond = rig
                 .get_with("/files?path=r", &[("range", "bytes=400000-")])
@@ -52,14 +54,14 @@ async fn a_part_of_a_file_is_sent_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_a_caller_has_is_not_sent_again() {
+async fn unmodified_file_is_304() {
     Rig::run(async |rig| {
         std::fs::write(rig.path("home/c"), "content").unwrap();
         let first = rig.get("/files?path=c").await;
         assert_eq!(first.header("content-type"), "text/plain; charset=utf-8");
-        let changed = first.header("last-modified");
+        let modified = first.header("last-modified");
         let again = rig
-            .get_with("/files?path=c", &[("if-modified-since", changed)])
+            .get_with("/files?path=c", &[("if-modified-since", modified)])
             .await;
         assert_eq!((again.status, again.body.len()), (304, 0));
         let old = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -74,21 +76,21 @@ async fn a_file_that_a_caller_has_is_not_sent_again() {
             .get_with("/files?path=c", &[("if-unmodified-since", old)])
             .await;
         assert_eq!(failed.status, 412);
-        let part = rig
+        let range = rig
             .get_with(
                 "/files?path=c",
-                &[("range", "bytes=0-2"), ("if-range", changed)],
+                &[("range", "bytes=0-2"), ("if-range", modified)],
             )
             .await;
-        assert_eq!((part.status, part.body.as_slice()), (206, &b"con"[..]));
+        assert_eq!((range.status, range.body.as_slice()), (206, &b"con"[..]));
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_file_that_lies_about_its_size_is_read_to_its_end() {
+async fn virtual_file_is_read_to_its_end() {
     Rig::run(async |rig| {
-        // Of no size, as its inode says, and longer than a chunk.
+        // Reports a size of 0, and is longer than a chunk.
         let long = rig.get("/files?path=/proc/kallsyms").await;
         assert!(
             long.status == 200 && long.body.len() > 64 * 1024,

@@ -1,4 +1,4 @@
-//! Callers that mean harm.
+//! Clients that send oversized, endless or aborted requests.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,74 +8,77 @@ use tokio::{
 use crate::rig::{Rig, events, text};
 
 #[tokio::test]
-async fn a_huge_envelope_is_refused_by_its_head() {
+async fn oversized_messages_are_resource_exhausted() {
     Rig::run(async |rig| {
         let kind = "application/connect+json";
-        let answer = rig
+        let response = rig
             .post("/process.Process/Start", kind, &[], b"\0\xff\xff\xff\xff{}")
             .await;
-        let (_, end) = events(&answer.body);
+        let (_, end) = events(&response.body);
         assert_eq!(end["error"]["code"], "resource_exhausted", "{end}");
-        let cut = rig
+        let truncated = rig
             .post("/process.Process/Start", kind, &[], b"\0\0\0\0\x09{}")
             .await;
-        assert_eq!(events(&cut.body).1["error"]["code"], "invalid_argument");
-        let long = vec![b' '; 5 << 20];
-        let answer = rig
-            .post("/process.Process/List", "application/json", &[], long)
+        assert_eq!(
+            events(&truncated.body).1["error"]["code"],
+            "invalid_argument"
+        );
+        let oversized = vec![b' '; 5 << 20];
+        let response = rig
+            .post("/process.Process/List", "application/json", &[], oversized)
             .await;
         assert_eq!(
-            (answer.status, answer.json()["code"].as_str()),
+            (response.status, response.json()["code"].as_str()),
             (429, Some("resource_exhausted"))
         );
     })
     .await;
 }
 
-/// Writes `bytes` for as long as they are taken, and returns what came back.
-async fn poured(mut stream: TcpStream, head: &str, bytes: &[u8], most: usize) -> (usize, String) {
+/// Writes `bytes` repeatedly, up to `max`, while the agent accepts them. Returns the number of bytes and the response.
+async fn flood(mut stream: TcpStream, head: &str, bytes: &[u8], max: usize) -> (usize, String) {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut sent = 0;
-    while sent < most {
+    while sent < max {
         match stream.write(bytes).await {
             Ok(len) => sent += len,
             Err(_) => break,
         }
     }
-    let mut answer = Vec::new();
-    let _ended = stream.read_to_end(&mut answer).await;
-    (sent, text(&answer))
+    let mut response = Vec::new();
+    let _closed = stream.read_to_end(&mut response).await;
+    (sent, text(&response))
 }
 
 #[tokio::test]
-async fn headers_without_an_end_are_not_read_for_ever() {
+async fn endless_headers_are_cut_off() {
     Rig::run(async |rig| {
-        let most = 64 << 20;
-        let (sent, _) = poured(
+        let max = 64 << 20;
+        let (sent, _) = flood(
             rig.tcp().await,
             "GET /health HTTP/1.1\r\n",
             b"a: b\r\n",
-            most,
+            max,
         )
         .await;
-        assert!(sent < most, "{sent}");
-        let (sent, _) = poured(
+        assert!(sent < max, "{sent}");
+        let (sent, _) = flood(
             rig.tcp().await,
             "GET /health HTTP/1.1\r\na: ",
             &[b'x'; 4096],
-            most,
+            max,
         )
         .await;
-        assert!(sent < most, "{sent}");
+        assert!(sent < max, "{sent}");
         assert_eq!(rig.get("/health").await.status, 204);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_form_that_never_comes_to_its_files_is_not_kept() {
+async fn form_without_files_is_400_beyond_its_limit() {
     Rig::run(async |rig| {
-        let (sending, answer) = rig.start(
+        let (sending, response) = rig.start(
             "/files",
             &[("content-type", "multipart/form-data; boundary=B")],
         );
@@ -87,25 +90,25 @@ async fn a_form_that_never_comes_to_its_files_is_not_kept() {
                 .unbounded_send(vec![b'x'; 64 * 1024].into())
                 .unwrap();
         }
-        // The answer comes without the end of the request.
-        let answer = answer.await;
-        assert_eq!(answer.status, 400);
+        // The agent responds before the request has ended.
+        let response = response.await;
+        assert_eq!(response.status, 400);
         assert!(
-            text(&answer.body).contains("beside its files"),
+            text(&response.body).contains("beside its files"),
             "{}",
-            text(&answer.body)
+            text(&response.body)
         );
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_thousand_silent_and_a_thousand_slow_callers_stop_nobody() {
+async fn thousand_idle_and_slow_clients_block_no_request() {
     Rig::run(async |rig| {
         let mut open = Vec::new();
-        for at in 0..1000 {
+        for index in 0..1000 {
             let mut stream = rig.tcp().await;
-            if at % 2 == 0 {
+            if index % 2 == 0 {
                 let head =
                     "POST /files?path=slow HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1";
                 stream.write_all(head.as_bytes()).await.unwrap();
@@ -125,7 +128,7 @@ async fn a_thousand_silent_and_a_thousand_slow_callers_stop_nobody() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_in_the_middle_leaves_the_agent_well() {
+async fn agent_survives_aborted_requests() {
     Rig::run(async |rig| {
         for head in [
             "POST /process.Process/Start HTTP/1.1\r\nhost: x\r\ncontent-type: application/connect+json\r\ncontent-length: 99\r\n\r\n\0\0",
