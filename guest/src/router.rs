@@ -17,7 +17,7 @@ use crate::{
 /// The remote end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// The host, which may call [`HostRoute`]s.
+    /// The host, which may call host-only routes.
     Host,
     /// A program in the guest, or a client whose bytes the host relays.
     Other,

@@ -1,7 +1,7 @@
 //! Serves the agent and the relay on vsock and TCP listeners.
 //!
-//! Clients are untrusted: their connections are limited per listener ([`MAX_CONNECTIONS`]), as are the head of a request
-//! ([`MAX_HEAD_LEN`]) and the time without a complete head ([`HEAD_TIMEOUT`]). The host has its own listener.
+//! Clients are untrusted: their connections are limited per listener (`MAX_CONNECTIONS`), as are the head of a request
+//! (`MAX_HEAD_LEN`) and the time without a complete head (`HEAD_TIMEOUT`). The host has its own listener.
 
 mod rewind;
 

@@ -123,7 +123,7 @@ impl Rig {
                 .body(full_body(body))
                 .unwrap();
             let mut sender = sender.clone();
-            async move { TestResponse::of(sender.send_request(request).await.unwrap()).await }
+            async move { TestResponse::read(sender.send_request(request).await.unwrap()).await }
         });
         futures::future::join_all(calls).await
     }
@@ -150,7 +150,7 @@ impl Rig {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        TestResponse::of(self.send(request.body(full_body(body)).unwrap()).await).await
+        TestResponse::read(self.send(request.body(full_body(body)).unwrap()).await).await
     }
 
     /// Starts a request with a streamed body. Returns the sender of the body and the future response.
@@ -167,7 +167,8 @@ impl Rig {
         let body = StreamBody::new(receiver.map(|bytes| Ok(Frame::data(bytes))));
         let request = request.body(body.boxed_unsync()).unwrap();
         let rig = Rc::clone(self);
-        let response = spawn_local(async move { TestResponse::of(rig.send(request).await).await });
+        let response =
+            spawn_local(async move { TestResponse::read(rig.send(request).await).await });
         (sender, async move { response.await.unwrap() })
     }
 
@@ -280,7 +281,7 @@ pub(crate) fn raw_messages(mut body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
 }
 
 impl TestResponse {
-    async fn of(response: Response<Incoming>) -> Self {
+    async fn read(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
             status: parts.status.as_u16(),
