@@ -11,7 +11,7 @@ impl<S: Clone> Lifecycle<S> {
         input: Input<S>,
     ) -> Vec<Effect<S>> {
         match input {
-            Input::TasksEnded => return self.stop(StopReason::Killed, killers),
+            Input::TasksEnded => self.stop(StopReason::Killed, killers),
             Input::Kill(waiter) => {
                 killers.push(waiter);
                 self.phase = Phase::Stopping { killers };

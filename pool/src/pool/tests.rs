@@ -1,5 +1,6 @@
 //! The pool on a fake hypervisor: real files, real sockets, no KVM.
 
+mod contract;
 mod disk_only;
 mod failures;
 mod fork_and_capacity;

@@ -117,7 +117,7 @@ impl Model {
         matches!(input, Input::Pause { epoch: Some(epoch), .. } if *epoch != self.epoch)
     }
 
-    /// Numbers the input, and applies what it says of tasks and the machine; `None` when it cannot happen now.
+    /// Numbers the input, and applies it to the task and the machine; `None` when it cannot happen now.
     fn possible(&mut self, mut input: Input<u32>) -> Option<Input<u32>> {
         match &mut input {
             Input::Enter { waiter, .. }
@@ -132,24 +132,7 @@ impl Model {
                 *waiter = self.new_waiter();
                 target.snapshot = self.new_snapshot();
             }
-            Input::Idle => {
-                if !self.lifecycle.may_idle() {
-                    return None;
-                }
-            }
-            Input::Started => match self.task {
-                Task::Start | Task::Resume => {
-                    self.task = Task::None;
-                    self.machine = Machine::Alive;
-                }
-                _ => return None,
-            },
-            Input::StartFailed => match self.task {
-                Task::Start => self.task = Task::None,
-                // A machine that fails to resume is killed.
-                Task::Resume => (self.task, self.machine) = (Task::None, Machine::Ended),
-                _ => return None,
-            },
+            Input::Idle => return self.lifecycle.may_idle().then_some(input),
             Input::Exited | Input::Damaged => {
                 if !self.lifecycle.watches_machine() {
                     return None;
@@ -159,50 +142,36 @@ impl Model {
                     self.machine = Machine::Ended;
                 }
             }
-            Input::Snapshotted(snapshot) => {
-                let Task::Snapshot(scope) = self.task else {
-                    return None;
-                };
+            Input::RollbackRecorded { .. } | Input::RollbackNotRecorded(_) => return None,
+            _ => return self.complete_task(input),
+        }
+        Some(input)
+    }
+
+    /// Ends the task that the input is a completion of; `None` when another task or none is in progress.
+    fn complete_task(&mut self, mut input: Input<u32>) -> Option<Input<u32>> {
+        match (&mut input, self.task) {
+            (Input::Started, Task::Start | Task::Resume) => self.machine = Machine::Alive,
+            (Input::StartFailed, Task::Start) => {}
+            // A machine that fails to resume is killed.
+            (Input::StartFailed, Task::Resume) => self.machine = Machine::Ended,
+            (Input::Snapshotted(snapshot), Task::Snapshot(scope)) => {
                 *snapshot = self.new_snapshot();
                 self.source = Some(source(*snapshot, scope));
-                self.task = Task::None;
             }
-            Input::SnapshotFailed => {
-                if !matches!(self.task, Task::Snapshot(_)) {
-                    return None;
-                }
-                self.task = Task::None;
-            }
-            Input::Captured(snapshot) => {
-                let Task::Capture(scope) = self.task else {
-                    return None;
-                };
+            (Input::Captured(snapshot), Task::Capture(scope)) => {
                 *snapshot = self.new_snapshot();
                 if scope == FULL {
                     self.source = Some(source(*snapshot, scope));
                 }
-                self.task = Task::None;
             }
-            Input::CaptureFailed => {
-                if !matches!(self.task, Task::Capture(_)) {
-                    return None;
-                }
-                self.task = Task::None;
-            }
-            Input::TaskPanicked => {
-                if self.task == Task::None {
-                    return None;
-                }
-                self.task = Task::None;
-            }
-            Input::TasksEnded => {
-                if !matches!(self.task, Task::None | Task::Destroy) {
-                    return None;
-                }
-                self.task = Task::None;
-            }
-            Input::RollbackRecorded { .. } | Input::RollbackNotRecorded(_) => return None,
+            (Input::SnapshotFailed, Task::Snapshot(_))
+            | (Input::CaptureFailed, Task::Capture(_))
+            | (Input::TasksEnded, Task::None | Task::Destroy) => {}
+            (Input::TaskPanicked, task) if task != Task::None => {}
+            _ => return None,
         }
+        self.task = Task::None;
         Some(input)
     }
 
@@ -229,38 +198,10 @@ impl Model {
                 self.gate_open = true;
             }
             Effect::ShutGate => self.gate_open = false,
-            Effect::Start { snapshot, plan } => {
-                assert_eq!((self.machine, self.task), (Machine::None, Task::None));
-                let source = self.source.as_ref().expect("a snapshot to start from");
-                assert_eq!(snapshot, source.snapshot, "started from another snapshot");
-                if plan.scope() == FULL {
-                    assert_eq!(source.scope, FULL, "no memory to restore");
-                }
-                self.task = Task::Start;
-            }
-            Effect::Resume { after } => {
-                assert_eq!((self.machine, self.task), (Machine::Alive, Task::None));
-                assert!(!self.gate_open);
-                let paused_disk_only = self
-                    .source
-                    .as_ref()
-                    .is_some_and(|source| source.scope != FULL);
-                let advanced = self.lifecycle.epoch() > self.epoch;
-                assert!(
-                    !(advanced && (after != FULL || paused_disk_only)),
-                    "a disk-only pause resumed its memory"
-                );
-                self.task = Task::Resume;
-            }
-            Effect::Snapshot { scope } => {
-                assert_eq!((self.machine, self.task), (Machine::Alive, Task::None));
-                assert!(!self.gate_open);
-                self.task = Task::Snapshot(scope);
-            }
-            Effect::Capture { scope } => {
-                assert_eq!((self.machine, self.task), (Machine::Alive, Task::None));
-                self.task = Task::Capture(scope);
-            }
+            Effect::Start { .. }
+            | Effect::Resume { .. }
+            | Effect::Snapshot { .. }
+            | Effect::Capture { .. } => self.begin_task(&effect),
             Effect::RecordRollback { waiter, target } => {
                 if !self.rollbacks_are_recorded {
                     return Some(Input::RollbackNotRecorded(waiter));
@@ -293,6 +234,43 @@ impl Model {
             Effect::Replay(_) => unreachable!("taken by the caller"),
         }
         None
+    }
+
+    /// Begins a task; no other may be in progress.
+    fn begin_task(&mut self, effect: &Effect<u32>) {
+        assert_eq!(self.task, Task::None);
+        let needed = match effect {
+            Effect::Start { .. } => Machine::None,
+            _ => Machine::Alive,
+        };
+        assert_eq!(self.machine, needed, "{effect:?}");
+        self.task = match effect {
+            Effect::Start { snapshot, plan } => {
+                let source = self.source.as_ref().expect("a snapshot to start from");
+                assert_eq!(*snapshot, source.snapshot, "started from another snapshot");
+                let needs_memory = plan.scope() == FULL;
+                assert!(
+                    !needs_memory || source.scope == FULL,
+                    "no memory to restore"
+                );
+                Task::Start
+            }
+            Effect::Resume { after } => {
+                assert!(!self.gate_open);
+                let paused = self.lifecycle.epoch() > self.epoch;
+                assert!(
+                    !paused || *after == FULL,
+                    "a disk-only pause resumed its memory"
+                );
+                Task::Resume
+            }
+            Effect::Snapshot { scope } => {
+                assert!(!self.gate_open);
+                Task::Snapshot(*scope)
+            }
+            Effect::Capture { scope } => Task::Capture(*scope),
+            other => unreachable!("{other:?} is no task"),
+        };
     }
 
     fn check_change(&self, change: Change) {
