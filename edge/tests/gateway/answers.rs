@@ -284,7 +284,7 @@ async fn a_port_in_use_is_one_clear_error() {
     let config = Config::new(address.parse().unwrap(), rig.dir.path().join("api.sock"));
     let error =
         Edge::bind(config, Arc::new(rig.fake.clone()), rig.coordinator.clone()).unwrap_err();
-    assert_eq!(error.to_string(), format!("listen on {address}"));
+    assert_eq!(error.to_string(), format!("failed to listen on {address}"));
     let edge::StartError::Bind(error) = error else {
         panic!("{error}")
     };

@@ -111,7 +111,7 @@ async fn one_connection_too_many_is_closed_and_its_place_given_to_another() {
 
 #[tokio::test]
 async fn a_slow_head_is_not_waited_for_but_a_slow_body_is() {
-    let rig = Rig::with(|config| config.limits.head_time = Duration::from_millis(300)).await;
+    let rig = Rig::with(|config| config.limits.head_timeout = Duration::from_millis(300)).await;
     let id = rig.sandbox("iabc", open()).await;
     let head = format!("POST / HTTP/1.1\r\nHost: 80-{id}.x\r\nContent-Length: 4\r\n\r\n");
     let mut patient = dial(&rig, &format!("{head}ha")).await;
@@ -146,7 +146,7 @@ async fn a_slow_head_is_not_waited_for_but_a_slow_body_is() {
 
 #[tokio::test]
 async fn a_second_head_on_a_connection_has_its_own_time() {
-    let rig = Rig::with(|config| config.limits.head_time = Duration::from_millis(200)).await;
+    let rig = Rig::with(|config| config.limits.head_timeout = Duration::from_millis(200)).await;
     let id = rig.sandbox("iabc", open()).await;
     let host = format!("80-{id}.x");
     let mut kept = rig.connect().await;

@@ -83,6 +83,11 @@ async fn requests_refusals_and_wakes_are_counted() {
     tokio::time::timeout(PATIENCE, rig.fake.wait_for_leases(0))
         .await
         .unwrap();
+    // Wakes are counted after their requests are admitted.
+    let counted = async {
+        while !rig.scrape().await.contains("catnap_wakes_total") {}
+    };
+    tokio::time::timeout(PATIENCE, counted).await.unwrap();
     let text = rig.scrape().await;
     let samples = samples(&text);
     for (name, expected) in EXPECTED {

@@ -67,7 +67,7 @@ impl Rig {
             Arc::new(InMemory::default()),
         );
         let mut config = Config::new("127.0.0.1:0".parse().unwrap(), dir.path().join("api.sock"));
-        config.grace = Duration::from_millis(100);
+        config.shutdown_timeout = Duration::from_millis(100);
         set(&mut config);
         if let Some(listen) = secured {
             let local = edge::tls::local(&dir.path().join("tls"), DOMAIN).unwrap();

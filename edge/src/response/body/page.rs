@@ -1,40 +1,40 @@
-//! Answers for people who look with a browser.
+//! HTML pages for browsers.
 
 use http::{HeaderMap, header};
 use pool_api::SandboxId;
 
-/// Whether the client is a browser that shows a page: by its name, and not when a script in a page asks.
-pub(super) fn wanted(headers: &HeaderMap) -> bool {
+/// Whether the client is a browser that displays the response: by its `User-Agent`, unless a script sent the request.
+pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     const BROWSERS: [&str; 7] = [
         "mozilla", "chrome", "safari", "firefox", "edge", "opera", "msie",
     ];
-    let field = |name: &str| {
+    let value = |name: &str| {
         headers
             .get(name)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
     };
-    let agent = field(header::USER_AGENT.as_str()).unwrap_or_default();
+    let agent = value(header::USER_AGENT.as_str()).unwrap_or_default();
     if !BROWSERS.iter().any(|browser| agent.contains(browser)) {
         return false;
     }
-    let accept = field(header::ACCEPT.as_str()).unwrap_or_default();
-    let wants_json = accept.contains("application/json") && !accept.contains("text/html");
-    match field("sec-fetch-mode").as_deref() {
+    let accept = value(header::ACCEPT.as_str()).unwrap_or_default();
+    let prefers_json = accept.contains("application/json") && !accept.contains("text/html");
+    match value("sec-fetch-mode").as_deref() {
         Some("navigate") => true,
         Some("cors" | "no-cors" | "same-origin" | "websocket") => false,
-        _ => !wants_json && !headers.contains_key("x-requested-with"),
+        _ => !prefers_json && !headers.contains_key("x-requested-with"),
     }
 }
 
-/// The page, and which sandbox it is about.
+/// Renders the page.
 pub(super) fn render(title: &str, message: &str, sandbox: Option<&SandboxId>) -> String {
     let (title, message) = (escape(title), escape(message));
-    let about = sandbox.map_or_else(String::new, |id| {
+    let sandbox = sandbox.map_or_else(String::new, |id| {
         format!("<p>Sandbox <code>{id}</code></p>")
     });
     format!(
         "<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>body{{font-family:sans-serif;\
-         max-width:40em;margin:20vh auto;padding:0 1em}}</style></head><body><h1>{title}</h1><p>{message}</p>{about}</body></html>"
+         max-width:40em;margin:20vh auto;padding:0 1em}}</style></head><body><h1>{title}</h1><p>{message}</p>{sandbox}</body></html>"
     )
 }
 
@@ -45,13 +45,13 @@ fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
 
     #[test]
-    fn only_a_browser_that_shows_a_page_gets_one() {
+    fn only_navigating_browsers_receive_a_page() {
         let chrome = ("user-agent", "Mozilla/5.0 Chrome/140");
         for (fields, expected) in [
             (&[chrome][..], true),
@@ -79,12 +79,12 @@ mod test {
                     )
                 })
                 .collect();
-            assert_eq!(wanted(&headers), expected, "{fields:?}");
+            assert_eq!(is_accepted(&headers), expected, "{fields:?}");
         }
     }
 
     #[test]
-    fn a_page_is_whole_and_safe() {
+    fn page_is_complete_and_escaped() {
         let page = render("Not <b>", "a & b", Some(&"iabc".parse().unwrap()));
         assert!(page.contains("iabc"), "{page}");
         assert!(

@@ -1,4 +1,4 @@
-//! What an answer of the edge says: to programs in JSON, to people who look with a browser in a page.
+//! Bodies of the gateway's own responses: JSON for programs, a page for browsers.
 
 mod page;
 
@@ -6,42 +6,42 @@ use http::HeaderMap;
 use pool_api::SandboxId;
 use serde_json::{Value, json};
 
-/// What is said.
+/// A body before content negotiation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
-    Text(&'static str),
+    Text(String),
     /// JSON for programs, a page for browsers.
-    Either {
+    JsonOrPage {
         json: String,
         title: &'static str,
         message: String,
-        /// Of which sandbox the page tells, if of one.
+        /// The sandbox that the page names.
         sandbox: Option<SandboxId>,
     },
     Json(String),
 }
 
 impl Body {
-    /// The content type, and the text for a client that sent these fields.
-    pub(super) fn rendered(self, headers: &HeaderMap) -> (&'static str, String) {
+    /// Returns the content type and the text for a client that sent these headers.
+    pub(super) fn render(self, headers: &HeaderMap) -> (&'static str, String) {
         const JSON: &str = "application/json; charset=utf-8";
         match self {
-            Self::Text(text) => ("text/plain; charset=utf-8", text.to_owned()),
-            Self::Either {
+            Self::Text(text) => ("text/plain; charset=utf-8", text),
+            Self::JsonOrPage {
                 title,
                 message,
                 sandbox,
                 ..
-            } if page::wanted(headers) => {
+            } if page::is_accepted(headers) => {
                 let page = page::render(title, &message, sandbox.as_ref());
                 ("text/html; charset=utf-8", page)
             }
-            Self::Either { json, .. } | Self::Json(json) => (JSON, json),
+            Self::JsonOrPage { json, .. } | Self::Json(json) => (JSON, json),
         }
     }
 }
 
-/// An object whose members keep their order.
+/// Returns a JSON object whose members keep their order.
 pub(super) fn ordered(members: &[(&str, Value)]) -> String {
     let members: Vec<String> = members
         .iter()
