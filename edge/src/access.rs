@@ -77,35 +77,32 @@ pub(crate) fn check(
             return Err(Denied::HostOnlyPath);
         }
         // A running guest agent checks its own token; here the token decides only about the wake.
-        let is_authorized = access
-            .envd_token
-            .as_ref()
-            .is_none_or(|token| matches(headers, &ENVD_TOKEN, token) == Some(true));
-        return Ok(permit(sandbox, access, is_authorized));
+        let token = access.envd_token.as_ref();
+        let if_paused = match token.map(|token| matches(headers, &ENVD_TOKEN, token)) {
+            None | Some(Some(true)) => IfPaused::Wake,
+            Some(None | Some(false)) => IfPaused::Fail,
+        };
+        return Ok(permit(sandbox, access, if_paused));
     }
     let Some(token) = &access.traffic_token else {
-        return Ok(permit(sandbox, access, true));
+        return Ok(permit(sandbox, access, IfPaused::Wake));
     };
     match TRAFFIC_TOKENS
         .iter()
         .find_map(|name| matches(headers, name, token))
     {
-        Some(true) => Ok(permit(sandbox, access, true)),
+        Some(true) => Ok(permit(sandbox, access, IfPaused::Wake)),
         Some(false) => Err(Denied::TrafficTokenInvalid),
         None => Err(Denied::TrafficTokenMissing),
     }
 }
 
-fn permit(sandbox: &SandboxId, access: &Access, is_authorized: bool) -> Permit {
-    let if_paused = if access.auto_resume && is_authorized {
-        IfPaused::Wake
+/// Creates the permit of a request whose tokens permit `if_paused`.
+fn permit(sandbox: &SandboxId, access: &Access, if_paused: IfPaused) -> Permit {
+    let (if_paused, paused_response) = if access.auto_resume {
+        (if_paused, PausedResponse::Forbidden)
     } else {
-        IfPaused::Fail
-    };
-    let paused_response = if access.auto_resume {
-        PausedResponse::Forbidden
-    } else {
-        PausedResponse::NotFound
+        (IfPaused::Fail, PausedResponse::NotFound)
     };
     Permit {
         sandbox: sandbox.clone(),

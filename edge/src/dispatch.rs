@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coordinator::Coordinator;
+use coordinator::{Access, Coordinator};
 use guest_api::envd;
 use http::HeaderMap;
 use pingora::{http::RequestHeader, protocols::http::ServerSession, proxy::Session};
@@ -101,7 +101,7 @@ impl Dispatcher {
         let access = placement.access;
         let permit = match access::check(&target, &access, headers) {
             Ok(permit) => permit,
-            Err(denied) => return Err(self.reject(denied, target, access.auto_resume).await),
+            Err(denied) => return Err(self.reject(denied, target, &access).await),
         };
         let slot = self.limiter.acquire(&target.address.sandbox)?;
         // The guest agent always receives the requested host, and does not serve TLS.
@@ -119,7 +119,7 @@ impl Dispatcher {
     }
 
     /// Rejects a request without a permit. The response depends on the state of the sandbox; the query wakes nothing.
-    async fn reject(&self, denied: Denied, target: Target, auto_resume: bool) -> Rejection {
+    async fn reject(&self, denied: Denied, target: Target, access: &Access) -> Rejection {
         let sandbox = target.address.sandbox;
         let info = self.node.info(&sandbox).await;
         let is_paused = match info.map(|info| info.state) {
@@ -132,7 +132,7 @@ impl Dispatcher {
             Denied::HostOnlyPath => Rejection::HostOnlyPath {
                 path: target.guest_path.path().into_owned(),
             },
-            _ if is_paused && !auto_resume => Rejection::NotFound(sandbox),
+            _ if is_paused && !access.auto_resume => Rejection::NotFound(sandbox),
             _ if is_paused => Rejection::ResumeForbidden(sandbox),
             Denied::TrafficTokenMissing => Rejection::TrafficTokenMissing(sandbox),
             Denied::TrafficTokenInvalid => Rejection::TrafficTokenInvalid(sandbox),

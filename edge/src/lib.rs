@@ -4,16 +4,16 @@
 //!
 //! | step | module | |
 //! | --- | --- | --- |
-//! | 1 | [`target`] | resolves the sandbox, the port and the path, or the API |
-//! | 2 | [`route`] | looks up the host of the sandbox and its access rules |
-//! | 3 | [`access`] | checks the tokens; its [`access::Permit`] is the only proof that admits a request |
-//! | 4 | [`limiter`], [`admit`] | bounds the concurrent requests, then exchanges the permit for a lease; a paused sandbox wakes |
-//! | 8 | [`upstream`], [`rewrite`] | connects to the guest's port, with a pool per sandbox, port and epoch; adapts request and response |
-//! | 9 | [`context`], [`watchdog`] | releases lease and slot at the end of the request; ends it early if the lease is revoked or its bodies stall |
+//! | 1 | `target` | resolves the sandbox, the port and the path, or the API |
+//! | 2 | `route` | looks up the host of the sandbox and its access rules |
+//! | 3 | `access` | checks the tokens; its `access::Permit` is the only proof that admits a request |
+//! | 4 | `limiter`, `admit` | bounds the concurrent requests, then exchanges the permit for a lease; a paused sandbox wakes |
+//! | 8 | `upstream`, `rewrite` | connects to the guest's port, with a pool per sandbox, port and epoch; adapts request and response |
+//! | 9 | `context`, `watchdog` | releases lease and slot at the end of the request; ends it early if the lease is revoked or its bodies stall |
 //!
-//! [`dispatch`] runs steps 1 to 4, and [`proxy`] calls each step from Pingora's phases. A [`rejection`] is why a request
-//! goes no further; [`response`] maps it to HTTP. Below the requests, [`serve`] accepts connections, [`connection`] serves
-//! each of them, and [`client`] keeps control of their sockets. [`metrics`] has the counters, and [`scrape`] serves them.
+//! `dispatch` runs steps 1 to 4, and `proxy` calls each step from Pingora's phases. A `rejection` is why a request
+//! goes no further; `response` maps it to HTTP. Below the requests, `serve` accepts connections, `connection` serves
+//! each of them, and `client` keeps control of their sockets. `metrics` has the counters, and `scrape` serves them.
 //!
 //! The edge runs inside its caller's tokio runtime. It installs no signal handler, forks no daemon and never exits the
 //! process.

@@ -152,15 +152,15 @@ impl Metrics {
         }
     }
 
-    /// Counts a wake and observes its stages.
+    /// Observes the stages of a wake, then counts it.
     fn wake(&self, report: &WakeReport) {
-        self.wakes.with_label_values(&[report.start.name()]).inc();
         let mut all = Duration::ZERO;
         for (stage, duration) in &report.stages {
             observe(&self.wake_stages, stage.name(), *duration);
             all += *duration;
         }
         observe(&self.wake_stages, "all", all);
+        self.wakes.with_label_values(&[report.start.name()]).inc();
     }
 
     /// Renders the metrics in the text format of Prometheus.

@@ -36,7 +36,7 @@ fn is_host_only(forwarded: &RequestHeader) -> bool {
 }
 
 #[test]
-fn host_only_paths_are_not_forwarded_behind_a_prefix() {
+fn prefix_does_not_hide_host_only_paths() {
     for path in [
         "/sandbox/iabc/49983/init",
         "/sandbox/iabc/49983//init",

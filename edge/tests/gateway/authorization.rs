@@ -105,7 +105,7 @@ async fn path_prefix_does_not_bypass_authorization() {
 }
 
 #[tokio::test]
-async fn encoded_prefix_paths_do_not_reach_host_only_paths() {
+async fn encoded_prefix_paths_cannot_reach_host_only_paths() {
     let rig = Rig::new().await;
     let id = rig.paused_sandbox("iabc", public()).await;
     for path in [

@@ -62,7 +62,7 @@ async fn closed_port_is_502_after_five_attempts() {
 }
 
 #[tokio::test]
-async fn pausing_sandbox_is_502_without_the_right_to_wake() {
+async fn unwakeable_pausing_sandbox_is_502() {
     let rig = Rig::new().await;
     let id = rig.sandbox("iabc", Access::default()).await;
     rig.node.set_state(&id, SandboxState::Pausing);
