@@ -52,7 +52,7 @@ pub(crate) const SHORTEST_AUTO_RESUME: Duration = Duration::from_secs(300);
 pub(crate) struct Sandboxes {
     pub(crate) config: Config,
     pub(crate) node: Arc<dyn Node>,
-    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) ledger: Ledger,
     /// Snapshots that are promised.
     pub(crate) keeper: Keeper,
@@ -117,7 +117,7 @@ impl Sandboxes {
     pub(crate) fn new(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
         ledger: Ledger,
     ) -> Self {
         Self {

@@ -67,7 +67,7 @@ impl Control {
     pub async fn start(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let ledger = Ledger::open(config.database.clone()).await?;
         // Listened to before the host is asked what it has, so that nothing falls between the two.

@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct Reception {
     config: Config,
     node: Arc<dyn Node>,
-    coordinator: Arc<dyn Coordinator>,
+    coordinator: Arc<Coordinator>,
     crowd: Crowd,
     metrics: Arc<Metrics>,
 }
@@ -56,7 +56,7 @@ impl Reception {
     pub(crate) fn new(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let crowd = Crowd::new(config.limits.connections_per_sandbox);

@@ -22,7 +22,7 @@ pub(crate) enum RouteError {
 
 /// Finds a sandbox. A coordinator in this process answers from memory, so nothing is cached here.
 pub(crate) async fn route(
-    coordinator: &dyn Coordinator,
+    coordinator: &Coordinator,
     sandbox: &SandboxId,
 ) -> Result<Placement, RouteError> {
     match coordinator.locate(sandbox).await {

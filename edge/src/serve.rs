@@ -63,7 +63,7 @@ impl Edge {
     pub fn bind(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let scrapes = config.metrics.map(Door::open).transpose()?;

@@ -3,7 +3,7 @@
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use control::{Config, Control};
-use coordinator::InMemory;
+use coordinator::Coordinator;
 use pool_api::{Epoch, IfPaused, Node, Origin, SandboxSpec, SandboxState, Secret, SnapshotScope};
 use serde_json::{Value, json};
 
@@ -248,7 +248,7 @@ async fn a_ledger_that_is_none_is_said_with_its_name() {
     .unwrap();
     let config = Config::new(path.clone(), Secret::new(KEY), "n1".parse().unwrap());
     let fake = pool_api::fake::FakeNode::default();
-    let error = Control::start(config, Arc::new(fake), Arc::new(InMemory::default()))
+    let error = Control::start(config, Arc::new(fake), Arc::new(Coordinator::default()))
         .await
         .unwrap_err();
     assert!(
@@ -268,7 +268,7 @@ async fn control_serves_on_a_unix_socket_and_replaces_a_stale_one() {
         "n1".parse().unwrap(),
     );
     let fake = Arc::new(pool_api::fake::FakeNode::default());
-    let control = Control::start(config, fake, Arc::new(InMemory::default()))
+    let control = Control::start(config, fake, Arc::new(Coordinator::default()))
         .await
         .unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

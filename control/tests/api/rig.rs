@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use control::{Config, Control, ServeError};
-use coordinator::{Coordinator, InMemory, Placement};
+use coordinator::{Coordinator, Placement};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -24,7 +24,7 @@ pub(crate) const KEY: &str = "e2b_0000000000000000000000000000000000000000";
 
 pub(crate) struct Rig {
     pub(crate) fake: FakeNode,
-    pub(crate) coordinator: Arc<InMemory>,
+    pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) dir: TempDir,
     port: u16,
     stop: oneshot::Sender<()>,
@@ -49,7 +49,7 @@ impl Rig {
 
     /// Control over a host and a data directory that may have a past.
     pub(crate) async fn over(fake: FakeNode, dir: TempDir) -> Self {
-        let coordinator = Arc::new(InMemory::default());
+        let coordinator = Arc::new(Coordinator::default());
         let config = Config::new(
             dir.path().join("control.db"),
             Secret::new(KEY),
@@ -186,17 +186,16 @@ impl Rig {
         self.coordinator.locate(&sandbox(id)).await.unwrap()
     }
 
-    /// Asks for the sandbox until `done` likes the answer, once for each change the coordinator tells of.
+    /// Polls the sandbox until the reply satisfies `done`.
     pub(crate) async fn until(&self, id: &str, done: impl Fn(&Reply) -> bool) -> Reply {
-        let mut changes = self.coordinator.watch();
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
         let wait = async {
             loop {
+                ticks.tick().await;
                 let reply = self.get(&format!("/sandboxes/{id}")).await;
                 if done(&reply) {
                     return reply;
                 }
-                // Not every change of the ledger is one of the coordinator's; look again after a while.
-                drop(tokio::time::timeout(Duration::from_millis(20), changes.recv()).await);
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap()

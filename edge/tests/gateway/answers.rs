@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, Router, body::Body, routing::get};
-use coordinator::{Access, Coordinator};
+use coordinator::Access;
 use edge::{Config, Edge};
 use pool_api::{
     Port, SandboxState,

@@ -79,7 +79,6 @@ async fn a_kill_resets_the_streams_of_that_sandbox_and_no_other() {
     let mut echoed = response.await.unwrap().into_body();
     assert_eq!(echoed.data().await.unwrap().unwrap(), "before");
     // As control does it: the route is gone first.
-    use coordinator::Coordinator;
     rig.coordinator.withdraw(&id).await.unwrap();
     rig.fake.kill(&id).await.unwrap();
     let error = end_of(&mut doomed).await;
