@@ -79,7 +79,9 @@ async fn a_range_is_a_range() {
         missing("iunknown")
     );
     rig.get("/sandboxes/metrics").await.error(400);
-    rig.get("/sandboxes/metrics?sandbox_ids=A").await.error(400);
+    rig.get("/sandboxes/metrics?sandbox_ids=a_b")
+        .await
+        .error(400);
     let many = vec!["i"; 101].join(",");
     rig.get(&format!("/sandboxes/metrics?sandbox_ids={many}"))
         .await

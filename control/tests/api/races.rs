@@ -41,7 +41,7 @@ async fn of_two_snapshots_at_the_same_time_one_is_taken() {
     let second = async {
         rig.fake.wait_for_pausing(1).await;
         let refused = rig.call("POST", &path, Value::Null).await.error(409);
-        assert!(refused.contains("is being taken already"), "{refused}");
+        assert!(refused.contains("is already in progress"), "{refused}");
         let release = async {
             rig.fake.wait_for_pausing(2).await;
             rig.fake.hold_pauses(false);

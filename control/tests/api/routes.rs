@@ -92,7 +92,7 @@ async fn anything_odd_still_has_a_code_and_a_message() {
         .await
         .error(413);
     for path in [
-        "/sandboxes/A",
+        "/sandboxes/a_b",
         "/sandboxes/a-b-c",
         "/sandboxes/%ff",
         "/sandboxes/..%2Fx",

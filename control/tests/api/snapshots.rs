@@ -242,7 +242,7 @@ async fn snapshots_are_listed_page_by_page() {
         "limit=101",
         "nextToken=x",
         "name=a%20b",
-        "sandboxID=A",
+        "sandboxID=a_b",
     ] {
         rig.get(&format!("/snapshots?{wrong}")).await.error(400);
     }
