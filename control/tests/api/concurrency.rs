@@ -1,13 +1,13 @@
-//! Callers at the same time.
+//! Rows of the specification: concurrent pauses, connects and snapshots.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::rig::{KEY, PATIENCE, Rig, lifetime};
+use crate::rig::{KEY, Rig, TIMEOUT, lifetime};
 
 #[tokio::test]
-async fn pauses_at_the_same_time_share_their_outcome() {
+async fn concurrent_pauses_share_one_result() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{id}");
@@ -16,22 +16,22 @@ async fn pauses_at_the_same_time_share_their_outcome() {
     let calls = (0..4).map(|_| rig.call("POST", &pause, Value::Null));
     let during = async {
         rig.fake.wait_for_pausing(4).await;
-        let seen = rig.get(&path).await.expect(200);
-        assert_eq!(seen["state"], "paused");
+        let detail = rig.get(&path).await.expect(200);
+        assert_eq!(detail["state"], "paused");
         rig.call("POST", &timeout, json!({ "timeout": 5 }))
             .await
             .error(409);
         rig.fake.hold_pauses(false);
     };
     let both = async { tokio::join!(join_all(calls), during) };
-    let (replies, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (replies, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
     for reply in replies {
         reply.expect(204);
     }
 }
 
 #[tokio::test]
-async fn of_two_snapshots_at_the_same_time_one_is_taken() {
+async fn concurrent_snapshot_of_one_sandbox_is_409() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     let other = rig.create(json!({ "templateID": "base" })).await;
@@ -40,25 +40,25 @@ async fn of_two_snapshots_at_the_same_time_one_is_taken() {
     rig.fake.hold_pauses(true);
     let second = async {
         rig.fake.wait_for_pausing(1).await;
-        let refused = rig.call("POST", &path, Value::Null).await.error(409);
-        assert!(refused.contains("is already in progress"), "{refused}");
+        let message = rig.call("POST", &path, Value::Null).await.error(409);
+        assert!(message.contains("is already in progress"), "{message}");
         let release = async {
             rig.fake.wait_for_pausing(2).await;
             rig.fake.hold_pauses(false);
         };
-        // Another's has nothing to do with it.
+        // Another sandbox is not affected.
         tokio::join!(rig.call("POST", &of_other, Value::Null), release)
             .0
             .expect(201);
     };
     let both = async { tokio::join!(rig.call("POST", &path, Value::Null), second) };
-    let (first, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (first, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
     first.expect(201);
     rig.call("POST", &path, Value::Null).await.expect(201);
 }
 
 #[tokio::test]
-async fn a_connect_during_a_pause_waits_and_wakes() {
+async fn connect_during_a_pause_waits_and_resumes() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{id}");
@@ -68,25 +68,25 @@ async fn a_connect_during_a_pause_waits_and_wakes() {
         rig.fake.wait_for_pausing(1).await;
         let connected = rig.call("POST", &connect, json!({ "timeout": 99 }));
         let release = async {
-            // The connect is asked for before this is answered.
+            // The connect is sent before this response arrives.
             rig.get(&path).await.expect(200);
             rig.fake.hold_pauses(false);
         };
         tokio::join!(connected, release).0
     };
     let both = async { tokio::join!(rig.call("POST", &pause, Value::Null), connected) };
-    let (paused, connected) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (paused, connected) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
     paused.expect(204);
     connected.expect(201);
-    let seen = rig.get(&path).await.expect(200);
+    let detail = rig.get(&path).await.expect(200);
     assert_eq!(
-        (&seen["state"], lifetime(&seen)),
+        (&detail["state"], lifetime(&detail)),
         (&json!("running"), 99_000_000)
     );
 }
 
 #[tokio::test]
-async fn of_connects_at_the_same_time_one_wakes_and_none_shortens() {
+async fn concurrent_connects_resume_once_and_never_shorten() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{id}");
@@ -102,7 +102,7 @@ async fn of_connects_at_the_same_time_one_wakes_and_none_shortens() {
         rig.fake.hold_wakes(false);
     };
     let both = async { tokio::join!(join_all(calls), release) };
-    let (replies, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (replies, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
     let mut statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 200, 200, 201]);
@@ -111,22 +111,7 @@ async fn of_connects_at_the_same_time_one_wakes_and_none_shortens() {
 }
 
 #[tokio::test]
-async fn a_pause_that_fails_is_no_pause() {
-    let rig = Rig::new().await;
-    let id = rig.create(json!({ "templateID": "base" })).await;
-    let path = format!("/sandboxes/{id}");
-    let before = rig.get(&path).await.expect(200);
-    rig.fake.set_pause_fails(true);
-    let reply = rig
-        .call("POST", &format!("{path}/pause"), Value::Null)
-        .await;
-    assert_eq!(reply.error(500), "the request failed inside the server");
-    assert_eq!(reply.headers["should-retry"], "false");
-    assert_eq!(rig.get(&path).await.expect(200), before);
-}
-
-#[tokio::test]
-async fn what_was_begun_is_finished_when_the_caller_goes_away() {
+async fn create_and_fork_complete_after_a_disconnect() {
     let rig = Rig::new().await;
     let id = rig
         .create(json!({ "templateID": "base", "metadata": { "first": "" } }))
@@ -150,7 +135,7 @@ async fn what_was_begun_is_finished_when_the_caller_goes_away() {
     let fork = send(&format!("/sandboxes/{id}/fork"), r#"{ "count": 2 }"#).await;
     rig.fake.wait_for_creates(3).await;
     drop(fork);
-    // Answered only after the server has seen the others go.
+    // The server sees the disconnects before it responds to this.
     rig.get(&format!("/sandboxes/{id}")).await.expect(200);
     rig.fake.hold_creates(false);
     let all = async {
@@ -162,5 +147,5 @@ async fn what_was_begun_is_finished_when_the_caller_goes_away() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    tokio::time::timeout(TIMEOUT, all).await.unwrap();
 }

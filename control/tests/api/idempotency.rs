@@ -1,10 +1,11 @@
-//! Creations with an idempotency key.
+//! Rows of the specification: idempotency keys.
 
+use futures::future::join_all;
 use pool_api::Node;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::rig::{KEY, PATIENCE, Reply, Rig};
+use crate::rig::{KEY, Reply, Rig, TIMEOUT};
 
 async fn create(rig: &Rig, path: &str, key: &str, body: Value) -> Reply {
     rig.call_with("POST", path, body, &[("idempotency-key", key)])
@@ -12,7 +13,7 @@ async fn create(rig: &Rig, path: &str, key: &str, body: Value) -> Reply {
 }
 
 #[tokio::test]
-async fn the_same_key_with_the_same_body_is_one_sandbox_over_a_crash_too() {
+async fn repeated_key_returns_the_same_sandbox_after_a_crash() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base", "metadata": { "k": "v" } });
     let first = create(&rig, "/v2/sandboxes", "key-1", body.clone())
@@ -34,7 +35,7 @@ async fn the_same_key_with_the_same_body_is_one_sandbox_over_a_crash_too() {
     );
     assert_eq!(rig.fake.list().await.len(), 1);
     assert_eq!(rig.fake.creates(), 1);
-    // Even when it is gone: what was asked for was done.
+    // The response stays the same after a kill.
     let path = format!("/sandboxes/{}", first["sandboxID"].as_str().unwrap());
     rig.call("DELETE", &path, Value::Null).await.expect(204);
     assert_eq!(
@@ -51,7 +52,7 @@ async fn the_same_key_with_the_same_body_is_one_sandbox_over_a_crash_too() {
 }
 
 #[tokio::test]
-async fn the_same_key_with_another_body_is_refused() {
+async fn key_reused_with_another_body_is_422() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base" });
     create(&rig, "/v2/sandboxes", "k", body.clone())
@@ -80,7 +81,7 @@ async fn the_same_key_with_another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn one_that_failed_may_be_tried_again() {
+async fn failed_create_can_be_retried_with_its_key() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base" });
     rig.fake.set_full(true);
@@ -103,7 +104,7 @@ async fn one_that_failed_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn callers_at_the_same_time_share_one_creation() {
+async fn concurrent_requests_with_one_key_create_once() {
     let rig = Rig::new().await;
     rig.fake.hold_creates(true);
     let body = json!({ "templateID": "base" });
@@ -111,25 +112,25 @@ async fn callers_at_the_same_time_share_one_creation() {
         let calls: Vec<_> = (0..8)
             .map(|_| create(&rig, "/v2/sandboxes", "k", body.clone()))
             .collect();
-        futures::future::join_all(calls).await
+        join_all(calls).await
     };
     let other = async {
         rig.fake.wait_for_creates(1).await;
-        // It is refused while the first is under way: nobody waits to be told that.
+        // A mismatch is rejected at once, while the first request is in progress.
         let body = json!({ "templateID": "base", "timeout": 9 });
-        let refused = create(&rig, "/v2/sandboxes", "k", body).await.expect(422);
-        assert_eq!(refused["error_code"], "idempotency_request_mismatch");
+        let body = create(&rig, "/v2/sandboxes", "k", body).await.expect(422);
+        assert_eq!(body["error_code"], "idempotency_request_mismatch");
         rig.fake.hold_creates(false);
     };
     let both = async { tokio::join!(many, other) };
-    let (replies, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let (replies, ()) = tokio::time::timeout(TIMEOUT, both).await.unwrap();
     let first = replies[0].expect(201);
     assert!(replies.iter().all(|reply| reply.expect(201) == first));
     assert_eq!(rig.fake.creates(), 1);
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_is_told_when_it_comes_back() {
+async fn retry_after_disconnect_returns_the_created_sandbox() {
     let rig = Rig::new().await;
     rig.fake.hold_creates(true);
     let body = json!({ "templateID": "base" });
@@ -144,9 +145,9 @@ async fn a_caller_that_goes_away_is_told_when_it_comes_back() {
     drop(socket);
     let again = create(&rig, "/v2/sandboxes", "k", body);
     let release = async { rig.fake.hold_creates(false) };
-    let (made, ()) = tokio::join!(again, release);
-    let id = made.expect(201)["sandboxID"].clone();
-    assert_eq!(rig.fake.creates(), 1, "the one that was begun was finished");
+    let (created, ()) = tokio::join!(again, release);
+    let id = created.expect(201)["sandboxID"].clone();
+    assert_eq!(rig.fake.creates(), 1, "the first create was completed");
     let listed = rig.get("/v2/sandboxes").await.expect(200);
     assert_eq!(listed[0]["sandboxID"], id);
 }

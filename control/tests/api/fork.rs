@@ -1,11 +1,11 @@
-//! Forks.
+//! Rows of the specification: responses and codes of fork.
 
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, lifetime};
 
 #[tokio::test]
-async fn forks_have_names_and_tokens_of_their_own() {
+async fn forks_have_their_own_ids_and_tokens() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base", "metadata": { "k": "v" }, "network": { "allowPublicTraffic": false } });
     let origin = rig.call("POST", "/v2/sandboxes", body).await.expect(201);

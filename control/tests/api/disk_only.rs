@@ -1,13 +1,12 @@
-//! Pauses that keep the disk alone, and the boots that follow.
+//! Rows of the specification: pauses that keep only the disk.
 
-use http::HeaderValue;
 use pool_api::{EnterError, IfPaused, Node, SandboxState, SnapshotScope, Start};
 use serde_json::{Value, json};
 
-use crate::rig::{PATIENCE, Rig, sandbox};
+use crate::rig::{Rig, TIMEOUT, sandbox};
 
 #[tokio::test]
-async fn a_sandbox_without_memory_is_woken_by_its_owner_alone() {
+async fn disk_only_sandbox_is_resumed_only_by_the_api() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base", "autoResume": { "enabled": true } });
     let id = rig.create(body).await;
@@ -22,13 +21,10 @@ async fn a_sandbox_without_memory_is_woken_by_its_owner_alone() {
         (&paused["state"], &paused["pauseMode"]),
         (&json!("paused"), &json!("filesystem"))
     );
-    assert_eq!(
-        paused["lifecycle"]["autoResume"], true,
-        "what was asked for stays"
-    );
+    assert_eq!(paused["lifecycle"]["autoResume"], true, "the setting stays");
     assert!(
         !rig.placement(&id).await.unwrap().access.auto_resume,
-        "the edge is told"
+        "the placement refuses wakes"
     );
     let entered = rig.fake.enter(&name, IfPaused::Wake).await;
     assert!(matches!(entered, Err(EnterError::Paused(_))));
@@ -49,7 +45,7 @@ async fn a_sandbox_without_memory_is_woken_by_its_owner_alone() {
 }
 
 #[tokio::test]
-async fn memory_can_be_left_behind_at_the_wake() {
+async fn resume_without_memory_boots_from_disk() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{id}");
@@ -71,7 +67,7 @@ async fn memory_can_be_left_behind_at_the_wake() {
             "{v}{wake}"
         );
     }
-    // It runs already: there is nothing to leave behind.
+    // A running sandbox ignores the member.
     let body = json!({ "memory": false });
     rig.call("POST", &format!("/v2{path}/connect"), body)
         .await
@@ -79,7 +75,7 @@ async fn memory_can_be_left_behind_at_the_wake() {
 }
 
 #[tokio::test]
-async fn an_end_keeps_what_was_asked_for() {
+async fn auto_pause_takes_the_requested_scope() {
     let rig = Rig::new().await;
     let mut body = json!({ "templateID": "base", "timeout": 1000, "autoPause": true, "autoPauseMemory": false });
     let id = rig.create(body.clone()).await;
@@ -97,15 +93,15 @@ async fn an_end_keeps_what_was_asked_for() {
         .await
         .expect(204);
         let name = sandbox(id);
-        let asleep = rig
+        let paused = rig
             .fake
             .wait_for(&name, |state| state == SandboxState::Paused);
-        tokio::time::timeout(PATIENCE, asleep).await.unwrap();
-        let seen = rig
-            .until(id, |reply| reply.expect(200)["pauseMode"] == mode)
+        tokio::time::timeout(TIMEOUT, paused).await.unwrap();
+        let detail = rig
+            .poll_until(id, |reply| reply.expect(200)["pauseMode"] == mode)
             .await
             .expect(200);
-        assert_eq!(seen["state"], "paused");
+        assert_eq!(detail["state"], "paused");
         assert_eq!(rig.fake.info(&sandbox(id)).await.unwrap().scope, keep);
     }
     for body in [
@@ -119,13 +115,13 @@ async fn an_end_keeps_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn what_was_kept_is_remembered_over_a_crash() {
+async fn pause_scope_survives_a_crash() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base", "autoResume": { "enabled": true } });
-    let (told, missed) = (rig.create(body.clone()).await, rig.create(body).await);
+    let (recorded, missed) = (rig.create(body.clone()).await, rig.create(body).await);
     rig.call(
         "POST",
-        &format!("/sandboxes/{told}/pause"),
+        &format!("/sandboxes/{recorded}/pause"),
         json!({ "memory": false }),
     )
     .await
@@ -136,43 +132,11 @@ async fn what_was_kept_is_remembered_over_a_crash() {
         .await
         .unwrap();
     let rig = Rig::over(fake, dir).await;
-    for id in [told, missed] {
+    for id in [recorded, missed] {
         assert_eq!(
             rig.get(&format!("/sandboxes/{id}")).await.expect(200)["pauseMode"],
             "filesystem"
         );
         assert!(!rig.placement(&id).await.unwrap().access.auto_resume);
     }
-}
-
-#[tokio::test]
-async fn a_guest_that_must_answer_is_asked_before_the_pause() {
-    let rig = Rig::new().await;
-    let id = rig.create(json!({ "templateID": "base" })).await;
-    let path = format!("/sandboxes/{id}/pause");
-    rig.fake.set_metrics_unanswered(true);
-    let strict = json!({ "memory": false, "requireHealthyGuest": true });
-    let reply = rig.call("POST", &path, strict).await;
-    let body = reply.expect(503);
-    assert_eq!(
-        body["error_code"],
-        "sandbox_snapshot_guest_agent_unresponsive"
-    );
-    assert_eq!(
-        (
-            &reply.headers["should-retry"],
-            &reply.headers["retry-after"]
-        ),
-        (
-            &HeaderValue::from_static("false"),
-            &HeaderValue::from_static("5")
-        )
-    );
-    assert_eq!(
-        rig.get(&format!("/sandboxes/{id}")).await.expect(200)["state"],
-        "running"
-    );
-    rig.call("POST", &path, json!({ "requireHealthyGuest": false }))
-        .await
-        .expect(204);
 }

@@ -1,4 +1,4 @@
-//! Lists: filters, order, pages.
+//! Rows of the specification: lists of sandboxes.
 
 use serde_json::{Value, json};
 
@@ -12,34 +12,34 @@ fn ids(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Five sandboxes, oldest first; the second is paused.
+/// Creates five sandboxes, oldest first; the second is paused.
 async fn five(rig: &Rig) -> Vec<String> {
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for number in 0..5 {
         let metadata = json!({ "n": number.to_string(), "a b": "c&d" });
-        made.push(
+        created.push(
             rig.create(json!({ "templateID": "base", "metadata": metadata }))
                 .await,
         );
     }
     rig.call(
         "POST",
-        &format!("/sandboxes/{}/pause", made[1]),
+        &format!("/sandboxes/{}/pause", created[1]),
         Value::Null,
     )
     .await
     .expect(204);
-    made
+    created
 }
 
 #[tokio::test]
-async fn lists_are_ordered_and_filtered() {
+async fn sandbox_list_is_ordered_and_filtered() {
     let rig = Rig::new().await;
-    let made = five(&rig).await;
-    let newest_first: Vec<String> = made.iter().rev().cloned().collect();
+    let created = five(&rig).await;
+    let newest_first: Vec<String> = created.iter().rev().cloned().collect();
     let running: Vec<String> = newest_first
         .iter()
-        .filter(|id| **id != made[1])
+        .filter(|id| **id != created[1])
         .cloned()
         .collect();
     let all = rig.get("/v2/sandboxes").await;
@@ -47,15 +47,15 @@ async fn lists_are_ordered_and_filtered() {
     assert_eq!(all.headers["x-total-running"], "4");
     assert!(!all.headers.contains_key("x-next-token"));
     for (query, wanted) in [
-        ("order=asc", made.clone()),
+        ("order=asc", created.clone()),
         ("state=running", running.clone()),
-        ("state=paused", vec![made[1].clone()]),
+        ("state=paused", vec![created[1].clone()]),
         ("state=running,paused&order=desc", newest_first.clone()),
         ("state=running&state=paused", newest_first.clone()),
-        ("metadata=n%3D3", vec![made[3].clone()]),
-        ("metadata=a%252520b%3Dc%252526d&order=asc", made.clone()),
+        ("metadata=n%3D3", vec![created[3].clone()]),
+        ("metadata=a%252520b%3Dc%252526d&order=asc", created.clone()),
         ("metadata=n%3D3%26a%252520b%3Dother", vec![]),
-        ("template=base&order=asc", made.clone()),
+        ("template=base&order=asc", created.clone()),
         ("template=other", vec![]),
     ] {
         assert_eq!(
@@ -67,31 +67,28 @@ async fn lists_are_ordered_and_filtered() {
     assert_eq!(ids(&rig.get("/sandboxes").await.expect(200)), running);
     assert_eq!(
         ids(&rig.get("/sandboxes?metadata=n%3D0").await.expect(200)),
-        [made[0].clone()]
+        [created[0].clone()]
     );
     let paused = rig.get("/v2/sandboxes?state=paused").await;
     assert!(!paused.headers.contains_key("x-total-running"));
 }
 
 #[tokio::test]
-async fn a_start_is_found_by_its_own_microsecond() {
+async fn started_after_filter_is_exact_to_the_microsecond() {
     let rig = Rig::new().await;
-    let made = five(&rig).await;
+    let created = five(&rig).await;
     let third = rig
-        .get(&format!("/sandboxes/{}", made[2]))
+        .get(&format!("/sandboxes/{}", created[2]))
         .await
         .expect(200);
     let started = third["startedAt"].as_str().unwrap();
     let listed = rig.get("/v2/sandboxes?order=asc").await.expect(200);
-    assert_eq!(
-        listed[2]["startedAt"], started,
-        "a list and a look say the same"
-    );
+    assert_eq!(listed[2]["startedAt"], started, "list and detail agree");
     let after = rig
         .get(&format!("/v2/sandboxes?order=asc&startedAfter={started}"))
         .await
         .expect(200);
-    assert_eq!(ids(&after), made[2..]);
+    assert_eq!(ids(&after), created[2..]);
     let later = started.parse::<jiff::Timestamp>().unwrap() + jiff::SignedDuration::from_secs(60);
     assert_eq!(
         rig.get(&format!("/v2/sandboxes?startedAfter={later}"))
@@ -102,12 +99,12 @@ async fn a_start_is_found_by_its_own_microsecond() {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_even_when_a_sandbox_pauses_between_them() {
+async fn pages_are_stable_when_a_sandbox_pauses_between_them() {
     let rig = Rig::new().await;
-    let made = five(&rig).await;
+    let created = five(&rig).await;
     for (order, wanted) in [
-        ("asc", made.clone()),
-        ("desc", made.iter().rev().cloned().collect()),
+        ("asc", created.clone()),
+        ("desc", created.iter().rev().cloned().collect()),
     ] {
         let (mut got, mut from, mut pages) = (Vec::new(), String::new(), 0);
         loop {
@@ -117,10 +114,10 @@ async fn pages_follow_each_other_even_when_a_sandbox_pauses_between_them() {
             got.extend(ids(&page.expect(200)));
             pages += 1;
             if pages == 1 {
-                // No matter whether it worked: the second round finds it paused.
+                // In the second round it is already paused, so the status is ignored.
                 rig.call(
                     "POST",
-                    &format!("/sandboxes/{}/pause", made[2]),
+                    &format!("/sandboxes/{}/pause", created[2]),
                     Value::Null,
                 )
                 .await;
@@ -135,7 +132,7 @@ async fn pages_follow_each_other_even_when_a_sandbox_pauses_between_them() {
 }
 
 #[tokio::test]
-async fn wrong_parameters_are_named() {
+async fn invalid_list_parameters_are_400() {
     let rig = Rig::new().await;
     five(&rig).await;
     let page = rig.get("/v2/sandboxes?limit=2&order=asc").await;

@@ -1,20 +1,20 @@
-//! Networks: given, given back, replaced.
+//! Rows of the specification: none; network settings are stored, returned and replaced.
 
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, missing};
+use crate::rig::{Reply, Rig, missing};
 
-async fn put(rig: &Rig, id: &str, body: Value) -> crate::rig::Reply {
+async fn put(rig: &Rig, id: &str, body: Value) -> Reply {
     rig.call("PUT", &format!("/sandboxes/{id}/network"), body)
         .await
 }
 
-async fn seen(rig: &Rig, id: &str) -> Value {
+async fn detail(rig: &Rig, id: &str) -> Value {
     rig.get(&format!("/sandboxes/{id}")).await.expect(200)
 }
 
 #[tokio::test]
-async fn a_network_is_replaced_whole_and_survives_everything() {
+async fn network_update_replaces_egress_rules_and_persists() {
     let rig = Rig::new().await;
     let rules = json!({ "example.com": [{ "transform": { "headers": { "X": "1" } } }] });
     let body = json!({
@@ -22,10 +22,10 @@ async fn a_network_is_replaced_whole_and_survives_everything() {
         "network": { "allowOut": ["example.com"], "denyOut": ["0.0.0.0/0"], "rules": rules },
     });
     let id = rig.create(body).await;
-    let made = seen(&rig, &id).await;
-    assert_eq!(made["allowInternetAccess"], false);
+    let created = detail(&rig, &id).await;
+    assert_eq!(created["allowInternetAccess"], false);
     assert_eq!(
-        made["network"],
+        created["network"],
         json!({ "allowOut": ["example.com"], "denyOut": ["0.0.0.0/0"], "rules": rules })
     );
     let body = json!({ "allowOut": ["1.2.3.4"], "allow_internet_access": true, "dnsServers": ["8.8.8.8"], "odd": 1 });
@@ -43,22 +43,22 @@ async fn a_network_is_replaced_whole_and_survives_everything() {
         .expect(201);
     let (fake, dir) = rig.crash().await;
     let rig = Rig::over(fake, dir).await;
-    let now = seen(&rig, &id).await;
-    assert_eq!(now["allowInternetAccess"], true);
+    let updated = detail(&rig, &id).await;
+    assert_eq!(updated["allowInternetAccess"], true);
     assert_eq!(
-        now["network"],
+        updated["network"],
         json!({ "allowOut": ["1.2.3.4"], "dnsServers": ["8.8.8.8"] })
     );
     put(&rig, &id, Value::Null).await.expect(204);
-    let now = seen(&rig, &id).await;
+    let updated = detail(&rig, &id).await;
     assert_eq!(
-        (now.get("network"), &now["allowInternetAccess"]),
+        (updated.get("network"), &updated["allowInternetAccess"]),
         (None, &Value::Null)
     );
 }
 
 #[tokio::test]
-async fn what_is_wrong_changes_nothing() {
+async fn invalid_network_update_changes_nothing() {
     let rig = Rig::new().await;
     let id = rig
         .create(json!({ "templateID": "base", "network": { "denyOut": ["1.1.1.1"] } }))
@@ -78,14 +78,14 @@ async fn what_is_wrong_changes_nothing() {
             "more than one transform",
         ),
     ] {
-        let wrong = put(&rig, &id, body.clone()).await.error(400);
-        assert!(wrong.contains(message), "{wrong}");
+        let invalid = put(&rig, &id, body.clone()).await.error(400);
+        assert!(invalid.contains(message), "{invalid}");
         let create = json!({ "templateID": "base", "network": body });
-        let wrong = rig.call("POST", "/v2/sandboxes", create).await.error(400);
-        assert!(wrong.contains(message), "{wrong}");
+        let invalid = rig.call("POST", "/v2/sandboxes", create).await.error(400);
+        assert!(invalid.contains(message), "{invalid}");
     }
     assert_eq!(
-        seen(&rig, &id).await["network"],
+        detail(&rig, &id).await["network"],
         json!({ "denyOut": ["1.1.1.1"] })
     );
     assert_eq!(
@@ -95,12 +95,12 @@ async fn what_is_wrong_changes_nothing() {
 }
 
 #[tokio::test]
-async fn who_may_come_in_changes_only_when_it_is_said() {
+async fn omitted_ingress_rules_stay() {
     let rig = Rig::new().await;
     let body = json!({ "templateID": "base", "network": { "allowPublicTraffic": false, "maskRequestHost": "a" } });
-    let made = rig.call("POST", "/v2/sandboxes", body).await.expect(201);
-    let id = made["sandboxID"].as_str().unwrap();
-    let token = made["trafficAccessToken"].as_str().unwrap();
+    let created = rig.call("POST", "/v2/sandboxes", body).await.expect(201);
+    let id = created["sandboxID"].as_str().unwrap();
+    let token = created["trafficAccessToken"].as_str().unwrap();
     let access = async || rig.placement(id).await.unwrap().access;
 
     put(&rig, id, json!({ "allowOut": ["1.2.3.4"] }))
@@ -109,7 +109,7 @@ async fn who_may_come_in_changes_only_when_it_is_said() {
     assert_eq!(
         access().await.traffic_token.unwrap().expose(),
         token,
-        "still private"
+        "ports stay private"
     );
     assert_eq!(access().await.mask_request_host.as_deref(), Some("a"));
 
@@ -121,8 +121,8 @@ async fn who_may_come_in_changes_only_when_it_is_said() {
         Some("b:${PORT}")
     );
     let connect = format!("/v2/sandboxes/{id}/connect");
-    let seen = rig.call("POST", &connect, json!({})).await.expect(200);
-    assert_eq!(seen["trafficAccessToken"], Value::Null);
+    let connected = rig.call("POST", &connect, json!({})).await.expect(200);
+    assert_eq!(connected["trafficAccessToken"], Value::Null);
 
     put(&rig, id, json!({ "allowPublicTraffic": false }))
         .await
@@ -130,45 +130,45 @@ async fn who_may_come_in_changes_only_when_it_is_said() {
     assert_eq!(
         access().await.traffic_token.unwrap().expose(),
         token,
-        "the one its owner knows"
+        "the token stays the same"
     );
 }
 
 #[tokio::test]
-async fn what_becomes_private_has_a_token() {
+async fn private_sandbox_gets_a_traffic_token() {
     let rig = Rig::new().await;
-    // One that was open from the start is given a token, which a connect tells.
+    // A sandbox that was public gets a token, which a connect returns.
     let other = rig.create(json!({ "templateID": "base" })).await;
     put(&rig, &other, json!({ "allowPublicTraffic": false }))
         .await
         .expect(204);
-    let told = rig
+    let connected = rig
         .call("POST", &format!("/v2/sandboxes/{other}/connect"), json!({}))
         .await
         .expect(200);
-    let asked = rig
+    let required = rig
         .placement(&other)
         .await
         .unwrap()
         .access
         .traffic_token
         .unwrap();
-    assert_eq!(told["trafficAccessToken"], asked.expose());
-    // CubeSandbox's clients say no more than that.
+    assert_eq!(connected["trafficAccessToken"], required.expose());
+    // CubeSandbox's clients do not send `secure`.
     let body = json!({ "templateID": "base", "network": { "allowPublicTraffic": false } });
     let cube = [("user-agent", "python-requests/2.32.5")];
-    let made = rig
+    let created = rig
         .call_with("POST", "/sandboxes", body, &cube)
         .await
         .expect(201);
-    assert!(made["trafficAccessToken"].is_string() && made["envdAccessToken"].is_string());
-    // And one whose agent asks for nothing cannot be private.
-    let bare = rig
+    assert!(created["trafficAccessToken"].is_string() && created["envdAccessToken"].is_string());
+    // A sandbox without an envd token cannot be private.
+    let insecure = rig
         .call("POST", "/sandboxes", json!({ "templateID": "base" }))
         .await
         .expect(201);
-    let bare = bare["sandboxID"].as_str().unwrap();
-    put(&rig, bare, json!({ "allowPublicTraffic": false }))
+    let insecure = insecure["sandboxID"].as_str().unwrap();
+    put(&rig, insecure, json!({ "allowPublicTraffic": false }))
         .await
         .error(400);
 }

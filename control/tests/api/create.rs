@@ -1,4 +1,4 @@
-//! What is made, and what cannot be.
+//! Rows of the specification: responses and codes of create.
 
 use pool_api::Node;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, lifetime};
 
 #[tokio::test]
-async fn a_second_generation_sandbox_is_secured_and_lives_300_seconds() {
+async fn v2_create_is_secure_with_300_second_lifetime() {
     let rig = Rig::new().await;
     let body = json!({
         "templateID": " Team/Base:default ", "metadata": { "a b": "c&d" }, "envVars": { "FOO": "bar" },
@@ -14,46 +14,54 @@ async fn a_second_generation_sandbox_is_secured_and_lives_300_seconds() {
         "allow_internet_access": false,
         "network": { "allowPublicTraffic": false, "maskRequestHost": "h:${PORT}", "egressProxy": { "address": "proxy.example:1080", "password": "p" } },
     });
-    let made = rig.call("POST", "/v2/sandboxes", body).await.expect(201);
+    let created = rig.call("POST", "/v2/sandboxes", body).await.expect(201);
     assert_eq!(
-        (&made["templateID"], &made["clientID"], &made["envdVersion"]),
+        (
+            &created["templateID"],
+            &created["clientID"],
+            &created["envdVersion"]
+        ),
         (&json!("base"), &json!("6532622b"), &json!("0.6.13"))
     );
-    assert_eq!(made["domain"], Value::Null);
+    assert_eq!(created["domain"], Value::Null);
     let (id, token) = (
-        made["sandboxID"].as_str().unwrap(),
-        made["envdAccessToken"].as_str().unwrap(),
+        created["sandboxID"].as_str().unwrap(),
+        created["envdAccessToken"].as_str().unwrap(),
     );
-    let traffic = made["trafficAccessToken"].as_str().unwrap();
+    let traffic = created["trafficAccessToken"].as_str().unwrap();
     assert!(token.len() == 40 && traffic.len() == 40 && token != traffic);
 
-    let seen = rig
+    let detail = rig
         .get(&format!("/sandboxes/{id}-6532622b"))
         .await
         .expect(200);
     assert_eq!(
-        (&seen["state"], &seen["metadata"]),
+        (&detail["state"], &detail["metadata"]),
         (&json!("running"), &json!({ "a b": "c&d" }))
     );
     assert_eq!(
-        (&seen["cpuCount"], &seen["memoryMB"], &seen["diskSizeMB"]),
+        (
+            &detail["cpuCount"],
+            &detail["memoryMB"],
+            &detail["diskSizeMB"]
+        ),
         (&json!(1), &json!(256), &json!(1024))
     );
     assert_eq!(
-        seen["lifecycle"],
+        detail["lifecycle"],
         json!({ "autoResume": true, "onTimeout": "pause" })
     );
     assert_eq!(
-        (&seen["idleTimeout"], &seen["allowInternetAccess"]),
+        (&detail["idleTimeout"], &detail["allowInternetAccess"]),
         (&json!(7), &json!(false))
     );
-    assert_eq!(seen["envdAccessToken"], token);
+    assert_eq!(detail["envdAccessToken"], token);
     assert_eq!(
-        seen["network"]["egressProxy"],
+        detail["network"]["egressProxy"],
         json!({ "address": "proxy.example:1080" }),
         "no password"
     );
-    assert_eq!(lifetime(&seen), 300_000_000);
+    assert_eq!(lifetime(&detail), 300_000_000);
 
     let access = rig.placement(id).await.unwrap().access;
     assert_eq!(access.envd_token.unwrap().expose(), token);
@@ -65,23 +73,23 @@ async fn a_second_generation_sandbox_is_secured_and_lives_300_seconds() {
 }
 
 #[tokio::test]
-async fn a_first_generation_sandbox_is_secured_if_asked_and_lives_15_seconds() {
+async fn v1_create_is_secure_on_request_with_15_second_lifetime() {
     let rig = Rig::new().await;
-    let made = rig
+    let created = rig
         .call("POST", "/sandboxes", json!({ "templateID": "base" }))
         .await
         .expect(201);
-    assert!(made.get("envdAccessToken").is_none());
-    assert_eq!(made["trafficAccessToken"], Value::Null);
-    let seen = rig
+    assert!(created.get("envdAccessToken").is_none());
+    assert_eq!(created["trafficAccessToken"], Value::Null);
+    let detail = rig
         .get(&format!(
             "/sandboxes/{}",
-            made["sandboxID"].as_str().unwrap()
+            created["sandboxID"].as_str().unwrap()
         ))
         .await
         .expect(200);
-    assert_eq!(lifetime(&seen), 15_000_000);
-    let made = rig
+    assert_eq!(lifetime(&detail), 15_000_000);
+    let created = rig
         .call(
             "POST",
             "/sandboxes",
@@ -89,7 +97,7 @@ async fn a_first_generation_sandbox_is_secured_if_asked_and_lives_15_seconds() {
         )
         .await
         .expect(201);
-    assert!(made["envdAccessToken"].is_string());
+    assert!(created["envdAccessToken"].is_string());
     let private = json!({ "templateID": "base", "network": { "allowPublicTraffic": false } });
     let message = rig.call("POST", "/sandboxes", private).await.error(400);
     assert!(
@@ -99,7 +107,7 @@ async fn a_first_generation_sandbox_is_secured_if_asked_and_lives_15_seconds() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_created_is_said() {
+async fn invalid_create_is_rejected_with_its_reason() {
     let rig = Rig::new().await;
     for (body, status, message) in [
         (
