@@ -8,7 +8,7 @@ use super::{
     Ledger,
     error::{LedgerError, failed},
     record::SandboxRecord,
-    row::Row,
+    row::SandboxRow,
 };
 use crate::time::{Lifetime, Micros, whole_micros};
 
@@ -78,7 +78,7 @@ impl Ledger {
 
     /// Sandboxes whose deadline has passed.
     pub(crate) async fn expired(&self, now: Micros) -> Result<Vec<SandboxRecord>, LedgerError> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<SandboxRow> = sqlx::query_as(
             "SELECT * FROM sandboxes WHERE (state = 'running' AND end_at <= ?1) OR doomed_at <= ?1",
         )
         .bind(now.0)

@@ -15,7 +15,7 @@ use crate::time::{Lifetime, Micros};
 
 /// A row, not validated.
 #[derive(sqlx::FromRow)]
-pub(super) struct Row {
+pub(super) struct SandboxRow {
     id: String,
     template: String,
     state: String,
@@ -47,7 +47,7 @@ fn json_text(map: &BTreeMap<String, String>) -> String {
     serde_json::json!(map).to_string()
 }
 
-impl From<&SandboxRecord> for Row {
+impl From<&SandboxRecord> for SandboxRow {
     fn from(record: &SandboxRecord) -> Self {
         let expose =
             |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
@@ -84,10 +84,10 @@ impl From<&SandboxRecord> for Row {
     }
 }
 
-impl TryFrom<Row> for SandboxRecord {
+impl TryFrom<SandboxRow> for SandboxRecord {
     type Error = LedgerError;
 
-    fn try_from(row: Row) -> Result<Self, LedgerError> {
+    fn try_from(row: SandboxRow) -> Result<Self, LedgerError> {
         let settings = row.settings()?;
         let key = row.id.as_str();
         Ok(Self {
@@ -111,7 +111,7 @@ impl TryFrom<Row> for SandboxRecord {
     }
 }
 
-impl Row {
+impl SandboxRow {
     fn settings(&self) -> Result<SandboxSettings, LedgerError> {
         let seconds = |number: i64, column| {
             u64::try_from(number)

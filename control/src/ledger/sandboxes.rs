@@ -8,7 +8,7 @@ use super::{
     error::{LedgerError, failed},
     record::SandboxRecord,
     responses::StoredResponse,
-    row::Row,
+    row::SandboxRow,
 };
 use crate::network::Network;
 
@@ -21,7 +21,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         const ACTION: &str = "insert sandbox";
         let mut changes = self.begin(ACTION).await?;
-        Row::from(record)
+        SandboxRow::from(record)
             .insert(&mut changes)
             .await
             .map_err(failed(ACTION))?;
@@ -36,7 +36,7 @@ impl Ledger {
 
     /// Reads a sandbox.
     pub(crate) async fn get(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, LedgerError> {
-        let row: Option<Row> = sqlx::query_as("SELECT * FROM sandboxes WHERE id = ?")
+        let row: Option<SandboxRow> = sqlx::query_as("SELECT * FROM sandboxes WHERE id = ?")
             .bind(id.as_str())
             .fetch_optional(&self.pool)
             .await
@@ -46,7 +46,7 @@ impl Ledger {
 
     /// Reads every sandbox, in descending order of start.
     pub(crate) async fn all(&self) -> Result<Vec<SandboxRecord>, LedgerError> {
-        let rows: Vec<Row> =
+        let rows: Vec<SandboxRow> =
             sqlx::query_as("SELECT * FROM sandboxes ORDER BY started_at DESC, id DESC")
                 .fetch_all(&self.pool)
                 .await

@@ -36,7 +36,7 @@ pub(crate) struct PauseReport {
 }
 
 impl PauseReport {
-    /// Whether the deadline of the running sandbox still applies: nobody asked for the pause, and the sandbox was in use.
+    /// Whether the deadline of the running sandbox still applies: the pause was not requested, and the sandbox was in use.
     fn keeps_deadline(&self) -> bool {
         match self.cause {
             PauseCause::Idle | PauseCause::Requested => false,

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl SandboxService {
-    /// Replaces the network of a running sandbox. Rules for incoming traffic that the request omits stay: E2B's clients
-    /// send only those for outgoing traffic.
+    /// Replaces the network of a running sandbox. Omitted rules for incoming traffic are retained, because E2B's
+    /// clients send only those for outgoing traffic.
     pub(crate) async fn set_network(
         &self,
         id: &SandboxId,

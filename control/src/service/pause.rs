@@ -67,7 +67,7 @@ impl SandboxService {
     ) -> Result<(), ServiceError> {
         let recorded = self.ledger.record_paused(id, pause).await?;
         if !recorded && pause.cause == PauseCause::Requested {
-            // Paused for another reason before. The request stands for itself: the sandbox has no deadline any more.
+            // Another cause was recorded first. A requested pause clears the deadline nevertheless.
             self.ledger.clear_kill_deadline(id, pause.epoch).await?;
         }
         if recorded

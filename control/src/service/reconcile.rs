@@ -27,8 +27,8 @@ pub struct ReconcileError(#[source] Box<dyn std::error::Error + Send + Sync>);
 enum Unrecorded {
     /// Kill them: no caller knows their ids.
     Kill,
-    /// Keep them: a create request may be about to record them.
-    Keep,
+    /// Ignore them: a create request may be about to record them.
+    Ignore,
 }
 
 impl SandboxService {
@@ -48,7 +48,7 @@ impl SandboxService {
                 Ok(event) => self.apply(event).await,
                 Err(RecvError::Lagged(missed)) => {
                     warn!(missed, "missed events of the host");
-                    self.reconcile_all(Unrecorded::Keep).await
+                    self.reconcile_all(Unrecorded::Ignore).await
                 }
                 Err(RecvError::Closed) => return,
             };

@@ -36,7 +36,7 @@ async fn every_route_but_health_requires_the_key() {
 async fn bearer_token_is_accepted_as_api_key() {
     let rig = Rig::new().await;
     let bearer = format!("Bearer {KEY}");
-    for (field, status) in [
+    for (header, status) in [
         (("authorization", bearer.as_str()), 200),
         (("authorization", "Bearer x"), 401),
         (("authorization", "Basic x"), 401),
@@ -44,9 +44,9 @@ async fn bearer_token_is_accepted_as_api_key() {
         (("x-api-key", "\u{e4}"), 401),
     ] {
         assert_eq!(
-            rig.raw("GET", "/templates", &[field], "").await.status,
+            rig.raw("GET", "/templates", &[header], "").await.status,
             status,
-            "{field:?}"
+            "{header:?}"
         );
     }
     let health = rig

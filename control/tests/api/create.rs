@@ -15,14 +15,9 @@ async fn v2_create_is_secure_with_300_second_lifetime() {
         "network": { "allowPublicTraffic": false, "maskRequestHost": "h:${PORT}", "egressProxy": { "address": "proxy.example:1080", "password": "p" } },
     });
     let created = rig.call("POST", "/v2/sandboxes", body).await.expect(201);
-    assert_eq!(
-        (
-            &created["templateID"],
-            &created["clientID"],
-            &created["envdVersion"]
-        ),
-        (&json!("base"), &json!("6532622b"), &json!("0.6.13"))
-    );
+    assert_eq!(created["templateID"], "base");
+    assert_eq!(created["clientID"], "6532622b");
+    assert_eq!(created["envdVersion"], "0.6.13");
     assert_eq!(created["domain"], Value::Null);
     let (id, token) = (
         created["sandboxID"].as_str().unwrap(),
@@ -39,14 +34,9 @@ async fn v2_create_is_secure_with_300_second_lifetime() {
         (&detail["state"], &detail["metadata"]),
         (&json!("running"), &json!({ "a b": "c&d" }))
     );
-    assert_eq!(
-        (
-            &detail["cpuCount"],
-            &detail["memoryMB"],
-            &detail["diskSizeMB"]
-        ),
-        (&json!(1), &json!(256), &json!(1024))
-    );
+    assert_eq!(detail["cpuCount"], 1);
+    assert_eq!(detail["memoryMB"], 256);
+    assert_eq!(detail["diskSizeMB"], 1024);
     assert_eq!(
         detail["lifecycle"],
         json!({ "autoResume": true, "onTimeout": "pause" })

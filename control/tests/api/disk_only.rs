@@ -81,7 +81,7 @@ async fn auto_pause_takes_the_requested_scope() {
     let id = rig.create(body.clone()).await;
     body["autoPauseMemory"] = json!(true);
     let other = rig.create(body).await;
-    for (id, mode, keep) in [
+    for (id, mode, scope) in [
         (&id, "filesystem", SnapshotScope::DiskOnly),
         (&other, "full", SnapshotScope::Full),
     ] {
@@ -102,7 +102,7 @@ async fn auto_pause_takes_the_requested_scope() {
             .await
             .expect(200);
         assert_eq!(detail["state"], "paused");
-        assert_eq!(rig.fake.info(&sandbox(id)).await.unwrap().scope, keep);
+        assert_eq!(rig.fake.info(&sandbox(id)).await.unwrap().scope, scope);
     }
     for body in [
         json!({ "templateID": "base", "autoPauseMemory": false }),

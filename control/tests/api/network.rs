@@ -109,7 +109,7 @@ async fn omitted_ingress_rules_stay() {
     assert_eq!(
         access().await.traffic_token.unwrap().expose(),
         token,
-        "ports stay private"
+        "ports are private as before"
     );
     assert_eq!(access().await.mask_request_host.as_deref(), Some("a"));
 

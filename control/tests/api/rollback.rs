@@ -37,7 +37,7 @@ async fn rollback_keeps_identity_and_deadline() {
     assert_eq!(
         rig.get(&path).await.expect(200),
         before,
-        "start and deadline stay"
+        "start and deadline are unchanged"
     );
     assert_eq!(rig.placement(&id).await.unwrap().epoch.0, 2);
 

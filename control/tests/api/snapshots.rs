@@ -195,9 +195,8 @@ async fn shared_snapshot_is_released_with_its_last_name() {
     rig.wait_for_retained(0).await;
 }
 
-#[tokio::test]
-async fn snapshot_list_is_paged_and_filtered() {
-    let rig = Rig::new().await;
+/// Takes snapshots of two sandboxes. Returns the id of the first one and the snapshots, newest first.
+async fn take_six(rig: &Rig) -> (String, Vec<Value>) {
     let (one, two) = (
         rig.create(json!({ "templateID": "base" })).await,
         rig.create(json!({ "templateID": "base" })).await,
@@ -205,14 +204,21 @@ async fn snapshot_list_is_paged_and_filtered() {
     let mut taken = Vec::new();
     for number in 0..5 {
         let origin = if number % 2 == 0 { &one } else { &two };
-        taken.push(take(&rig, origin, json!({ "name": format!("n{number}") })).await);
+        taken.push(take(rig, origin, json!({ "name": format!("n{number}") })).await);
     }
-    taken.push(take(&rig, &two, json!({ "name": "n4:old" })).await);
+    taken.push(take(rig, &two, json!({ "name": "n4:old" })).await);
     taken.reverse();
-    let (mut got, mut from) = (Vec::new(), String::new());
+    (one, taken)
+}
+
+#[tokio::test]
+async fn snapshot_list_is_paged_newest_first() {
+    let rig = Rig::new().await;
+    let (_, taken) = take_six(&rig).await;
+    let (mut listed, mut from) = (Vec::new(), String::new());
     for page in 0..3 {
         let reply = rig.get(&format!("/snapshots?limit=2{from}")).await;
-        got.extend(reply.expect(200).as_array().unwrap().clone());
+        listed.extend(reply.expect(200).as_array().unwrap().clone());
         let next = reply.headers.get("x-next-token");
         assert_eq!(
             next.is_some(),
@@ -223,8 +229,14 @@ async fn snapshot_list_is_paged_and_filtered() {
             format!("&nextToken={}", token.to_str().unwrap())
         });
     }
-    assert_eq!(got, taken, "newest first");
-    let of = async |query: &str| {
+    assert_eq!(listed, taken);
+}
+
+#[tokio::test]
+async fn snapshot_list_is_filtered_by_sandbox_and_name() {
+    let rig = Rig::new().await;
+    let (one, _) = take_six(&rig).await;
+    let list = async |query: &str| {
         let listed = rig.get(&format!("/snapshots?{query}")).await.expect(200);
         let listed = listed.as_array().unwrap().iter();
         listed
@@ -236,18 +248,21 @@ async fn snapshot_list_is_paged_and_filtered() {
         "catnap/n2:default",
         "catnap/n0:default",
     ];
-    assert_eq!(of(&format!("sandboxID={one}-6532622b")).await, expected);
-    assert_eq!(of("name=n3").await, ["catnap/n3:default"]);
-    assert_eq!(of("name=catnap/N3:default").await, ["catnap/n3:default"]);
-    assert_eq!(of("name=n4").await, ["catnap/n4:old", "catnap/n4:default"]);
-    assert_eq!(of("name=n4:old").await, ["catnap/n4:old"]);
+    assert_eq!(list(&format!("sandboxID={one}-6532622b")).await, expected);
+    assert_eq!(list("name=n3").await, ["catnap/n3:default"]);
+    assert_eq!(list("name=catnap/N3:default").await, ["catnap/n3:default"]);
+    assert_eq!(
+        list("name=n4").await,
+        ["catnap/n4:old", "catnap/n4:default"]
+    );
+    assert_eq!(list("name=n4:old").await, ["catnap/n4:old"]);
     for none in [
         "name=unknown",
         "name=base",
         "name=n4:odd",
         "sandboxID=iunknown",
     ] {
-        assert_eq!(of(none).await, [""; 0], "{none}");
+        assert_eq!(list(none).await, [""; 0], "{none}");
     }
     for invalid in [
         "limit=0",
@@ -291,7 +306,7 @@ async fn failed_snapshot_is_not_listed() {
 async fn crash_neither_loses_nor_leaks_snapshots() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
-    let snapshot = take(&rig, &origin, json!({ "name": "kept" })).await;
+    let snapshot = take(&rig, &origin, json!({ "name": "saved" })).await;
     let referenced = rig.fake.retained_snapshots().await;
     take(&rig, &origin, json!({ "name": "gone" })).await;
     // A crash between the removal of the reference and the release of the snapshot.
@@ -315,14 +330,14 @@ async fn crash_neither_loses_nor_leaks_snapshots() {
     assert!(!retained.contains(&orphan.id));
     let listed = rig.get("/snapshots").await.expect(200);
     assert_eq!(listed, json!([snapshot]));
-    rig.create(json!({ "templateID": "kept" })).await;
+    rig.create(json!({ "templateID": "saved" })).await;
 
     // The record stays if the host has lost the snapshot: the loss may be temporary.
     let (fake, dir) = rig.crash().await;
     fake.release_snapshot(&referenced[0]).await.unwrap();
     let rig = Rig::over(fake, dir).await;
     assert_eq!(rig.get("/snapshots").await.expect(200), json!([snapshot]));
-    let body = json!({ "templateID": "kept" });
+    let body = json!({ "templateID": "saved" });
     let lost = rig.call("POST", "/v2/sandboxes", body).await.error(404);
-    assert_eq!(lost, "template 'kept' not found");
+    assert_eq!(lost, "template 'saved' not found");
 }

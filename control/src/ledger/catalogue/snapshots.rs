@@ -45,7 +45,7 @@ pub(crate) struct NamedSnapshot {
 
 /// A row, not validated.
 #[derive(FromRow)]
-struct Row {
+struct SnapshotRow {
     build: String,
     created_at: i64,
     template: String,
@@ -60,7 +60,7 @@ impl Ledger {
         query: &SnapshotQuery,
     ) -> Result<Vec<NamedSnapshot>, LedgerError> {
         let after = query.after.as_ref();
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<SnapshotRow> = sqlx::query_as(
             "SELECT b.id AS build, b.created_at, b.template, \
              (SELECT min(n.name) FROM names n WHERE n.template = b.template) AS name, \
              (SELECT t.tag FROM tags t WHERE t.template = b.template AND t.build = b.id AND (?3 IS NULL OR t.tag = ?3) \
@@ -83,10 +83,10 @@ impl Ledger {
     }
 }
 
-impl TryFrom<Row> for NamedSnapshot {
+impl TryFrom<SnapshotRow> for NamedSnapshot {
     type Error = LedgerError;
 
-    fn try_from(row: Row) -> Result<Self, LedgerError> {
+    fn try_from(row: SnapshotRow) -> Result<Self, LedgerError> {
         let name = row.name.map(|name| parse(&name, &row.build, "name"));
         Ok(Self {
             template: parse(&row.template, &row.build, "template")?,
