@@ -23,7 +23,7 @@ use sqlx::{
 use self::error::failed;
 pub use self::error::{LedgerError, OpenError};
 pub(crate) use self::{
-    catalogue::{Build, NamedSnapshot, SnapshotQuery, TagRecord, Template},
+    catalogue::{Build, NamedSnapshot, SnapshotQuery, TagRecord, Template, Visibility},
     deadlines::DeadlineChange,
     record::{SandboxRecord, SandboxSettings},
     responses::StoredResponse,

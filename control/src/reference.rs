@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// The namespace of every template on this server.
 pub(crate) const NAMESPACE: &str = "catnap";
 /// The tag of a reference that has none.
-pub(crate) const DEFAULT_TAG: &str = "default";
+const DEFAULT_TAG: &str = "default";
 
 /// The longest reference, in bytes.
 const MAX_LEN: usize = 512;

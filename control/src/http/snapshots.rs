@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::ServiceError,
     ledger::{NamedSnapshot, SnapshotQuery},
-    reference::{DEFAULT_TAG, NAMESPACE, Reference},
+    reference::{NAMESPACE, Reference},
     service::ResolvedTemplate,
 };
 
@@ -31,9 +31,10 @@ fn to_json(snapshot: &NamedSnapshot) -> Value {
         Some(name) => {
             let tagged = format!("{NAMESPACE}/{name}:{tag}");
             // Names omit the default tag.
-            let listed = match tag.as_str() {
-                DEFAULT_TAG => format!("{NAMESPACE}/{name}"),
-                _ => tagged.clone(),
+            let listed = if tag.is_default() {
+                format!("{NAMESPACE}/{name}")
+            } else {
+                tagged.clone()
             };
             json!({ "snapshotID": tagged, "names": [listed] })
         }
@@ -75,7 +76,7 @@ pub(super) async fn list(State(service): Service, params: QueryParams) -> Handle
     }
     if let Some(text) = params.get("name") {
         let reference: Reference = text.parse().map_err(ServiceError::from)?;
-        query.tag = reference.tag.as_ref().map(ToString::to_string);
+        query.tag.clone_from(&reference.tag);
         match service.resolve(&reference).await {
             Ok(ResolvedTemplate::Snapshots(template)) => query.template = Some(template.id),
             Ok(ResolvedTemplate::Host(_)) | Err(ServiceError::TemplateNotFound { .. }) => {

@@ -79,7 +79,7 @@ pub(super) async fn list(
     let tags = service.tags(&template).await?;
     let listed: Vec<Value> = tags
         .iter()
-        .map(|tag| json!({ "tag": tag.tag, "buildID": tag.build, "createdAt": tag.created_at }))
+        .map(|tag| json!({ "tag": tag.tag.as_str(), "buildID": tag.build, "createdAt": tag.created_at }))
         .collect();
     Ok(error::json(StatusCode::OK, &listed))
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::ServiceError,
     ids::{BuildId, TemplateId},
-    ledger::{Build, Template},
+    ledger::{Build, Template, Visibility},
     reference::NAMESPACE,
     service::{ResolvedTemplate, SandboxService},
     time::Micros,
@@ -75,7 +75,7 @@ impl TemplateView {
             id: template.id.clone(),
             build: newest.id,
             ready: true,
-            public: template.public,
+            public: template.visibility.is_public(),
             aliases: name.map(ToString::to_string).into_iter().collect(),
             names: name
                 .map(|name| format!("{NAMESPACE}/{name}"))
@@ -187,10 +187,7 @@ pub(super) async fn resolve_alias(
     TemplateRef(reference): TemplateRef,
 ) -> HandlerResult {
     let template = service.resolve_tagged(&reference).await?;
-    let public = match &template {
-        ResolvedTemplate::Host(_) => true,
-        ResolvedTemplate::Snapshots(template) => template.public,
-    };
+    let public = template.visibility().is_public();
     let body = json!({ "templateID": template.id(), "public": public });
     Ok(error::json(StatusCode::OK, &body))
 }
@@ -202,7 +199,10 @@ pub(super) async fn publish(
     OptionalJson(publish): OptionalJson<PublishBody>,
 ) -> HandlerResult {
     let template = match publish.public {
-        Some(public) => service.set_public(&reference, public).await?,
+        Some(public) => {
+            let visibility = Visibility::from_public(public);
+            service.set_visibility(&reference, visibility).await?
+        }
         None => service.resolve(&reference).await?,
     };
     let body = with_builds(&service, &template).await?;

@@ -15,7 +15,7 @@ pub(crate) use self::{
     build::Build,
     snapshots::{NamedSnapshot, SnapshotQuery},
     tag::TagRecord,
-    template::Template,
+    template::{Template, Visibility},
 };
 use self::{build::BuildRow, tag::TagRow, template::TemplateRow};
 use super::{

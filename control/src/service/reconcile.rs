@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use error_chain::chain;
-use pool_api::{Event, EventKind, PauseCause, SandboxId, SandboxInfo, SandboxState};
+use pool_api::{Epoch, Event, EventKind, PauseCause, SandboxId, SandboxInfo, SandboxState};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{error, info, warn};
 
@@ -68,11 +68,10 @@ impl SandboxService {
         match kind {
             EventKind::Started { .. } => {
                 let record = self.ledger.get(&id).await?;
-                if let Some(mut record) = record
+                if let Some(record) = record
                     && (epoch > record.epoch || (!record.running && epoch == record.epoch))
                 {
-                    record.epoch = epoch;
-                    self.record_woken(record, at.into()).await?;
+                    self.record_woken(record, epoch, at.into()).await?;
                 }
             }
             EventKind::Paused { scope, cause } => {
@@ -98,11 +97,12 @@ impl SandboxService {
     async fn record_woken(
         &self,
         mut record: SandboxRecord,
+        epoch: Epoch,
         at: Micros,
     ) -> Result<(), ServiceError> {
         let lifetime = record.settings.lifetime.at_least(MIN_WAKE_LIFETIME);
         let lifetime = lifetime.at_most(self.config.max_lifetime);
-        record.start(record.epoch, at, lifetime);
+        record.start(epoch, at, lifetime);
         self.record_running(&record, StartSource::Host).await
     }
 
@@ -136,15 +136,15 @@ impl SandboxService {
     /// Brings one record in line with the state on the host.
     pub(super) async fn reconcile_sandbox(
         &self,
-        mut record: SandboxRecord,
+        record: SandboxRecord,
         info: &SandboxInfo,
     ) -> Result<(), ServiceError> {
         match info.state {
             SandboxState::Starting | SandboxState::Running
                 if !record.running || info.epoch > record.epoch =>
             {
-                record.epoch = info.epoch;
-                self.record_woken(record, info.started_at.into()).await
+                self.record_woken(record, info.epoch, info.started_at.into())
+                    .await
             }
             SandboxState::Pausing | SandboxState::Paused if record.running => {
                 let pause = PauseReport {
@@ -153,11 +153,7 @@ impl SandboxService {
                     scope: info.scope,
                     cause: presumed_cause(&record),
                 };
-                self.ledger.record_paused(&record.id, &pause).await?;
-                record.epoch = info.epoch;
-                record.running = false;
-                record.pause_scope = Some(info.scope);
-                self.publish(&record).await
+                self.record_paused(&record.id, &pause).await
             }
             SandboxState::Stopping | SandboxState::Stopped(_) => {
                 self.remove_record(&record.id).await.map(drop)

@@ -76,7 +76,7 @@ impl SandboxService {
             created_at: build.created_at,
             template,
             name,
-            tag: tag.to_string(),
+            tag: tag.clone(),
         })
     }
 

@@ -21,7 +21,7 @@ impl SandboxService {
             // Tags of earlier builds are void.
             tags.retain(|tag| tag.build == build);
             tags.push(TagRecord {
-                tag: Tag::default().to_string(),
+                tag: Tag::default(),
                 build,
                 created_at: info.built_at.map_or_else(Micros::now, Micros::from),
             });
@@ -69,7 +69,7 @@ impl SandboxService {
         }
         let id = self.resolve(target).await?.id();
         let existing = self.ledger.tags(&id).await?;
-        let missing = |tag: &&Tag| !existing.iter().any(|known| known.tag == tag.as_str());
+        let missing = |tag: &&Tag| !existing.iter().any(|known| known.tag == **tag);
         if let Some(tag) = tags.iter().find(missing) {
             return Err(ServiceError::tag_not_found(&target.name, tag));
         }

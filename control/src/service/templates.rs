@@ -6,7 +6,7 @@ use super::SandboxService;
 use crate::{
     error::{Conflict, ServiceError},
     ids::{BuildId, TemplateId},
-    ledger::{Build, Template},
+    ledger::{Build, Template, Visibility},
     reference::{Reference, Tag},
 };
 
@@ -36,6 +36,14 @@ impl ResolvedTemplate {
         match self {
             Self::Host(info) => info.name.clone().into(),
             Self::Snapshots(template) => template.id.clone(),
+        }
+    }
+
+    /// Who may use the template.
+    pub(crate) fn visibility(&self) -> Visibility {
+        match self {
+            Self::Host(_) => Visibility::Public,
+            Self::Snapshots(template) => template.visibility,
         }
     }
 }
@@ -226,21 +234,23 @@ impl SandboxService {
             .await
     }
 
-    /// Sets whether other users may use a template. Templates of the host are always public.
-    pub(crate) async fn set_public(
+    /// Sets the visibility of a template. Templates of the host are always public.
+    pub(crate) async fn set_visibility(
         &self,
         reference: &Reference,
-        public: bool,
+        visibility: Visibility,
     ) -> Result<ResolvedTemplate, ServiceError> {
         let resolved = self.resolve(reference).await?;
         match &resolved {
-            ResolvedTemplate::Host(info) if !public => Err(ServiceError::Invalid(format!(
-                "template '{}' belongs to the host and is always public",
-                info.name
-            ))),
+            ResolvedTemplate::Host(info) if !visibility.is_public() => {
+                Err(ServiceError::Invalid(format!(
+                    "template '{}' belongs to the host and is always public",
+                    info.name
+                )))
+            }
             ResolvedTemplate::Host(_) => Ok(resolved),
             ResolvedTemplate::Snapshots(template) => {
-                self.ledger.set_public(&template.id, public).await?;
+                self.ledger.set_visibility(&template.id, visibility).await?;
                 Ok(resolved)
             }
         }

@@ -70,6 +70,14 @@ enum OnTimeout {
     Pause,
 }
 
+/// What happens at the deadline and while paused.
+struct PausePolicy {
+    auto_pause: bool,
+    scope: SnapshotScope,
+    kill_paused: bool,
+    auto_resume: bool,
+}
+
 impl ApiVersion {
     fn default_timeout(self) -> i64 {
         match self {
@@ -99,16 +107,7 @@ impl CreateBody {
         let seconds = self.timeout.unwrap_or(version.default_timeout());
         let lifetime = lifetime(seconds, max_lifetime, version.unlimited_timeout())?;
         let idle_timeout = self.idle_timeout.map(idle_timeout).transpose()?;
-        let lifecycle = self.lifecycle.unwrap_or_default();
-        let auto_pause = self
-            .auto_pause
-            .unwrap_or(lifecycle.on_timeout == Some(OnTimeout::Pause));
-        let auto_resume = match &self.auto_resume {
-            Some(auto) => auto.enabled,
-            None => lifecycle.auto_resume == Some(true),
-        };
-        let auto_pause_scope = scope(self.auto_pause_memory);
-        check_auto_pause_scope(auto_pause_scope, auto_pause, auto_resume)?;
+        let policy = self.pause_policy()?;
         let env = self.env_vars.unwrap_or_default();
         check_env(&env)?;
         let mut network = self.network.unwrap_or_default();
@@ -134,15 +133,44 @@ impl CreateBody {
             settings: SandboxSettings {
                 lifetime,
                 idle_timeout,
-                auto_pause,
-                auto_pause_scope,
-                kill_paused: lifecycle.on_timeout == Some(OnTimeout::Kill),
-                auto_resume,
+                auto_pause: policy.auto_pause,
+                auto_pause_scope: policy.scope,
+                kill_paused: policy.kill_paused,
+                auto_resume: policy.auto_resume,
                 metadata: self.metadata.unwrap_or_default(),
                 env,
                 network,
             },
         })
+    }
+}
+
+impl CreateBody {
+    /// Merges E2B's and CubeSandbox's members about pauses.
+    fn pause_policy(&self) -> Result<PausePolicy, ServiceError> {
+        let lifecycle = self.lifecycle.unwrap_or_default();
+        let policy = PausePolicy {
+            auto_pause: self
+                .auto_pause
+                .unwrap_or(lifecycle.on_timeout == Some(OnTimeout::Pause)),
+            scope: scope(self.auto_pause_memory),
+            kill_paused: lifecycle.on_timeout == Some(OnTimeout::Kill),
+            auto_resume: match &self.auto_resume {
+                Some(auto) => auto.enabled,
+                None => lifecycle.auto_resume == Some(true),
+            },
+        };
+        let message = match policy.scope {
+            SnapshotScope::DiskOnly if !policy.auto_pause => {
+                "autoPauseMemory can be false only when autoPause is true"
+            }
+            SnapshotScope::DiskOnly if policy.auto_resume => {
+                "autoPauseMemory cannot be false when autoResume is enabled: a request cannot wake a sandbox without \
+                 memory"
+            }
+            SnapshotScope::Full | SnapshotScope::DiskOnly => return Ok(policy),
+        };
+        Err(ServiceError::Invalid(message.to_owned()))
     }
 }
 
@@ -153,24 +181,6 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(members) => members.values().all(is_empty),
         _ => false,
     }
-}
-
-fn check_auto_pause_scope(
-    scope: SnapshotScope,
-    auto_pause: bool,
-    auto_resume: bool,
-) -> Result<(), ServiceError> {
-    if scope == SnapshotScope::Full {
-        return Ok(());
-    }
-    let message = if !auto_pause {
-        "autoPauseMemory can be false only when autoPause is true"
-    } else if auto_resume {
-        "autoPauseMemory cannot be false when autoResume is enabled: a request cannot wake a sandbox without memory"
-    } else {
-        return Ok(());
-    };
-    Err(ServiceError::Invalid(message.to_owned()))
 }
 
 fn check_env(env: &BTreeMap<String, String>) -> Result<(), ServiceError> {

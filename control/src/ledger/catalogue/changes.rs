@@ -3,7 +3,7 @@
 use pool_api::{SnapshotId, TemplateName};
 use sqlx::SqliteConnection;
 
-use super::build::Build;
+use super::{build::Build, template::Visibility};
 use crate::{
     ids::{BuildId, TemplateId},
     ledger::{
@@ -140,19 +140,19 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Sets whether other users may use a template made of snapshots.
-    pub(crate) async fn set_public(
+    /// Sets the visibility of a template made of snapshots.
+    pub(crate) async fn set_visibility(
         &self,
         id: &TemplateId,
-        public: bool,
+        visibility: Visibility,
     ) -> Result<(), LedgerError> {
         sqlx::query("UPDATE templates SET public = ?, updated_at = ? WHERE id = ?")
-            .bind(public)
+            .bind(visibility.is_public())
             .bind(Micros::now().0)
             .bind(id.as_str())
             .execute(&self.pool)
             .await
-            .map_err(failed("publish template"))?;
+            .map_err(failed("set visibility of template"))?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         column::parse,
         error::{LedgerError, failed},
     },
+    reference::Tag,
     time::Micros,
 };
 
@@ -21,7 +22,7 @@ pub(crate) struct SnapshotQuery {
     /// Only snapshots of this template.
     pub(crate) template: Option<TemplateId>,
     /// Only snapshots with this tag.
-    pub(crate) tag: Option<String>,
+    pub(crate) tag: Option<Tag>,
     /// Only snapshots after this time and build id, in the order of the list.
     pub(crate) after: Option<(Micros, String)>,
     /// Snapshots at most.
@@ -40,7 +41,7 @@ pub(crate) struct NamedSnapshot {
     /// The template's name.
     pub(crate) name: Option<TemplateName>,
     /// A tag of the build: the default tag if it has that one.
-    pub(crate) tag: String,
+    pub(crate) tag: Tag,
 }
 
 /// A row, not validated.
@@ -72,7 +73,7 @@ impl Ledger {
         )
         .bind(query.sandbox.as_ref().map(SandboxId::as_str))
         .bind(query.template.as_ref().map(TemplateId::as_str))
-        .bind(query.tag.as_deref())
+        .bind(query.tag.as_ref().map(Tag::as_str))
         .bind(after.map(|(at, _)| at.0))
         .bind(after.map(|(_, build)| build.as_str()))
         .bind(i64::try_from(query.limit).unwrap_or(i64::MAX))
@@ -93,7 +94,7 @@ impl TryFrom<SnapshotRow> for NamedSnapshot {
             name: name.transpose()?,
             build: parse(&row.build, &row.build, "id")?,
             created_at: Micros(row.created_at),
-            tag: row.tag,
+            tag: parse(&row.tag, &row.build, "tag")?,
         })
     }
 }

@@ -5,6 +5,7 @@ use sqlx::FromRow;
 use crate::{
     ids::BuildId,
     ledger::{column::parse, error::LedgerError},
+    reference::Tag,
     time::Micros,
 };
 
@@ -12,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct TagRecord {
     /// The tag.
-    pub(crate) tag: String,
+    pub(crate) tag: Tag,
     /// The build.
     pub(crate) build: BuildId,
     /// When the tag was assigned to the build.
@@ -32,8 +33,8 @@ impl TryFrom<TagRow> for TagRecord {
 
     fn try_from(row: TagRow) -> Result<Self, LedgerError> {
         Ok(Self {
+            tag: parse(&row.tag, &row.tag, "tag")?,
             build: parse(&row.build, &row.tag, "build")?,
-            tag: row.tag,
             created_at: Micros(row.created_at),
         })
     }

@@ -16,12 +16,33 @@ pub(crate) struct Template {
     pub(crate) id: TemplateId,
     /// Its name, if it has one.
     pub(crate) name: Option<TemplateName>,
-    /// Whether other users may use it.
-    pub(crate) public: bool,
+    /// Who may use it.
+    pub(crate) visibility: Visibility,
     /// Time of its creation.
     pub(crate) created_at: Micros,
     /// Time of its latest change.
     pub(crate) updated_at: Micros,
+}
+
+/// The users of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visibility {
+    /// Its owner.
+    Private,
+    /// Every user.
+    Public,
+}
+
+impl Visibility {
+    /// Converts the form that requests and the ledger use.
+    pub(crate) fn from_public(public: bool) -> Self {
+        if public { Self::Public } else { Self::Private }
+    }
+
+    /// Whether every user may use the template.
+    pub(crate) fn is_public(self) -> bool {
+        self == Self::Public
+    }
 }
 
 /// A row, not validated.
@@ -42,7 +63,7 @@ impl TryFrom<TemplateRow> for Template {
         Ok(Self {
             id: parse(&row.id, &row.id, "id")?,
             name: name.transpose()?,
-            public: row.public,
+            visibility: Visibility::from_public(row.public),
             created_at: Micros(row.created_at),
             updated_at: Micros(row.updated_at),
         })
