@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use pool_api::SnapshotId;
-use snapshotter::{Chain, Cut, Mode, Store};
+use snapshotter::{Chain, CaptureSource, MemoryMode, Store};
 use tempfile::TempDir;
 use vmm_api::{BlankSpec, BootSpec, Kvm, LoadReport, LoadSpec, Machine, Monitor, Process, flat};
 
@@ -62,14 +62,14 @@ pub(super) async fn measure(
         // The second row's first restore records what the third installs ahead.
         let _resident = bench.store.keep_resident(&snapshot)?;
         for (mode, arrival, name) in [
-            (Mode::Cow, Arrival::Cow, "fork, Cow"),
+            (MemoryMode::Cow, Arrival::Cow, "fork, Cow"),
             (
-                Mode::Paged,
+                MemoryMode::Paged,
                 Arrival::Demanded,
                 "restore, Paged, first (records)",
             ),
             (
-                Mode::Paged,
+                MemoryMode::Paged,
                 Arrival::Installed,
                 "restore, Paged, prefetched",
             ),
@@ -152,7 +152,7 @@ impl Bench {
         let staging = self.store.stage(pool_api::SnapshotScope::Full, MEMORY, 0)?;
         let captured = machine.capture(staging.spec()?).await?;
         machine.kill().await;
-        let cut = Cut {
+        let cut = CaptureSource {
             template: "flat".parse()?,
             resources: pool_api::Resources {
                 vcpus: 1,
@@ -177,7 +177,7 @@ impl Bench {
     async fn wakes(
         &self,
         snapshot: &SnapshotId,
-        mode: Mode,
+        mode: MemoryMode,
         count: u32,
     ) -> anyhow::Result<Vec<Wake>> {
         let mut wakes = Vec::new();
@@ -195,7 +195,7 @@ impl Bench {
         &self,
         blank: Monitor,
         snapshot: &SnapshotId,
-        mode: Mode,
+        mode: MemoryMode,
     ) -> anyhow::Result<Wake> {
         let console = self.console()?;
         let begun = Instant::now();
@@ -216,7 +216,7 @@ impl Bench {
             .load_report()
             .context("a loaded machine reports what it cost")?;
         if let Some(pager) = &kept.pager {
-            pager.leave_working_set();
+            pager.save_working_set();
         }
         machine.kill().await;
         Ok(Wake {

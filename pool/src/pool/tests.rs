@@ -1,9 +1,9 @@
 //! The pool on a fake hypervisor: real files, real sockets, no KVM.
 
-mod bad_days;
-mod keep;
-mod life;
-mod many;
+mod disk_only;
+mod failures;
+mod fork_and_capacity;
+mod lifecycle;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use pool_api::{
     SandboxId, SandboxInfo, SandboxSpec, SandboxState, Secret, SnapshotScope, StopReason,
     TemplateName,
 };
-use snapshotter::Mode;
+use snapshotter::MemoryMode;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -27,7 +27,7 @@ use tokio::{
 use vmm_api::fake::FakeHypervisor;
 
 use super::Pool;
-use crate::{Artefacts, Config, Limits, ShelfSize};
+use crate::{Artefacts, BlankCount, Config, Limits};
 
 const MEMORY: u64 = 4 << 20;
 const DISK: u64 = 1 << 20;
@@ -88,13 +88,13 @@ impl Rig {
         let mut config = Config::new(dir.join("data"), artefacts, Arc::new(fake.clone()), limits);
         config.resources.memory = MEMORY;
         config.resources.disk = DISK;
-        config.shelf = vec![ShelfSize {
+        config.blanks = vec![BlankCount {
             vcpus: 1,
             memory: MEMORY,
             count: 1,
         }];
-        config.memory = Mode::Cow;
-        config.settle = Duration::ZERO;
+        config.memory = MemoryMode::Cow;
+        config.settle_time = Duration::ZERO;
         config
     }
 
@@ -103,13 +103,13 @@ impl Rig {
         let Self { dir, fake, pool } = self;
         fake.crash_all();
         // The lock is given back when the last part of the old pool is gone.
-        let handles = pool.host.registry.all();
+        let handles = pool.registry.all();
         for handle in &handles {
             handle
                 .ask(|reply| crate::driver::Command::Shutdown { reply })
                 .await;
         }
-        pool.host.shelf.close();
+        pool.host.blanks.close();
         drop(handles);
         let host = Arc::downgrade(&pool.host);
         drop(pool);
@@ -193,7 +193,7 @@ enum Kind {
 }
 
 fn source_text(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::cause::chain(error)
+    error_chain::chain(error).to_string()
 }
 
 fn failed(result: Result<Box<dyn Lease>, EnterError>) -> String {

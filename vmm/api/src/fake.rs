@@ -45,6 +45,8 @@ pub enum Fault {
     Resume,
     /// Capturing: refused.
     Capture,
+    /// Capturing: the caller's task panics.
+    CapturePanic,
     /// Capturing: no space.
     Space,
     /// The agent's answer to `/init`.

@@ -281,6 +281,10 @@ impl Machine for FakeMachine {
         if *self.inner.running.borrow() {
             return Err(CaptureError::Refused("the machine runs".to_owned()));
         }
+        assert!(
+            !self.inner.shared.fails(Fault::CapturePanic),
+            "scripted panic"
+        );
         if self.inner.shared.fails(Fault::Space) {
             return Err(CaptureError::NoSpace);
         }

@@ -1,23 +1,24 @@
-//! Putting a guest into a blank: out of its snapshot, or from the kernel on its disks.
+//! Filling a blank: from a machine image, or by booting a kernel on the snapshot's disks.
 
 use std::{fs::File, sync::Arc};
 
-use pool_api::{Stage, Start};
-use snapshotter::{Damage, OpenMachine, StackPager};
+use pool_api::Stage;
+use snapshotter::{Damage, OpenDisk, OpenMachine, StackPager};
 use tokio::{sync::mpsc, time::Instant};
-use vmm_api::{Blank, BootSpec, Disk, LoadSpec, Machine, MemorySource};
+use vmm_api::{Blank, BootSpec, Disk, LoadSpec, Machine, MemorySource, TopLayer};
 
-use super::{Parts, Plan, StartError, Times};
+use super::{StageTimes, StartError, StartParts};
 use crate::{
-    capacity::Permit,
+    blank_pool::ReadyBlank,
+    capacity::Reservation,
     host::Host,
-    live::{Lineage, Live},
     run_dir::RunDir,
-    shelf::Ready,
+    running::{Lineage, RunningMachine},
+    start_plan::StartPlan,
 };
 
-/// A machine and what it was made of.
-pub(super) struct Loaded {
+/// A machine whose guest has no identity yet.
+pub(super) struct LoadedMachine {
     pub(super) machine: Arc<dyn Machine>,
     pub(super) damage: mpsc::UnboundedReceiver<Damage>,
     run_dir: RunDir,
@@ -26,36 +27,41 @@ pub(super) struct Loaded {
     pager: Option<Arc<StackPager>>,
 }
 
-/// Makes a machine of a blank. One that is loaded stands still, one that boots runs.
-pub(super) async fn fill(
+/// Makes a machine from a blank. A loaded machine is paused, a booted one runs.
+pub(super) async fn load_machine(
     host: &Host,
-    plan: &Plan,
-    parts: Parts,
-    times: &mut Times,
-) -> Result<Loaded, StartError> {
-    let Parts {
-        ready: Ready { blank, run_dir },
-        opened,
+    plan: StartPlan,
+    parts: StartParts,
+    times: &mut StageTimes,
+) -> Result<LoadedMachine, StartError> {
+    let StartParts {
+        ready: ReadyBlank { blank, run_dir },
+        snapshot,
         mut damage,
-        top,
+        top_layers,
         console,
     } = parts;
-    let forked = plan.start == Start::Fork;
-    let lineage = Lineage::loaded(opened.pin, &opened.manifest, plan.from, forked);
-    let disk = |(disk, top): (snapshotter::OpenDisk, vmm_api::TopLayer)| Disk {
+    let lineage = Lineage::loaded(snapshot.pin, &snapshot.manifest, plan);
+    let disk = |(disk, top): (OpenDisk, TopLayer)| Disk {
         size: disk.size,
         base: disk.base,
         layers: disk.layers,
         top,
     };
-    let disks: Vec<Disk> = opened.disks.into_iter().zip(top).map(disk).collect();
-    let memory = opened.machine.as_ref().map(|kept| kept.memory.clone());
-    let pager = opened.machine.as_ref().and_then(|kept| kept.pager.clone());
-    let machine = match opened.machine {
-        Some(kept) => load(blank, kept, disks, console, &mut damage, times).await?,
+    let disks: Vec<Disk> = snapshot
+        .disks
+        .into_iter()
+        .zip(top_layers)
+        .map(disk)
+        .collect();
+    let image = snapshot.machine;
+    let memory = image.as_ref().map(|image| image.memory.clone());
+    let pager = image.as_ref().and_then(|image| image.pager.clone());
+    let machine = match image {
+        Some(image) => load(blank, image, disks, console, &mut damage, times).await?,
         None => boot(host, blank, disks, console, times).await?,
     };
-    Ok(Loaded {
+    Ok(LoadedMachine {
         machine,
         run_dir,
         lineage,
@@ -67,20 +73,20 @@ pub(super) async fn fill(
 
 async fn load(
     blank: Box<dyn Blank>,
-    kept: OpenMachine,
+    image: OpenMachine,
     disks: Vec<Disk>,
     console: File,
     damage: &mut mpsc::UnboundedReceiver<Damage>,
-    times: &mut Times,
+    times: &mut StageTimes,
 ) -> Result<Arc<dyn Machine>, StartError> {
     let began = Instant::now();
     let spec = LoadSpec {
-        image: kept.image,
-        memory: kept.memory,
+        image: image.image,
+        memory: image.memory,
         disks,
         console,
     };
-    // The monitor reads guest memory as it loads. A page that cannot be served would keep it waiting for ever; it ends
+    // The monitor reads guest memory as it loads, and would wait without end for a page that cannot be served. It ends
     // with the future.
     let machine: Arc<dyn Machine> = tokio::select! {
         loaded = blank.load(spec) => loaded.map_err(StartError::Load)?.into(),
@@ -91,7 +97,7 @@ async fn load(
         .map(|report| report.prefetch)
         .unwrap_or_default();
     times.push((Stage::Load, began.elapsed().saturating_sub(prefetch)));
-    if kept.pager.is_some() {
+    if image.pager.is_some() {
         times.push((Stage::Prefetch, prefetch));
     }
     Ok(machine)
@@ -102,7 +108,7 @@ async fn boot(
     blank: Box<dyn Blank>,
     disks: Vec<Disk>,
     console: File,
-    times: &mut Times,
+    times: &mut StageTimes,
 ) -> Result<Arc<dyn Machine>, StartError> {
     let began = Instant::now();
     let path = &host.config.artefacts.kernel;
@@ -121,16 +127,16 @@ async fn boot(
     Ok(machine)
 }
 
-impl Loaded {
-    pub(super) fn live(self, permit: Permit) -> Live {
-        Live {
+impl LoadedMachine {
+    pub(super) fn into_running(self, reservation: Reservation) -> RunningMachine {
+        RunningMachine {
             exit: self.machine.exit(),
             machine: self.machine,
             damage: self.damage,
             pager: self.pager,
             lineage: self.lineage,
             _memory: self.memory,
-            _permit: permit,
+            _reservation: reservation,
             _run_dir: self.run_dir,
         }
     }

@@ -1,10 +1,10 @@
-//! What is kept of a sandbox on disk beside its snapshots.
+//! The directory of a sandbox: everything on disk beside its snapshots.
 //!
 //! ```text
-//! sandboxes/<id>/sandbox.json   the record; written with its first snapshot, so one without it has nothing to go back to
+//! sandboxes/<id>/sandbox.json   the record; written with the first snapshot, so a sandbox without it cannot wake
 //!                token          its access token, mode 0600
 //!                top.blk        the writable layer of its disk while it runs
-//!                console.log    what the guest said on its serial console
+//!                console.log    the guest's serial console
 //! ```
 
 use std::{
@@ -22,29 +22,29 @@ use vmm_api::TopLayer;
 
 const MAX_RECORD: u64 = 1 << 20;
 
-/// A sandbox's directory.
+/// The directory of one sandbox.
 #[derive(Debug, Clone)]
-pub(crate) struct Home {
+pub(crate) struct SandboxDir {
     dir: PathBuf,
 }
 
-/// What is remembered of a sandbox.
+/// The durable state of a sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// What it was made with; without the token.
+    /// The spec it was created with, without the token.
     pub(crate) spec: SandboxSpec,
     pub(crate) epoch: Epoch,
     pub(crate) started_at: SystemTime,
     pub(crate) since: SystemTime,
     pub(crate) resources: Resources,
-    /// What it wakes from.
+    /// The snapshot it wakes from.
     pub(crate) snapshot: SnapshotId,
-    /// What that keeps.
-    #[serde(default)]
-    pub(crate) keep: SnapshotScope,
+    /// That snapshot's scope.
+    #[serde(default, rename = "keep")]
+    pub(crate) scope: SnapshotScope,
 }
 
-impl Home {
+impl SandboxDir {
     pub(crate) fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
@@ -53,7 +53,7 @@ impl Home {
         fs::create_dir_all(&self.dir)
     }
 
-    /// Removes all of it, also what a start that was given up still adds.
+    /// Removes the directory, retrying while a cancelled start still adds files.
     pub(crate) fn remove(&self) -> io::Result<()> {
         const ATTEMPTS: usize = 8;
         let mut result = Ok(());
@@ -68,14 +68,14 @@ impl Home {
         result
     }
 
-    /// Writes the record, durably; others see the old one or the new one.
+    /// Writes the record durably and atomically.
     pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
         let mut record = record.clone();
         if let Some(token) = record.spec.access_token.take() {
-            self.replace("token", token.expose().as_bytes())?;
+            self.write("token", token.expose().as_bytes())?;
         }
         let bytes = serde_json::to_vec_pretty(&record)?;
-        self.replace("sandbox.json", &bytes)
+        self.write("sandbox.json", &bytes)
     }
 
     /// Reads the record and the token.
@@ -99,30 +99,30 @@ impl Home {
         if bytes.len() as u64 > MAX_RECORD {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "longer than 1 MiB",
+                "the file is longer than 1 MiB",
             ));
         }
         Ok(bytes)
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        replace(&self.dir, name, bytes)
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        write_atomic(&self.dir, name, bytes)
     }
 
-    /// Where the writable layer is.
-    pub(crate) fn top_path(&self) -> PathBuf {
+    /// Returns the path of the writable layer.
+    pub(crate) fn top_layer_path(&self) -> PathBuf {
         self.dir.join("top.blk")
     }
 
-    /// A new, empty top layer for a disk of so many bytes, in place of the old one.
-    pub(crate) fn new_top(&self, disk: u64) -> io::Result<TopLayer> {
-        self.drop_top()?;
+    /// Replaces the top layer by an empty one for a disk of this size in bytes.
+    pub(crate) fn new_top_layer(&self, disk: u64) -> io::Result<TopLayer> {
+        self.remove_top_layer()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(self.top_path())?;
+            .open(self.top_layer_path())?;
         let blocks = u32::try_from(disk / vmm_api::PAGE_SIZE as u64).map_err(io::Error::other)?;
         let layout = Layout::new(blocks);
         file.set_len(layout.len())?;
@@ -132,15 +132,15 @@ impl Home {
         })
     }
 
-    /// Removes the top layer's name. A snapshot that has it keeps it.
-    pub(crate) fn drop_top(&self) -> io::Result<()> {
-        match fs::remove_file(self.top_path()) {
+    /// Unlinks the top layer. A snapshot that took it over keeps the file.
+    pub(crate) fn remove_top_layer(&self) -> io::Result<()> {
+        match fs::remove_file(self.top_layer_path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
 
-    /// Where the guest's console is written to, each line with the time it began.
+    /// Opens the console log for appending.
     pub(crate) fn console(&self) -> io::Result<File> {
         OpenOptions::new()
             .read(true)
@@ -150,7 +150,7 @@ impl Home {
             .open(self.dir.join("console.log"))
     }
 
-    /// The last `limit` bytes of the console.
+    /// Returns the last `limit` bytes of the console.
     pub(crate) fn console_tail(&self, limit: usize) -> io::Result<Vec<u8>> {
         let mut file = File::open(self.dir.join("console.log"))?;
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
@@ -162,8 +162,8 @@ impl Home {
     }
 }
 
-/// Puts a file, mode 0600, in a directory; durable when it returns, and others see the old one or the new one.
-pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file of a directory atomically, mode 0600; the new file is durable on return.
+pub(crate) fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;

@@ -211,7 +211,7 @@ async fn blanks_are_kept_ahead_and_a_failed_one_is_told() {
         tokio::task::yield_now().await;
     }
     assert_eq!(rig.fake.counts().blanks, before + 1);
-    let none = Rig::with(|config| config.shelf.clear()).await;
+    let none = Rig::with(|config| config.blanks.clear()).await;
     none.fake.fail_next(Fault::Spawn);
     let Err(CreateError::Failed { source, .. }) = none.pool.create(spec("a")).await else {
         panic!()

@@ -315,3 +315,34 @@ async fn a_crash_of_the_pool_keeps_what_was_paused_and_removes_the_rest() {
     assert_eq!(say(&*rig.enter("paused").await, "hello").await, "hello");
     rig.pool.create(spec("running")).await.unwrap();
 }
+
+#[tokio::test]
+async fn panic_during_capture_answers_every_queued_call() {
+    let rig = Rig::new().await;
+    rig.create("a").await;
+    rig.pause("a").await;
+    rig.say("a", "hello").await;
+    rig.fake.fail_next(Fault::CapturePanic);
+    rig.fake.hold_captures();
+    let before = rig.fake.counts().captures;
+    let capture = tokio::spawn({
+        let pool = Arc::clone(&rig.pool);
+        async move { pool.snapshot(&id("a"), SnapshotScope::Full).await }
+    });
+    rig.fake.captures_begun(before + 1).await;
+    let (name, pool) = (id("a"), Arc::clone(&rig.pool));
+    let mut queued = std::pin::pin!(pool.pause(&name, Epoch(2), SnapshotScope::Full));
+    assert!(futures::poll!(&mut queued).is_pending());
+    rig.fake.release_captures();
+    let captured = capture.await.unwrap();
+    assert!(
+        matches!(captured, Err(SnapshotError::Failed { .. })),
+        "{captured:?}"
+    );
+    let paused = tokio::time::timeout(std::time::Duration::from_secs(10), queued).await;
+    assert!(matches!(
+        paused.unwrap(),
+        Err(PauseError::AlreadyPaused { .. })
+    ));
+    assert_eq!(rig.state("a").await, SandboxState::Paused);
+}

@@ -1,4 +1,4 @@
-//! Blanks kept ahead of demand, so that a wake does not wait for a process and a VM.
+//! Blanks spawned ahead of demand, so that a start does not wait for a process and a VM.
 
 use std::{collections::HashMap, io, sync::Arc};
 
@@ -9,91 +9,90 @@ use tracing::warn;
 use vmm_api::{Blank, BlankSpec, Hypervisor, SpawnError};
 
 use crate::{
-    ShelfSize,
-    cause::chain,
+    BlankCount,
     run_dir::{RunDir, RunDirs},
 };
 
-/// What a blank must be: virtual CPUs and bytes of memory.
+/// Virtual CPUs and bytes of memory.
 type Size = (u8, u64);
 
-/// The blanks.
+/// A pool of blanks.
 #[derive(Debug)]
-pub(crate) struct Shelf {
+pub(crate) struct BlankPool {
     hypervisor: Arc<dyn Hypervisor>,
     run_dirs: RunDirs,
-    wanted: Mutex<HashMap<Size, usize>>,
-    blanks: Mutex<HashMap<Size, Vec<Ready>>>,
+    targets: Mutex<HashMap<Size, usize>>,
+    blanks: Mutex<HashMap<Size, Vec<ReadyBlank>>>,
     taken: Notify,
     refill: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A blank and its directory.
+/// A blank and its run directory.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct ReadyBlank {
     pub(crate) blank: Box<dyn Blank>,
     pub(crate) run_dir: RunDir,
 }
 
-/// A blank that was not made.
+/// Failure to spawn a blank.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BlankError {
-    #[error("make directory for a monitor")]
+    #[error("failed to create the monitor's run directory")]
     RunDir(#[source] io::Error),
     #[error(transparent)]
     Spawn(#[from] SpawnError),
 }
 
-impl Shelf {
-    /// A shelf that refills itself in the background until [`Shelf::close`].
+impl BlankPool {
+    /// Starts a pool that refills itself in the background until [`BlankPool::close`].
     pub(crate) fn start(
         hypervisor: Arc<dyn Hypervisor>,
         run_dirs: RunDirs,
-        sizes: &[ShelfSize],
+        counts: &[BlankCount],
     ) -> Arc<Self> {
-        let wanted = sizes
+        let targets = counts
             .iter()
-            .map(|size| ((size.vcpus, size.memory), size.count))
+            .map(|target| ((target.vcpus, target.memory), target.count))
             .collect();
-        let shelf = Arc::new(Self {
+        let pool = Arc::new(Self {
             hypervisor,
             run_dirs,
-            wanted: Mutex::new(wanted),
+            targets: Mutex::new(targets),
             blanks: Mutex::default(),
             taken: Notify::new(),
             refill: Mutex::default(),
         });
-        let weak = Arc::downgrade(&shelf);
+        let weak = Arc::downgrade(&pool);
         let refill = tokio::spawn(async move {
-            while let Some(shelf) = weak.upgrade() {
-                shelf.fill().await;
-                shelf.taken.notified().await;
+            while let Some(pool) = weak.upgrade() {
+                pool.fill().await;
+                pool.taken.notified().await;
             }
         });
-        *shelf.refill.lock() = Some(refill);
-        shelf
+        *pool.refill.lock() = Some(refill);
+        pool
     }
 
-    /// A blank from the shelf, or a new one.
-    pub(crate) async fn claim(&self, resources: &Resources) -> Result<Ready, BlankError> {
+    /// Takes a blank from the pool, or spawns one.
+    pub(crate) async fn take(&self, resources: &Resources) -> Result<ReadyBlank, BlankError> {
         let size = (resources.vcpus, resources.memory);
         let ready = self.blanks.lock().get_mut(&size).and_then(Vec::pop);
         let ready = match ready {
             Some(ready) => ready,
-            None => self.make(size).await?,
+            None => self.spawn(size).await?,
         };
         self.taken.notify_one();
         Ok(ready)
     }
 
-    /// Blanks on the shelf.
+    /// Returns the number of blanks in the pool.
     pub(crate) fn len(&self) -> usize {
         self.blanks.lock().values().map(Vec::len).sum()
     }
 
-    /// Ends every blank and keeps no more.
+    /// Ends every blank and stops refilling.
     pub(crate) fn close(&self) {
-        self.wanted.lock().clear();
+        self.targets.lock().clear();
         if let Some(refill) = self.refill.lock().take() {
             refill.abort();
         }
@@ -102,28 +101,29 @@ impl Shelf {
 
     async fn fill(&self) {
         while let Some(size) = self.missing() {
-            match self.make(size).await {
+            match self.spawn(size).await {
                 Ok(ready) => self.blanks.lock().entry(size).or_default().push(ready),
                 Err(error) => {
-                    // The next claim tries again, and its caller is told why it failed.
-                    warn!(error = chain(&error), "cannot keep a blank ahead");
+                    // The next start tries again, and its caller gets the cause.
+                    warn!(error = %error_chain::chain(&error), "failed to refill blank pool");
                     return;
                 }
             }
         }
     }
 
+    /// Returns a size with fewer blanks than its target.
     fn missing(&self) -> Option<Size> {
         let blanks = self.blanks.lock();
-        let here = |size| blanks.get(size).map_or(0, Vec::len);
-        self.wanted
+        let len = |size| blanks.get(size).map_or(0, Vec::len);
+        self.targets
             .lock()
             .iter()
-            .find(|(size, count)| here(size) < **count)
+            .find(|(size, target)| len(size) < **target)
             .map(|(size, _)| *size)
     }
 
-    async fn make(&self, (vcpus, memory): Size) -> Result<Ready, BlankError> {
+    async fn spawn(&self, (vcpus, memory): Size) -> Result<ReadyBlank, BlankError> {
         let run_dir = self.run_dirs.create().map_err(BlankError::RunDir)?;
         let spec = BlankSpec {
             vcpus,
@@ -131,7 +131,9 @@ impl Shelf {
             run_dir: run_dir.path().to_owned(),
         };
         let blank = self.hypervisor.blank(spec).await?;
-        run_dir.note(blank.pid()).map_err(BlankError::RunDir)?;
-        Ok(Ready { blank, run_dir })
+        run_dir
+            .write_pidfile(blank.pid())
+            .map_err(BlankError::RunDir)?;
+        Ok(ReadyBlank { blank, run_dir })
     }
 }
