@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct Dispatcher {
     config: Config,
     node: Arc<dyn Node>,
-    coordinator: Arc<dyn Coordinator>,
+    coordinator: Arc<Coordinator>,
     limiter: ConcurrencyLimiter,
 }
 
@@ -45,11 +45,7 @@ struct AuthorizedRequest {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(
-        config: Config,
-        node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
-    ) -> Self {
+    pub(crate) fn new(config: Config, node: Arc<dyn Node>, coordinator: Arc<Coordinator>) -> Self {
         let limiter = ConcurrencyLimiter::new(config.limits.connections_per_sandbox);
         Self {
             config,

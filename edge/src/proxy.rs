@@ -50,7 +50,7 @@ impl Proxy {
     pub(crate) fn new(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {

@@ -22,7 +22,7 @@ pub(crate) enum RouteError {
 
 /// Looks up the placement of a sandbox. The coordinator of this process answers from memory, so there is no cache.
 pub(crate) async fn route(
-    coordinator: &dyn Coordinator,
+    coordinator: &Coordinator,
     sandbox: &SandboxId,
 ) -> Result<Placement, RouteError> {
     match coordinator.locate(sandbox).await {

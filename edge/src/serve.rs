@@ -65,7 +65,7 @@ impl Edge {
     pub fn bind(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let scrape = config.metrics.map(BoundListener::bind).transpose()?;

@@ -28,7 +28,7 @@ mod sys;
 mod verified;
 
 pub use self::{
-    capture::{CommitError, Committed, CaptureSource, DiskSource, Staging},
+    capture::{CaptureSource, CommitError, Committed, DiskSource, Staging},
     digest::Digest,
     layer::{Bitmap, Layer, LayerError, Layout, MAX_PAGES, SealError, Tables},
     manifest::{BaseImage, Chain, DiskManifest, FileRef, LayerRef, Manifest, ManifestError},

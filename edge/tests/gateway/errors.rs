@@ -1,6 +1,6 @@
 //! SPECIFICATION.md, Requests: status codes and bodies for sandboxes that cannot serve a request.
 
-use coordinator::{Access, Coordinator};
+use coordinator::Access;
 use pool_api::{
     Port, SandboxState,
     fake::{PortScript, WakeScript},

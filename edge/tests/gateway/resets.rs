@@ -1,7 +1,6 @@
 //! SPECIFICATION.md, Requests: revoked leases end requests with an error or a reset; clients that disconnect.
 
 use bytes::Bytes;
-use coordinator::Coordinator;
 use h2::client::SendRequest;
 use http::Request;
 use pool_api::{Node, SandboxId, fake::PortScript};

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use bytes::Bytes;
-use coordinator::{Access, Coordinator, InMemory, Placement};
+use coordinator::{Access, Coordinator, Placement};
 use edge::{Config, Edge};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -30,7 +30,7 @@ pub(crate) const DOMAIN: &str = "e2b.localhost";
 
 pub(crate) struct Rig {
     pub(crate) node: FakeNode,
-    pub(crate) coordinator: Arc<InMemory>,
+    pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) port: u16,
     pub(crate) tls_port: Option<u16>,
     pub(crate) metrics_port: Option<u16>,
@@ -63,7 +63,7 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let (node, coordinator) = (
             FakeNode::with_templates(&["base"]),
-            Arc::new(InMemory::default()),
+            Arc::new(Coordinator::default()),
         );
         let mut config = Config::new("127.0.0.1:0".parse().unwrap(), dir.path().join("api.sock"));
         config.shutdown_timeout = Duration::from_millis(100);

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use pool_api::SnapshotId;
-use snapshotter::{Chain, CaptureSource, MemoryMode, Store};
+use snapshotter::{CaptureSource, Chain, MemoryMode, Store};
 use tempfile::TempDir;
 use vmm_api::{BlankSpec, BootSpec, Kvm, LoadReport, LoadSpec, Machine, Monitor, Process, flat};
 

@@ -25,7 +25,9 @@ pub(super) fn install(
     let newest = shared.stack.layers().last();
     let changed = |page: u32| newest.is_some_and(|layer| layer.has(page));
     let (written, read): (Vec<u32>, Vec<u32>) = pages.iter().partition(|page| changed(**page));
-    let written = runs(written).into_iter().map(|run| (run, WriteProtect::Off));
+    let written = runs(written)
+        .into_iter()
+        .map(|run| (run, WriteProtect::Off));
     let read = runs(read).into_iter().map(|run| (run, WriteProtect::On));
     for ((first, count), as_what) in written.chain(read) {
         buffer.clear();

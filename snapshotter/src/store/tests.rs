@@ -66,7 +66,10 @@ fn forks_share_one_memory() {
     assert!(std::sync::Arc::ptr_eq(first, second));
     assert!(paged(&rig, id, MemoryMode::Paged));
     drop((a, b));
-    assert!(paged(&rig, id, MemoryMode::Auto), "nobody holds it any more");
+    assert!(
+        paged(&rig, id, MemoryMode::Auto),
+        "nobody holds it any more"
+    );
 }
 
 #[test]

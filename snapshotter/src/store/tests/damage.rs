@@ -11,7 +11,7 @@ use pool_api::{Resources, SnapshotScope};
 use vmm_api::{Captured, PageRecord};
 
 use super::rig::{BLOCKS, Lineage, MEMORY, PAGES, Rig};
-use crate::{Chain, CommitError, CaptureSource, Layout, MemoryMode};
+use crate::{CaptureSource, Chain, CommitError, Layout, MemoryMode};
 
 fn damage(path: &Path, at: u64) {
     let file = OpenOptions::new()

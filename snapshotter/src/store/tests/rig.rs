@@ -15,8 +15,8 @@ use vmm_api::{
 };
 
 use crate::{
-    BaseImage, Bitmap, Chain, CommitError, Committed, CaptureSource, Digest, DiskSource, Layout, MemoryMode,
-    OpenError, OpenSnapshot, Staging, Store,
+    BaseImage, Bitmap, CaptureSource, Chain, CommitError, Committed, Digest, DiskSource, Layout,
+    MemoryMode, OpenError, OpenSnapshot, Staging, Store,
 };
 
 pub(super) const PAGES: u32 = 512;
@@ -130,7 +130,11 @@ impl Rig {
         staging.commit(&self.store, &captured, cut)
     }
 
-    pub(super) fn open(&self, id: &SnapshotId, mode: MemoryMode) -> Result<OpenSnapshot, OpenError> {
+    pub(super) fn open(
+        &self,
+        id: &SnapshotId,
+        mode: MemoryMode,
+    ) -> Result<OpenSnapshot, OpenError> {
         self.store
             .open_snapshot(id, mode, |damage| panic!("{damage}"))
     }
