@@ -1,4 +1,4 @@
-//! Turns the protocol files of `api/proto` into message types, with a compiler that is a library.
+//! Generates message types from `api/proto`. Needs no `protoc` binary.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -1,30 +1,30 @@
-//! How control is set up.
+//! Settings of the control API.
 
 use std::{path::PathBuf, time::Duration};
 
 use pool_api::{NodeId, Secret};
 
-/// How control is set up.
+/// Settings of the control API.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The database file. It is made when it is not there.
+    /// Path of the database file, which is created if it does not exist.
     pub database: PathBuf,
-    /// What callers must send as `X-API-Key`.
+    /// The key that clients send as `X-API-Key`.
     pub api_key: Secret,
-    /// The name of the host that sandboxes are put on.
+    /// Name of the host that runs the sandboxes.
     pub node: NodeId,
-    /// The longest time a sandbox may be given at once.
-    pub longest: Duration,
+    /// The longest limited lifetime of a sandbox, counted from its latest start.
+    pub max_lifetime: Duration,
 }
 
 impl Config {
-    /// A day for each sandbox at most.
+    /// Creates a configuration with a maximum lifetime of one day.
     pub fn new(database: PathBuf, api_key: Secret, node: NodeId) -> Self {
         Self {
             database,
             api_key,
             node,
-            longest: Duration::from_secs(24 * 3600),
+            max_lifetime: Duration::from_secs(24 * 3600),
         }
     }
 }

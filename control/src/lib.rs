@@ -1,27 +1,28 @@
-//! The E2B-compatible API: who may have which sandbox, where, how long.
+//! The E2B-compatible control API.
 //!
-//! [`api`] is the wire; [`sandboxes`] carries out what it asks, on the host ([`pool_api::Node`]) and in the [`ledger`],
-//! which outlives every crash; [`reconcile`] makes the two agree at start and after events; [`expiry`] ends what is due;
-//! [`sampler`] asks guests how they are.
-//! Control is never on the way of a byte: with it down, running sandboxes answer and paused ones wake.
+//! `http` maps requests to calls of `service`. The service acts on the host ([`pool_api::Node`]), records every
+//! sandbox, template and snapshot in the `ledger` (SQLite), and publishes placements to the `coordinator`.
+//! `service/reconcile.rs` brings the ledger in line with the host at startup and after events, `service/expiry.rs` ends
+//! sandboxes at their deadlines, and `metrics_poller` collects guest metrics.
+//! Control is not on the data path: while it is down, running sandboxes serve requests and paused ones wake.
 
 #![forbid(unsafe_code)]
 
-mod api;
 mod config;
-mod expiry;
+mod error;
+mod http;
+mod ids;
 mod ledger;
+mod metrics_poller;
 mod network;
-mod reconcile;
 mod reference;
-mod sampler;
-mod sandboxes;
 mod serve;
+mod service;
 mod time;
 
 pub use self::{
     config::Config,
     ledger::{LedgerError, OpenError},
-    reconcile::ReconcileError,
     serve::{Control, ServeError, StartError},
+    service::ReconcileError,
 };

@@ -1,6 +1,6 @@
-//! What a caller may say of a sandbox's network, checked.
+//! Network settings of a sandbox, validated.
 //!
-//! It is kept and given back. What it says of traffic that comes in takes effect at the edge.
+//! The edge enforces the rules for incoming traffic. Rules for outgoing traffic are stored and returned, not enforced.
 
 use std::{
     collections::BTreeMap,
@@ -11,23 +11,21 @@ use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::sandboxes::Failure;
-
 mod address;
 
-pub(crate) use self::address::Cidr;
+use self::address::Cidr;
 
-const EVERYWHERE: &str = "0.0.0.0/0";
-/// Entries of a list at most.
-const MOST_ENTRIES: usize = 1000;
-const MOST_DOMAINS: usize = 10;
-const MOST_RULES: usize = 100;
-const MOST_HEADERS: usize = 20;
-const LONGEST_DOMAIN: usize = 128;
-const LONGEST_NAME: usize = 64;
-const LONGEST_VALUE: usize = 2048;
+const ALL_TRAFFIC: &str = "0.0.0.0/0";
+/// Entries of one list.
+const MAX_ENTRIES: usize = 1000;
+const MAX_DOMAINS: usize = 10;
+const MAX_RULES: usize = 100;
+const MAX_HEADERS: usize = 20;
+const MAX_DOMAIN_LEN: usize = 128;
+const MAX_HEADER_NAME_LEN: usize = 64;
+const MAX_HEADER_VALUE_LEN: usize = 2048;
 
-/// A sandbox's network, as create and update have it. Members that are not known are dropped.
+/// Network settings, in the JSON form of the create and update requests. Unknown members are dropped.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Network {
@@ -47,7 +45,7 @@ pub(crate) struct Network {
     pub(crate) https_ports: Option<Vec<u16>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dns_servers: Option<Vec<String>>,
-    /// Beside the network on the wire, and kept with it.
+    /// A sibling of `network` in a create request, stored with it.
     #[serde(
         alias = "allow_internet_access",
         skip_serializing_if = "Option::is_none"
@@ -55,7 +53,7 @@ pub(crate) struct Network {
     pub(crate) allow_internet_access: Option<bool>,
 }
 
-/// A SOCKS5 server that everything goes through.
+/// A SOCKS5 proxy for all outgoing traffic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct EgressProxy {
     address: String,
@@ -67,7 +65,7 @@ struct EgressProxy {
     tls: Option<Map<String, Value>>,
 }
 
-/// What is done to requests that leave: by domain, or a list with matches of its own.
+/// Transformations of outgoing requests: keyed by domain, or a list of rules with match conditions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Rules {
@@ -75,106 +73,109 @@ enum Rules {
     List(Vec<Map<String, Value>>),
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
-    Failure::Invalid(message.into())
+/// Network settings that are invalid. The text is the message that clients receive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct InvalidNetwork(String);
+
+fn invalid(message: impl Into<String>) -> InvalidNetwork {
+    InvalidNetwork(message.into())
 }
 
-fn shown(text: &str) -> String {
+fn shortened(text: &str) -> String {
     text.chars().take(128).collect()
 }
 
 // === impl Network ===
 
 impl Network {
-    /// What the ledger has; whatever it has.
-    pub(crate) fn read(kept: Option<&Value>) -> Self {
-        let read = kept.map(|kept| serde_json::from_value(kept.clone()));
-        read.and_then(Result::ok).unwrap_or_default()
-    }
-
-    /// As the ledger keeps it; `None` when there is nothing to say.
-    pub(crate) fn kept(&self) -> Option<Value> {
+    /// The JSON that the ledger stores; `None` for the default settings.
+    pub(crate) fn to_stored(&self) -> Option<Value> {
         if *self == Self::default() {
             return None;
         }
         serde_json::to_value(self).ok()
     }
 
-    /// As callers see it: no password, no secret that is injected, and `allowInternetAccess` is not in it.
-    pub(crate) fn shown(mut self) -> Option<Value> {
-        self.allow_internet_access = None;
-        if let Some(Rules::List(rules)) = &mut self.rules {
-            rules.iter_mut().for_each(hide_injected);
+    /// The JSON that responses contain: without the proxy password, injected secrets and `allowInternetAccess`.
+    pub(crate) fn redacted(&self) -> Option<Value> {
+        let mut network = self.clone();
+        network.allow_internet_access = None;
+        if let Some(Rules::List(rules)) = &mut network.rules {
+            rules.iter_mut().for_each(redact_injected);
         }
-        if let Some(proxy) = &mut self.egress_proxy {
+        if let Some(proxy) = &mut network.egress_proxy {
             proxy.password = None;
         }
-        self.kept()
+        network.to_stored()
     }
 
-    /// Ports ask their callers for a token.
+    /// Whether requests to the sandbox's ports need a traffic token.
     pub(crate) fn is_private(&self) -> bool {
         self.allow_public_traffic == Some(false)
     }
 
-    /// Says no to what cannot be meant.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    /// Validates the settings.
+    pub(crate) fn validate(&self) -> Result<(), InvalidNetwork> {
         if let Some(mask) = &self.mask_request_host {
             check_mask(mask)?;
         }
         self.check_lists()?;
         if let Some(proxy) = &self.egress_proxy {
-            proxy.check()?;
+            proxy.validate()?;
         }
         match &self.rules {
             Some(Rules::Domains(domains)) => check_domains(domains),
-            Some(Rules::List(rules)) if rules.len() > MOST_RULES => {
-                Err(invalid(format!("rules has more than {MOST_RULES} rules")))
+            Some(Rules::List(rules)) if rules.len() > MAX_RULES => {
+                Err(invalid(format!("rules has more than {MAX_RULES} rules")))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_lists(&self) -> Result<(), Failure> {
+    fn check_lists(&self) -> Result<(), InvalidNetwork> {
         let allow = self.allow_out.as_deref().unwrap_or_default();
         let deny = self.deny_out.as_deref().unwrap_or_default();
         let ports = self.https_ports.as_deref().unwrap_or_default();
         let servers = self.dns_servers.as_deref().unwrap_or_default();
         let longest = [allow.len(), deny.len(), ports.len(), servers.len()];
-        if longest.iter().any(|length| *length > MOST_ENTRIES) {
+        if longest.iter().any(|length| *length > MAX_ENTRIES) {
             return Err(invalid(format!(
-                "a list of the network has more than {MOST_ENTRIES} entries"
+                "a list of the network has more than {MAX_ENTRIES} entries"
             )));
         }
         for entry in deny {
             if Cidr::parse(entry).is_none() {
-                return Err(invalid(format!("invalid denied CIDR {}", shown(entry))));
+                return Err(invalid(format!("invalid denied CIDR {}", shortened(entry))));
             }
         }
-        let mut names = false;
+        let mut has_domain = false;
         for entry in allow {
             if Cidr::parse(entry).is_some() {
                 continue;
             }
             if !is_domain(entry) {
-                return Err(invalid(format!("invalid allowed entry {}", shown(entry))));
+                return Err(invalid(format!(
+                    "invalid allowed entry {}",
+                    shortened(entry)
+                )));
             }
-            names = true;
+            has_domain = true;
         }
-        let closed = deny.iter().any(|entry| entry.trim() == EVERYWHERE)
+        let denies_rest = deny.iter().any(|entry| entry.trim() == ALL_TRAFFIC)
             || self.allow_internet_access == Some(false);
-        if names && !closed {
+        if has_domain && !denies_rest {
             return Err(invalid(
                 "When specifying allowed domains in allow out, you must include 'ALL_TRAFFIC' in deny out to block \
                  all other traffic.",
             ));
         }
         if ports.contains(&0) {
-            return Err(invalid("httpsPorts has a port that is none"));
+            return Err(invalid("httpsPorts must not contain 0"));
         }
         for server in servers {
             if server.parse::<Ipv4Addr>().is_err() {
-                return Err(invalid(format!("invalid DNS server {}", shown(server))));
+                return Err(invalid(format!("invalid DNS server {}", shortened(server))));
             }
         }
         Ok(())
@@ -182,11 +183,11 @@ impl Network {
 }
 
 impl EgressProxy {
-    fn check(&self) -> Result<(), Failure> {
+    fn validate(&self) -> Result<(), InvalidNetwork> {
         let bad = || {
             invalid(format!(
                 "invalid egress proxy address {}",
-                shown(&self.address)
+                shortened(&self.address)
             ))
         };
         let (host, port) = self.address.rsplit_once(':').ok_or_else(bad)?;
@@ -196,9 +197,9 @@ impl EgressProxy {
             .ok_or_else(bad)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         match host.parse::<IpAddr>() {
-            Ok(address) if address::is_never_allowed(address) => Err(invalid(format!(
+            Ok(address) if address::is_denied_range(address) => Err(invalid(format!(
                 "egress proxy address {} is in a denied range",
-                shown(&self.address)
+                shortened(&self.address)
             ))),
             Ok(_) => Ok(()),
             Err(_) if is_domain(host) && !host.contains('*') => Ok(()),
@@ -207,15 +208,17 @@ impl EgressProxy {
     }
 }
 
-fn check_domains(domains: &BTreeMap<String, Vec<Map<String, Value>>>) -> Result<(), Failure> {
-    if domains.len() > MOST_DOMAINS {
+fn check_domains(
+    domains: &BTreeMap<String, Vec<Map<String, Value>>>,
+) -> Result<(), InvalidNetwork> {
+    if domains.len() > MAX_DOMAINS {
         return Err(invalid(format!(
-            "rules has more than {MOST_DOMAINS} domains"
+            "rules has more than {MAX_DOMAINS} domains"
         )));
     }
     for (domain, transforms) in domains {
-        let at = shown(domain);
-        if domain.len() > LONGEST_DOMAIN || !is_domain(domain) {
+        let at = shortened(domain);
+        if domain.len() > MAX_DOMAIN_LEN || !is_domain(domain) {
             return Err(invalid(format!("rules has an invalid domain {at}")));
         }
         if transforms.len() > 1 {
@@ -243,28 +246,28 @@ fn check_transform(rule: &Map<String, Value>) -> Result<(), String> {
     let headers = headers
         .as_object()
         .ok_or("has headers that are not an object")?;
-    if headers.len() > MOST_HEADERS {
-        return Err(format!("has more than {MOST_HEADERS} headers"));
+    if headers.len() > MAX_HEADERS {
+        return Err(format!("has more than {MAX_HEADERS} headers"));
     }
     for (name, value) in headers {
-        if name.len() > LONGEST_NAME || http::HeaderName::try_from(name.as_str()).is_err() {
-            return Err(format!("has an invalid header name {}", shown(name)));
+        if name.len() > MAX_HEADER_NAME_LEN || http::HeaderName::try_from(name.as_str()).is_err() {
+            return Err(format!("has an invalid header name {}", shortened(name)));
         }
         let fits = value.as_str().is_some_and(|value| {
-            value.len() <= LONGEST_VALUE && http::HeaderValue::try_from(value).is_ok()
+            value.len() <= MAX_HEADER_VALUE_LEN && http::HeaderValue::try_from(value).is_ok()
         });
         if !fits {
             return Err(format!(
                 "has an invalid value of the header {}",
-                shown(name)
+                shortened(name)
             ));
         }
     }
     Ok(())
 }
 
-/// Takes the secrets from a rule's injections.
-fn hide_injected(rule: &mut Map<String, Value>) {
+/// Removes the secrets that a rule injects.
+fn redact_injected(rule: &mut Map<String, Value>) {
     let action = rule.get_mut("action").and_then(Value::as_object_mut);
     let inject = action
         .and_then(|action| action.get_mut("inject"))
@@ -276,7 +279,7 @@ fn hide_injected(rule: &mut Map<String, Value>) {
     }
 }
 
-/// A name, `*.name`, or `*`.
+/// Whether a text is a domain name, `*.` and a domain name, or `*`.
 fn is_domain(text: &str) -> bool {
     let text = text.trim().trim_end_matches('.');
     if text == "*" {
@@ -291,13 +294,13 @@ fn is_domain(text: &str) -> bool {
                 .bytes()
                 .all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c))
     };
-    // A name whose last label is a number is an address that is none.
+    // A numeric last label makes it a malformed IP address.
     let last = text.rsplit('.').next().unwrap_or_default();
     let named = last.bytes().any(|c| !c.is_ascii_digit());
     named && text.len() <= 253 && text.split('.').all(label)
 }
 
-fn check_mask(mask: &str) -> Result<(), Failure> {
+fn check_mask(mask: &str) -> Result<(), InvalidNetwork> {
     let text = mask.replace("${PORT}", "1");
     let host: Option<Authority> = text
         .parse()

@@ -1,41 +1,45 @@
-//! How callers name templates and snapshots: `[namespace/]name[:tag]`, or an id.
+//! References to templates and snapshots: `[namespace/]name[:tag]`, with a name or an id.
 
 use std::{fmt, str::FromStr};
 
 use pool_api::TemplateName;
 use uuid::Uuid;
 
-/// The namespace of everything here.
+/// The namespace of every template on this server.
 pub(crate) const NAMESPACE: &str = "catnap";
-/// The tag that is meant when none is given.
-pub(crate) const DEFAULT_TAG: &str = "default";
+/// The tag of a reference that has none.
+const DEFAULT_TAG: &str = "default";
 
-/// The longest reference anybody may write, in bytes.
-const LONGEST: usize = 512;
+/// The longest reference, in bytes.
+const MAX_LEN: usize = 512;
 
-/// The name of a template or a snapshot, as a caller gives it.
+/// A reference to a template or a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reference {
-    /// Whose it is; `None`: nobody said.
-    pub(crate) namespace: Option<TemplateName>,
-    /// The name, or the id.
+    /// The owner, if given.
+    namespace: Option<Namespace>,
+    /// A name or an id.
     pub(crate) name: TemplateName,
-    /// Which build; `None`: nobody said.
+    /// The tag of a build, if given.
     pub(crate) tag: Option<Tag>,
 }
 
-/// A name of a build: `^[a-z0-9-_.]+$`, at most 128 characters, and no UUID.
+/// The owner of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Namespace(TemplateName);
+
+/// A tag of a build: `^[a-z0-9-_.]+$`, at most 128 characters, not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Tag(String);
 
-/// A text that names no template.
+/// A text that is not a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidReference {
-    #[error("it is longer than {LONGEST} bytes")]
-    Long,
-    #[error("{0:?} is not a name (1 to 128 characters of a-z, 0-9, '-' and '_', and no UUID)")]
+    #[error("it is longer than {MAX_LEN} bytes")]
+    TooLong,
+    #[error("{0:?} is not a name (1 to 128 characters of a-z, 0-9, '-' and '_', not a UUID)")]
     Name(String),
-    #[error("{0:?} is not a tag (1 to 128 characters of a-z, 0-9, '-', '_' and '.', and no UUID)")]
+    #[error("{0:?} is not a tag (1 to 128 characters of a-z, 0-9, '-', '_' and '.', not a UUID)")]
     Tag(String),
 }
 
@@ -47,7 +51,7 @@ fn is_uuid(text: &str) -> bool {
     text.contains('-') && Uuid::try_parse(text).is_ok()
 }
 
-fn name(text: &str) -> Result<TemplateName, InvalidReference> {
+fn parse_name(text: &str) -> Result<TemplateName, InvalidReference> {
     let bad = || InvalidReference::Name(shortened(text));
     if is_uuid(text) {
         return Err(bad());
@@ -58,16 +62,25 @@ fn name(text: &str) -> Result<TemplateName, InvalidReference> {
 // === impl Reference ===
 
 impl Reference {
-    /// The tag that is meant.
+    /// A reference to a template by name or id.
+    pub(crate) fn untagged(name: TemplateName) -> Self {
+        Self {
+            namespace: None,
+            name,
+            tag: None,
+        }
+    }
+
+    /// The tag, or the default tag.
     pub(crate) fn tag_or_default(&self) -> Tag {
         self.tag.clone().unwrap_or_default()
     }
 
-    /// Whether it may be one of ours.
-    pub(crate) fn is_ours(&self) -> bool {
+    /// Whether the reference can name a template of this server's namespace.
+    pub(crate) fn is_local(&self) -> bool {
         self.namespace
             .as_ref()
-            .is_none_or(|namespace| namespace.as_str() == NAMESPACE)
+            .is_none_or(|namespace| namespace.0.as_str() == NAMESPACE)
     }
 }
 
@@ -75,21 +88,21 @@ impl FromStr for Reference {
     type Err = InvalidReference;
 
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        if text.len() > LONGEST {
-            return Err(InvalidReference::Long);
+        if text.len() > MAX_LEN {
+            return Err(InvalidReference::TooLong);
         }
         let text = text.trim().to_lowercase();
         let (path, tag) = match text.split_once(':') {
             Some((path, tag)) => (path, Some(tag.parse()?)),
             None => (text.as_str(), None),
         };
-        let (namespace, named) = match path.split_once('/') {
-            Some((namespace, named)) => (Some(name(namespace)?), named),
+        let (namespace, last) = match path.split_once('/') {
+            Some((namespace, last)) => (Some(Namespace(parse_name(namespace)?)), last),
             None => (None, path),
         };
         Ok(Self {
             namespace,
-            name: name(named)?,
+            name: parse_name(last)?,
             tag,
         })
     }
@@ -103,7 +116,7 @@ impl Tag {
         &self.0
     }
 
-    /// Whether it is the one that is meant when none is given.
+    /// Whether this is the default tag.
     pub(crate) fn is_default(&self) -> bool {
         self.0 == DEFAULT_TAG
     }
@@ -136,20 +149,20 @@ impl fmt::Display for Tag {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     fn parts(text: &str) -> Option<(Option<String>, String, Option<String>)> {
         let read: Reference = text.parse().ok()?;
-        let namespace = read.namespace.map(|namespace| namespace.to_string());
+        let namespace = read.namespace.map(|namespace| namespace.0.to_string());
         let tag = read.tag.map(|tag| tag.to_string());
         Some((namespace, read.name.to_string(), tag))
     }
 
     #[test]
-    fn references_are_trimmed_and_lowered() {
+    fn references_are_trimmed_and_lowercased() {
         let own = |text: &str| Some(text.to_owned());
         for (text, want) in [
             ("base", Some((None, "base".to_owned(), None))),
@@ -181,18 +194,18 @@ mod test {
         assert_eq!(parts(&"a".repeat(129)), None);
         assert_eq!(
             " x".repeat(400).parse::<Reference>(),
-            Err(InvalidReference::Long)
+            Err(InvalidReference::TooLong)
         );
     }
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in ".*") {
+        fn parsing_any_text_does_not_panic(text in ".*") {
             drop(text.parse::<Reference>());
         }
 
         #[test]
-        fn what_is_read_reads_the_same_again(text in "[a-zA-Z0-9_/:. -]{0,40}") {
+        fn parsed_references_round_trip(text in "[a-zA-Z0-9_/:. -]{0,40}") {
             if let Some((namespace, name, tag)) = parts(&text) {
                 let namespace = namespace.map_or(String::new(), |text| text + "/");
                 let tag = tag.map_or(String::new(), |text| format!(":{text}"));

@@ -1,4 +1,4 @@
-//! Control as a whole: opened, reconciled, served.
+//! Control as a whole: opens the ledger, reconciles, serves.
 
 use std::{
     fs::Permissions,
@@ -10,78 +10,76 @@ use std::{
 
 use axum::{Router, serve::ListenerExt};
 use coordinator::Coordinator;
+use error_chain::chain;
 use pool_api::{Event, Node};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::broadcast,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    api,
     config::Config,
-    expiry,
+    http,
     ledger::{Ledger, OpenError},
-    reconcile::{self, ReconcileError},
-    sampler,
-    sandboxes::Sandboxes,
+    service::{ReconcileError, SandboxService},
 };
 
-/// Control, agreed with its host and ready to serve.
+/// Control, reconciled with its host and ready to serve.
 #[derive(Debug)]
 pub struct Control {
-    sandboxes: Arc<Sandboxes>,
+    service: Arc<SandboxService>,
     events: broadcast::Receiver<Event>,
 }
 
-/// Control that did not start.
+/// Control did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The ledger.
+    /// The ledger did not open.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The host.
+    /// The ledger could not be reconciled with the host.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
 }
 
-/// An API that is not served any more.
+/// Control stopped serving.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The socket could not be made.
-    #[error("listen on {path}")]
+    /// The socket could not be created.
+    #[error("failed to listen on {path}")]
     Listen {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Serving ended.
-    #[error("serve the API")]
+    /// The server failed.
+    #[error("failed to serve the API")]
     Serve(#[source] io::Error),
 }
 
 impl Control {
-    /// Opens the ledger and makes it agree with the host. The coordinator knows every sandbox when this returns.
+    /// Opens the ledger and reconciles it with the host. On return the coordinator has the placement of every sandbox.
     pub async fn start(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let ledger = Ledger::open(config.database.clone()).await?;
-        // Listened to before the host is asked what it has, so that nothing falls between the two.
+        // Subscribed before the host lists its sandboxes, so that no change is missed between the two.
         let events = node.events();
-        let sandboxes = Sandboxes::new(config, node, coordinator, ledger);
-        reconcile::at_start(&sandboxes).await?;
+        let service = SandboxService::new(config, node, coordinator, ledger);
+        service.reconcile().await?;
         Ok(Self {
-            sandboxes: Arc::new(sandboxes),
+            service: Arc::new(service),
             events,
         })
     }
 
-    /// Listens on a Unix socket; one left by an earlier process is replaced. What is returned serves until `shutdown` is
-    /// ready, and removes the socket then.
+    /// Listens on a Unix socket, replacing a stale one. The returned future serves until `shutdown` resolves and then
+    /// removes the socket.
     pub fn serve_unix<S>(
         self,
         path: &Path,
@@ -101,7 +99,7 @@ impl Control {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-        info!(socket = %path.display(), "control listens");
+        info!(socket = %path.display(), "control API listening");
         let path = path.to_owned();
         Ok(async move {
             let served = self.serve(|router| {
@@ -111,13 +109,13 @@ impl Control {
             });
             let served = served.await;
             if let Err(error) = std::fs::remove_file(&path) {
-                warn!(socket = %path.display(), %error, "could not remove the socket");
+                warn!(socket = %path.display(), error = %chain(&error), "failed to remove socket");
             }
             served
         })
     }
 
-    /// Serves on a TCP listener until `shutdown` is ready.
+    /// Serves on a TCP listener until `shutdown` resolves.
     pub async fn serve_tcp(
         self,
         listener: TcpListener,
@@ -125,7 +123,7 @@ impl Control {
     ) -> Result<(), ServeError> {
         let listener = listener.tap_io(|socket| {
             if let Err(error) = socket.set_nodelay(true) {
-                tracing::debug!(%error, "could not set a socket up");
+                debug!(error = %chain(&error), "failed to set TCP_NODELAY");
             }
         });
         self.serve(|router| {
@@ -136,25 +134,25 @@ impl Control {
         .await
     }
 
-    async fn serve<F>(self, serving: impl FnOnce(Router) -> F) -> Result<(), ServeError>
+    async fn serve<F>(self, serve: impl FnOnce(Router) -> F) -> Result<(), ServeError>
     where
         F: Future<Output = io::Result<()>>,
     {
-        let Self { sandboxes, events } = self;
-        let serving = serving(api::router(sandboxes.clone()));
-        let starts = sandboxes.node.events();
-        let followed = async {
+        let Self { service, events } = self;
+        let serving = serve(http::router(service.clone()));
+        let metrics_events = service.events();
+        let background = async {
             tokio::join!(
-                reconcile::follow(&sandboxes, events),
-                expiry::run(sandboxes.clone()),
-                sampler::run(&sandboxes.samples, starts)
+                service.follow(events),
+                service.clone().run_expiry(),
+                service.metrics().run(metrics_events)
             );
         };
         let served = tokio::select! {
             served = serving => served,
-            () = followed => Ok(()),
+            () = background => Ok(()),
         };
-        sandboxes.ledger.close().await;
+        service.close().await;
         served.map_err(ServeError::Serve)
     }
 }

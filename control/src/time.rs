@@ -1,4 +1,4 @@
-//! Instants as the wire and the ledger have them: whole microseconds, UTC; and how long a sandbox is given.
+//! Instants in whole microseconds, and lifetimes of sandboxes.
 
 use std::{
     fmt,
@@ -8,61 +8,66 @@ use std::{
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-/// Microseconds since 1970, UTC. Written as RFC 3339 with six digits, the same from every route.
+/// Microseconds since 1970, UTC. Displayed as RFC 3339 with six fractional digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Micros(pub(crate) i64);
 
-/// How long a sandbox is given.
+/// The time that a caller requests for a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Window {
-    /// So long.
+pub(crate) enum Lifetime {
+    /// A limited time.
     For(Duration),
-    /// It has no end.
-    Never,
+    /// No deadline.
+    Unlimited,
 }
 
-impl Window {
-    /// When a sandbox that started at `started` and is given this now ends. No life is longer than `longest`, but one
-    /// that has no end.
-    pub(crate) fn end(self, started: Micros, now: Micros, longest: Duration) -> Micros {
+// === impl Lifetime ===
+
+impl Lifetime {
+    /// The deadline of a lifetime that begins at `start`.
+    pub(crate) fn deadline(self, start: Micros) -> Micros {
         match self {
-            Self::For(span) => now.after(span).min(started.after(longest)),
-            Self::Never => Micros::NEVER,
+            Self::For(span) => start.after(span),
+            Self::Unlimited => Micros::NEVER,
         }
     }
 
-    /// This, or `least` if that is longer; `longest` at most.
-    pub(crate) fn clamp(self, least: Duration, longest: Duration) -> Self {
+    /// Limits the lifetime to `max`. An unlimited one stays unlimited.
+    pub(crate) fn at_most(self, max: Duration) -> Self {
         match self {
-            Self::For(span) => Self::For(span.max(least).min(longest)),
-            Self::Never => Self::Never,
+            Self::For(span) => Self::For(span.min(max)),
+            Self::Unlimited => Self::Unlimited,
+        }
+    }
+
+    /// Raises the lifetime to `min`.
+    pub(crate) fn at_least(self, min: Duration) -> Self {
+        match self {
+            Self::For(span) => Self::For(span.max(min)),
+            Self::Unlimited => Self::Unlimited,
         }
     }
 }
+
+// === impl Micros ===
 
 impl Micros {
-    /// The end of what has no end: the last second that the wire can say.
+    /// The deadline of an unlimited lifetime: the last second that RFC 3339 can express.
     pub(crate) const NEVER: Self = Self(253_402_300_799_000_000);
 
-    /// Now, by the wall clock.
+    /// The current wall-clock time.
     pub(crate) fn now() -> Self {
         SystemTime::now().into()
     }
 
-    /// Later by `by`, or the end of time.
+    /// Adds a duration, saturating.
     pub(crate) fn after(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(whole_micros(by)))
     }
 
-    /// Earlier by `by`.
+    /// Subtracts a duration, saturating.
     pub(crate) fn before(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(whole_micros(by)))
     }
 
     /// Whole milliseconds since 1970.
@@ -75,32 +80,38 @@ impl Micros {
         self.0.div_euclid(1_000_000)
     }
 
-    /// How long until then from `now`; zero when it is past.
+    /// The duration from `now` to this instant; zero if it is past.
     pub(crate) fn until(self, now: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(now.0)).unwrap_or(0))
     }
 
-    /// Reads RFC 3339, dropping what is finer than a microsecond.
+    /// Parses RFC 3339, truncating to microseconds.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let time: Timestamp = text.parse().ok()?;
         Some(Self(time.as_microsecond()))
     }
 }
 
+/// A duration in microseconds, saturating.
+pub(crate) fn whole_micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 impl From<SystemTime> for Micros {
     fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        Self(whole_micros(
+            time.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        ))
     }
 }
 
 impl fmt::Display for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::NEVER {
-            // Clients compare the text, and it is beyond what `Timestamp` holds.
+            // Clients compare the text, and the value is out of `Timestamp`'s range.
             return f.write_str("9999-12-31T23:59:59Z");
         }
-        // Out of range only when the ledger was written by somebody else.
+        // Out of range only if another program wrote the ledger.
         let time = Timestamp::from_microsecond(self.0).unwrap_or(Timestamp::MAX);
         write!(f, "{time:.6}")
     }
@@ -113,25 +124,26 @@ impl Serialize for Micros {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn windows_end_with_the_longest_life() {
+    fn limited_lifetimes_are_clamped_and_unlimited_ones_are_not() {
         let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
-        let (started, now) = (Micros(0), Micros(0).after(day - hour / 2));
-        assert_eq!(Window::For(hour).end(now, now, day), now.after(hour));
+        let start = Micros(5);
+        assert_eq!(Lifetime::For(hour).deadline(start), start.after(hour));
+        assert_eq!(Lifetime::Unlimited.deadline(start), Micros::NEVER);
+        assert_eq!(Lifetime::For(day).at_most(hour), Lifetime::For(hour));
+        assert_eq!(Lifetime::For(hour).at_most(day), Lifetime::For(hour));
+        assert_eq!(Lifetime::For(hour).at_least(day), Lifetime::For(day));
         assert_eq!(
-            Window::For(hour).end(started, now, day),
-            Micros(0).after(day)
+            Lifetime::Unlimited.at_least(hour).at_most(day),
+            Lifetime::Unlimited
         );
-        assert_eq!(Window::Never.end(started, now, day), Micros::NEVER);
-        assert_eq!(Window::For(hour).clamp(day * 2, day), Window::For(day));
-        assert_eq!(Window::Never.clamp(hour, day), Window::Never);
     }
 
     #[test]
-    fn microseconds_survive_the_wire() {
+    fn rfc3339_text_round_trips_to_the_microsecond() {
         for micros in [0, 1_763_775_311_872_215, 1_763_775_311_000_000] {
             let text = Micros(micros).to_string();
             assert_eq!(Micros::parse(&text), Some(Micros(micros)), "{text}");

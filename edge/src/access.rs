@@ -1,255 +1,137 @@
-//! May this request use the sandbox, and may it wake it?
+//! Step 3 of a request: checks its tokens and its path, and decides whether it may wake the sandbox.
 //!
-//! [`check`] is the only maker of a [`Permit`], and only a permit gets a request in: nothing is woken before its token
-//! was checked. Tokens are compared in constant time.
+//! Only [`check`] creates a [`Permit`], and a request is admitted only with a permit. No sandbox wakes before the tokens
+//! of the request are checked. Tokens are compared in constant time.
 
 use coordinator::Access;
 use guest_api::envd;
 use http::{HeaderMap, HeaderName};
-use percent_encoding::percent_decode_str;
-use pool_api::{IfPaused, Secret};
+use percent_encoding::percent_decode;
+use pool_api::{IfPaused, SandboxId, Secret};
 use subtle::ConstantTimeEq;
 
-use crate::host::Address;
+use crate::target::{GuestPath, Target};
 
-/// The fields that carry the token of private traffic, the one that counts first. The guest does not see them.
+/// Headers that carry the traffic token, in order of precedence. They are removed from the request to the guest.
 pub(crate) const TRAFFIC_TOKENS: [HeaderName; 2] = [
     HeaderName::from_static("e2b-traffic-access-token"),
     HeaderName::from_static("cube-traffic-access-token"),
 ];
 const ENVD_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 
-/// Proof that a request's tokens were checked.
+/// Proof that the tokens of a request were checked.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Permit {
-    address: Address,
-    wake: IfPaused,
-    asleep: Asleep,
+    sandbox: SandboxId,
+    if_paused: IfPaused,
+    paused_response: PausedResponse,
 }
 
-/// What a request that must not wake its sandbox is told when it sleeps.
+/// The response to a request that must not wake its paused sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asleep {
-    /// Requests do not wake this sandbox: it is as good as gone.
+pub(crate) enum PausedResponse {
+    /// Requests never wake this sandbox: it counts as not found.
     NotFound,
-    /// Requests do, this one's token is not good enough.
-    BadCredentials,
+    /// Requests wake this sandbox, but the token of this request is missing or invalid.
+    Forbidden,
 }
 
-/// A request whose tokens are not good enough.
+/// A request whose tokens or path are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// No token of private traffic.
+    /// The traffic token is missing.
     TrafficTokenMissing,
-    /// Another one.
+    /// The traffic token is invalid.
     TrafficTokenInvalid,
-    /// A path that only the host may ask of the guest agent.
-    Reserved,
+    /// Only the host may call this path of the guest agent.
+    HostOnlyPath,
 }
 
 impl Permit {
-    /// The sandbox and port it is for.
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
+    /// Returns the sandbox that the request may enter.
+    pub(crate) fn sandbox(&self) -> &SandboxId {
+        &self.sandbox
     }
 
-    /// Whether the sandbox may be woken.
-    pub(crate) fn wake(&self) -> IfPaused {
-        self.wake
+    /// Returns whether entering wakes a paused sandbox.
+    pub(crate) fn if_paused(&self) -> IfPaused {
+        self.if_paused
     }
 
-    /// What to say when it sleeps and must not be woken.
-    pub(crate) fn asleep(&self) -> Asleep {
-        self.asleep
+    /// Returns how to respond if the sandbox is paused and does not wake.
+    pub(crate) fn paused_response(&self) -> PausedResponse {
+        self.paused_response
     }
 }
 
-/// Checks a request's tokens and path.
+/// Checks the tokens and the path of a request.
 pub(crate) fn check(
-    address: &Address,
+    target: &Target,
     access: &Access,
     headers: &HeaderMap,
-    path: &str,
 ) -> Result<Permit, Denied> {
-    if address.port.get() == envd::AGENT_PORT {
-        if is_reserved(path) {
-            return Err(Denied::Reserved);
+    let sandbox = &target.address.sandbox;
+    if target.address.port.get() == envd::AGENT_PORT {
+        if is_host_only(&target.guest_path) {
+            return Err(Denied::HostOnlyPath);
         }
-        // A running guest agent checks its own token; here it only decides whether to wake.
-        let known = access
-            .envd_token
-            .as_ref()
-            .is_none_or(|token| matches(headers, &ENVD_TOKEN, token) == Some(true));
-        return Ok(permit(address, access, known));
+        // A running guest agent checks its own token; here the token decides only about the wake.
+        let token = access.envd_token.as_ref();
+        let if_paused = match token.map(|token| matches(headers, &ENVD_TOKEN, token)) {
+            None | Some(Some(true)) => IfPaused::Wake,
+            Some(None | Some(false)) => IfPaused::Fail,
+        };
+        return Ok(permit(sandbox, access, if_paused));
     }
     let Some(token) = &access.traffic_token else {
-        return Ok(permit(address, access, true));
+        return Ok(permit(sandbox, access, IfPaused::Wake));
     };
     match TRAFFIC_TOKENS
         .iter()
         .find_map(|name| matches(headers, name, token))
     {
-        Some(true) => Ok(permit(address, access, true)),
+        Some(true) => Ok(permit(sandbox, access, IfPaused::Wake)),
         Some(false) => Err(Denied::TrafficTokenInvalid),
         None => Err(Denied::TrafficTokenMissing),
     }
 }
 
-fn permit(address: &Address, access: &Access, known: bool) -> Permit {
-    let wake = if access.auto_resume && known {
-        IfPaused::Wake
+/// Creates the permit of a request whose tokens permit `if_paused`.
+fn permit(sandbox: &SandboxId, access: &Access, if_paused: IfPaused) -> Permit {
+    let (if_paused, paused_response) = if access.auto_resume {
+        (if_paused, PausedResponse::Forbidden)
     } else {
-        IfPaused::Fail
-    };
-    let asleep = if access.auto_resume {
-        Asleep::BadCredentials
-    } else {
-        Asleep::NotFound
+        (IfPaused::Fail, PausedResponse::NotFound)
     };
     Permit {
-        address: address.clone(),
-        wake,
-        asleep,
+        sandbox: sandbox.clone(),
+        if_paused,
+        paused_response,
     }
 }
 
-/// Whether the field holds the token; `None` when there is no such field, or an empty one.
+/// Whether a header holds the token; `None` if it is absent or empty.
 fn matches(headers: &HeaderMap, name: &HeaderName, token: &Secret) -> Option<bool> {
     let mut values = headers.get_all(name).iter();
-    let given = values.next().filter(|value| !value.is_empty())?;
-    Some(values.next().is_none() && bool::from(given.as_bytes().ct_eq(token.expose().as_bytes())))
+    let first = values.next().filter(|value| !value.is_empty())?;
+    Some(values.next().is_none() && bool::from(first.as_bytes().ct_eq(token.expose().as_bytes())))
 }
 
-/// Paths of the guest agent that are for the host alone, however they are written.
-fn is_reserved(path: &str) -> bool {
-    let decoded = percent_decode_str(path).decode_utf8_lossy();
-    let mut clean: Vec<&str> = Vec::new();
-    for part in decoded.split('/') {
-        match part {
+/// Whether a path of the guest agent is for the host alone, after percent-decoding and removal of dot segments.
+pub(crate) fn is_host_only(path: &GuestPath) -> bool {
+    let path = path.path();
+    let decoded = percent_decode(path.as_bytes()).decode_utf8_lossy();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
             "" | "." => {}
-            ".." => drop(clean.pop()),
-            part => clean.push(part),
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
         }
     }
-    matches!(clean.as_slice(), [one] if envd::HOST_ONLY_PATHS.contains(one))
+    matches!(segments.as_slice(), [only] if envd::HOST_ONLY_PATHS.contains(only))
 }
 
 #[cfg(test)]
-mod test {
-    use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields
-            .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    http::HeaderValue::from_static(value),
-                )
-            })
-            .collect()
-    }
-
-    fn address(port: u16) -> Address {
-        Address {
-            sandbox: "iabc".parse().unwrap(),
-            port: port.try_into().unwrap(),
-        }
-    }
-
-    #[test]
-    fn private_traffic_needs_its_token_on_every_port_but_the_agents() {
-        let access = Access {
-            traffic_token: Some(Secret::new("right")),
-            auto_resume: true,
-            ..Access::default()
-        };
-        let name = "e2b-traffic-access-token";
-        let ask = |fields: &[(&'static str, &'static str)]| {
-            check(&address(80), &access, &headers(fields), "/").map(|p| p.wake())
-        };
-        assert_eq!(ask(&[]), Err(Denied::TrafficTokenMissing));
-        assert_eq!(ask(&[(name, "")]), Err(Denied::TrafficTokenMissing));
-        assert_eq!(ask(&[(name, "wrong")]), Err(Denied::TrafficTokenInvalid));
-        assert_eq!(ask(&[(name, "right")]), Ok(IfPaused::Wake));
-        let other = "cube-traffic-access-token";
-        assert_eq!(ask(&[(other, "right")]), Ok(IfPaused::Wake));
-        assert_eq!(ask(&[(name, ""), (other, "right")]), Ok(IfPaused::Wake));
-        assert_eq!(ask(&[(other, "wrong")]), Err(Denied::TrafficTokenInvalid));
-        let both = [(other, "right"), (name, "wrong")];
-        assert_eq!(
-            ask(&both),
-            Err(Denied::TrafficTokenInvalid),
-            "the first counts"
-        );
-        let twice = [(name, "right"), (name, "right")];
-        assert_eq!(ask(&twice), Err(Denied::TrafficTokenInvalid));
-        assert!(check(&address(49983), &access, &HeaderMap::new(), "/").is_ok());
-    }
-
-    #[test]
-    fn the_agents_token_decides_only_about_waking() {
-        let access = Access {
-            envd_token: Some(Secret::new("right")),
-            auto_resume: true,
-            ..Access::default()
-        };
-        for (fields, wake) in [
-            (&[][..], IfPaused::Fail),
-            (&[("x-access-token", "wrong")], IfPaused::Fail),
-            (&[("x-access-token", "right")], IfPaused::Wake),
-        ] {
-            let permit = check(&address(49983), &access, &headers(fields), "/health").unwrap();
-            assert_eq!(
-                (permit.wake(), permit.asleep()),
-                (wake, Asleep::BadCredentials)
-            );
-        }
-        assert_eq!(
-            check(&address(80), &access, &HeaderMap::new(), "/")
-                .unwrap()
-                .wake(),
-            IfPaused::Wake
-        );
-        let access = Access {
-            auto_resume: false,
-            ..access
-        };
-        let permit = check(
-            &address(49983),
-            &access,
-            &headers(&[("x-access-token", "right")]),
-            "/",
-        )
-        .unwrap();
-        assert_eq!(
-            (permit.wake(), permit.asleep()),
-            (IfPaused::Fail, Asleep::NotFound)
-        );
-    }
-
-    #[test]
-    fn reserved_paths_are_found_however_they_are_written() {
-        for path in [
-            "/init",
-            "/init/",
-            "//init",
-            "/./init",
-            "/x/../init",
-            "/%69nit",
-            "/x/%2e%2e/init",
-            "/fsthaw",
-        ] {
-            let got = check(&address(49983), &Access::default(), &HeaderMap::new(), path).map(drop);
-            assert_eq!(got, Err(Denied::Reserved), "{path}");
-        }
-        for path in ["/", "/initial", "/init/x", "/files"] {
-            assert!(
-                check(&address(49983), &Access::default(), &HeaderMap::new(), path).is_ok(),
-                "{path}"
-            );
-        }
-        assert!(check(&address(80), &Access::default(), &HeaderMap::new(), "/init").is_ok());
-    }
-}
+mod tests;

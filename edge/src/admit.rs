@@ -1,56 +1,58 @@
-//! A permit for a lease. A sleeping sandbox is woken here, while the request waits.
+//! Step 4 of a request: exchanges its permit for a lease. A paused sandbox wakes meanwhile.
 
 use std::time::Duration;
 
 use pool_api::{EnterError, Lease, Node, SandboxId};
 
-use crate::access::{Asleep, Permit};
+use crate::access::{PausedResponse, Permit};
 
-/// A request that was not let in.
+/// A request that gets no lease.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdmitError {
-    /// The sandbox sleeps, and this request's credentials do not wake it.
-    #[error("sandbox {0} is paused and the credentials do not wake it")]
-    BadCredentials(SandboxId),
-    /// The host said no.
+    /// The sandbox is paused, and the tokens of the request do not wake it.
+    #[error("sandbox {0} is paused and the tokens do not wake it")]
+    Forbidden(SandboxId),
+    /// The host refused or failed.
     #[error(transparent)]
     Enter(#[from] EnterError),
-    /// It did not wake in time.
-    #[error("sandbox {sandbox} did not wake in {limit:?}")]
+    /// The wake exceeded its timeout.
+    #[error("sandbox {sandbox} did not wake within {timeout:?}")]
     TimedOut {
-        /// Which.
+        /// The sandbox.
         sandbox: SandboxId,
-        /// The time it had.
-        limit: Duration,
+        /// The time that it had.
+        timeout: Duration,
     },
-    /// The client went away while it waited.
-    #[error("the client hung up")]
-    HungUp,
+    /// The client disconnected meanwhile.
+    #[error("the client disconnected")]
+    ClientGone,
 }
 
-/// Lets a request in. `hung_up` is ready once nobody waits for the answer. Whoever hangs up meanwhile waits no longer; the wake goes on for the others.
+/// Enters a sandbox. `client_gone` completes once the client has disconnected; that cancels the wait, not the wake.
 pub(crate) async fn admit(
     node: &dyn Node,
     permit: Permit,
-    hung_up: impl Future<Output = ()>,
-    limit: Duration,
+    client_gone: impl Future<Output = ()>,
+    timeout: Duration,
 ) -> Result<Box<dyn Lease>, AdmitError> {
-    let sandbox = &permit.address().sandbox;
-    let enter = node.enter(sandbox, permit.wake());
+    let sandbox = permit.sandbox();
+    let enter = node.enter(sandbox, permit.if_paused());
     let entered = tokio::select! {
         biased;
-        entered = tokio::time::timeout(limit, enter) => entered,
-        () = hung_up => return Err(AdmitError::HungUp),
+        entered = tokio::time::timeout(timeout, enter) => entered,
+        () = client_gone => return Err(AdmitError::ClientGone),
     };
     match entered {
         Ok(Ok(lease)) => Ok(lease),
-        Ok(Err(EnterError::Paused(id))) if permit.asleep() == Asleep::BadCredentials => {
-            Err(AdmitError::BadCredentials(id))
+        Ok(Err(EnterError::Paused(id)))
+            if permit.paused_response() == PausedResponse::Forbidden =>
+        {
+            Err(AdmitError::Forbidden(id))
         }
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(AdmitError::TimedOut {
             sandbox: sandbox.clone(),
-            limit,
+            timeout,
         }),
     }
 }

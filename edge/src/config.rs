@@ -1,70 +1,69 @@
-//! How an edge is set up.
+//! Configuration of the edge.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use pool_api::Secret;
 use rustls::ServerConfig;
 
-/// How an edge is set up.
+/// Configuration of the edge.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where it listens without TLS. Port 0 takes a free one. A loopback address takes the other family's as well.
+    /// The address for plain HTTP. Port 0 selects a free one. A loopback address includes the other family's.
     pub listen: SocketAddr,
-    /// Where it listens with TLS, and with which certificate; see [`crate::tls`].
+    /// The address for TLS and its certificate; see [`crate::tls`].
     pub tls: Option<Tls>,
-    /// Where Prometheus is answered, with all that is counted and no token asked for: keep it to those who may know.
+    /// The address of the unauthenticated Prometheus endpoint; restrict access to it.
     pub metrics: Option<SocketAddr>,
-    /// The domain whose names it answers to. `api.<domain>` and the domain itself are the API's in any case.
+    /// The gateway's own domain. The domain itself and `api.<domain>` always belong to the API.
     pub domain: Option<String>,
     /// The Unix socket of the API.
     pub api_socket: PathBuf,
-    /// The key of the API. Clients that send it to sandboxes as well do not mean the guests to have it.
+    /// The API key, which is removed from requests to guests: some clients send it with every request.
     pub api_key: Option<Secret>,
-    /// How long a request may wait for its sandbox to wake before it is answered with 504.
+    /// The time that a request waits for its sandbox to wake. After that the response is 504.
     pub wake_timeout: Duration,
-    /// How long a connection into a guest may take to come about, retries included.
+    /// The time to connect to a guest, including retries.
     pub dial_timeout: Duration,
-    /// How long an unused connection into a guest or to the API is kept.
+    /// The idle time after which a pooled upstream connection is closed.
     pub keep_alive: Duration,
-    /// How long requests under way may take to end once the edge is told to shut down.
-    pub grace: Duration,
-    /// What clients may cost.
+    /// The time that requests in flight have to end after a shutdown has begun.
+    pub shutdown_timeout: Duration,
+    /// Limits of clients.
     pub limits: Limits,
 }
 
-/// The front door with TLS.
+/// The listener for TLS.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Where it listens. Port 0 takes a free one.
+    /// The address. Port 0 selects a free one.
     pub listen: SocketAddr,
     /// Certificate and protocols.
     pub config: Arc<ServerConfig>,
 }
 
-/// What clients may cost.
+/// Limits of clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections of all clients together. One more is closed at once.
+    /// Connections of all clients. Further ones are closed at once.
     pub connections: usize,
-    /// Requests under way in one sandbox, WebSockets and streams among them. One more is answered with 429.
+    /// Concurrent requests to one sandbox, including WebSockets and streams. Further ones receive 429.
     pub connections_per_sandbox: u32,
-    /// Bytes of a request's head: its target and header fields. A longer one is answered with 431 or its connection
-    /// closed.
+    /// Bytes of a request head: its target and its headers. A larger one receives 431, or its connection is closed.
     pub head_bytes: usize,
-    /// From the first byte of a request's head to its last. The TLS handshake and the first head have it together.
-    pub head_time: Duration,
-    /// How long a connection without a request is kept.
+    /// The time from the first byte of a request head to its last. The TLS handshake and the first head share it.
+    pub head_timeout: Duration,
+    /// The idle time after which a connection without a request is closed.
     pub idle_connection: Duration,
-    /// How long a request may be under way without a byte of a body passing either way.
+    /// The time without a byte of a body after which a request is ended.
     pub idle_stream: Duration,
-    /// Requests at once over one HTTP/2 connection.
+    /// Concurrent streams of one HTTP/2 connection.
     pub streams: u32,
-    /// Streams of one HTTP/2 connection that the client may reset in a burst. A tenth as many a second are forgiven.
+    /// The burst of streams of one HTTP/2 connection that the client may reset. A tenth of it refills each second.
     pub resets: u32,
 }
 
 impl Config {
-    /// The usual times and limits, without TLS.
+    /// Returns a configuration with default timeouts and limits, without TLS.
     pub fn new(listen: SocketAddr, api_socket: PathBuf) -> Self {
         Self {
             listen,
@@ -76,7 +75,7 @@ impl Config {
             wake_timeout: Duration::from_secs(60),
             dial_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(60),
-            grace: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(5),
             limits: Limits::default(),
         }
     }
@@ -88,7 +87,7 @@ impl Default for Limits {
             connections: 20_000,
             connections_per_sandbox: 2_000,
             head_bytes: 64 << 10,
-            head_time: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(30),
             idle_connection: Duration::from_secs(60),
             idle_stream: Duration::from_secs(600),
             streams: 250,

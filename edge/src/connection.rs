@@ -1,98 +1,61 @@
-//! One connection of a client, from its handshake to its end.
+//! One client connection from its handshake to its end.
 
-mod streams;
+mod context;
+mod h1;
+mod h2;
 
 use std::{net::SocketAddr, os::fd::AsRawFd, sync::Arc};
 
-use pingora::{
-    apps::HttpServerApp,
-    listeners::tls::Acceptor,
-    protocols::{
-        ALPN, GetSocketDigest, SocketDigest, Ssl, Stream,
-        http::ServerSession,
-        l4::{stream::Stream as Layer4, virt::VirtualSocketStream},
-    },
-    proxy::HttpProxy,
+use error_chain::chain;
+use pingora::protocols::{
+    ALPN, GetSocketDigest, SocketDigest, Ssl,
+    l4::{stream::Stream as Layer4, virt::VirtualSocketStream},
 };
-use tokio::{net::TcpStream, sync::watch};
+use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::{
-    client::{Client, HeadLimits, Link, Socket},
-    config::Limits,
-    metrics::Metrics,
-    proxy::Proxy,
+    client::{ClientConnection, HeadLimits, Socket},
+    metrics::Transport,
 };
 
-/// What every connection is served with.
-#[derive(Clone)]
-pub(crate) struct Server {
-    pub(crate) proxy: Arc<HttpProxy<Proxy>>,
-    pub(crate) limits: Limits,
-    pub(crate) metrics: Arc<Metrics>,
-    /// What makes TLS of it, if anything.
-    pub(crate) acceptor: Option<Arc<Acceptor>>,
-    /// Whether the edge closes.
-    pub(crate) closed: watch::Receiver<bool>,
-}
+pub(crate) use self::context::ConnectionContext;
 
-/// What may be read with a head and is not of it: a handshake, and a body's beginning that came in the same piece.
-const BESIDE_HEAD: usize = 128 << 10;
-/// How long what is left of a request's body is read, so that the connection can be used again.
-const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// Bytes that a read of the head may return beyond it: a TLS handshake, and the start of a body in the same read.
+const HEAD_OVERREAD: usize = 128 << 10;
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(server: Server, socket: TcpStream, peer: SocketAddr) {
-    let _present = server.metrics.connection(server.acceptor.is_some());
+pub(crate) async fn serve(context: ConnectionContext, socket: TcpStream, peer: SocketAddr) {
+    let transport = match context.acceptor {
+        Some(_) => Transport::Tls,
+        None => Transport::Plain,
+    };
+    let _open = context.metrics.connection(transport);
     if let Err(error) = socket.set_nodelay(true) {
-        return warn!(%error, %peer, "could not set up a connection");
+        return warn!(error = %chain(&error), %peer, "failed to set TCP_NODELAY");
     }
     let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
     if digest.peer_addr.set(Some(peer.into())).is_err() {
-        return warn!(%peer, "could not note a peer");
+        return warn!(%peer, "failed to record peer address");
     }
     let limits = HeadLimits {
-        time: server.limits.head_time,
-        bytes: server.limits.head_bytes.saturating_add(BESIDE_HEAD),
+        timeout: context.limits.head_timeout,
+        bytes: context.limits.head_bytes.saturating_add(HEAD_OVERREAD),
     };
-    let link = Arc::new(Link::new(socket, limits));
-    let socket = VirtualSocketStream::new(Box::new(Socket::new(link.clone())));
+    let connection = Arc::new(ClientConnection::new(socket, limits));
+    let socket = VirtualSocketStream::new(Box::new(Socket::new(connection.clone())));
     let mut stream = Layer4::from(socket);
     stream.set_socket_digest(digest);
-    match &server.acceptor {
-        None => serve_h1(server, Box::new(stream), link).await,
+    match &context.acceptor {
+        None => h1::serve(context, Box::new(stream), connection).await,
         Some(acceptor) => match acceptor.tls_handshake(stream).await {
             Ok(stream) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
-                streams::serve(server, Box::new(stream), link).await;
+                h2::serve(context, Box::new(stream), connection).await;
             }
-            Ok(stream) => serve_h1(server, Box::new(stream), link).await,
-            Err(error) => debug!(%error, %peer, "a TLS handshake failed"),
+            Ok(stream) => h1::serve(context, Box::new(stream), connection).await,
+            Err(error) => {
+                debug!(error = %chain(error.as_ref()), %peer, "failed to complete TLS handshake");
+            }
         },
     }
-}
-
-/// Serves one request after the other.
-async fn serve_h1(server: Server, stream: Stream, link: Arc<Link>) {
-    let idle = server.limits.idle_connection.as_secs().max(1);
-    let client = Client::Connection(link.clone());
-    let serve = async {
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(Some(idle));
-        loop {
-            // For each request again: a session keeps nothing but the time it is kept for.
-            session.set_read_timeout(Some(server.limits.idle_stream));
-            session.set_write_timeout(Some(server.limits.idle_stream));
-            session.set_total_drain_timeout(Some(DRAIN));
-            let served = server.proxy.process_new_http(session, &server.closed).await;
-            let Some((stream, settings)) = served.map(|served| served.consume()) else {
-                return;
-            };
-            link.await_head();
-            session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
-        }
-    };
-    client.scope(serve).await;
 }

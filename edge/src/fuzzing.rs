@@ -1,54 +1,73 @@
-//! What a fuzzer calls: the readers of what strangers send, without a socket. Each must return, whatever it is given.
+//! Entry points for fuzzing: the parsers of untrusted input, without a socket. Each must return for every input.
 
 use coordinator::Access;
-use http::{HeaderMap, HeaderValue};
+use guest_api::envd;
+use http::HeaderValue;
+use pingora::http::RequestHeader;
 use pool_api::Secret;
 
 use crate::{
     access,
-    host::{self, Destination, Target},
+    rewrite::Rewrite,
+    target::{self, Destination},
 };
 
 const DOMAIN: &str = "d.example";
+const TOKEN: &str = "secret";
 
-/// Reads where a request is for, and whether it may go there. The input is its host, its path, and its fields with
-/// sandbox, port and token, a line each, and after them what a guest answers as a location and as a cookie.
+/// Resolves, authorizes and rewrites a request. The input has one value per line: host, request target, sandbox id, port
+/// and traffic token of the request, then `Location` and `Set-Cookie` of the response.
 pub fn destination(bytes: &[u8]) {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut line = || lines.next().unwrap_or_default();
-    let mut headers = HeaderMap::new();
-    let mut field = |name: &'static str, value: &[u8]| {
+    let (host, path) = (line(), line());
+    let Ok(mut request) = RequestHeader::build("GET", path, None) else {
+        return;
+    };
+    for (name, value) in [
+        ("host", host),
+        ("e2b-sandbox-id", line()),
+        ("e2b-sandbox-port", line()),
+        ("e2b-traffic-access-token", line()),
+    ] {
         if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(value)) {
-            headers.append(name, value);
+            drop(request.append_header(name, value));
         }
-    };
-    field("host", line());
-    let path = String::from_utf8_lossy(line()).into_owned();
-    field("e2b-sandbox-id", line());
-    field("e2b-sandbox-port", line());
-    field("e2b-traffic-access-token", line());
-    let target = Target {
-        headers: &headers,
-        authority: Some("3000-ifuzz.d.example"),
-        path: &path,
-    };
-    let Ok(Destination::Sandbox(address, prefix)) = host::destination(target, Some(DOMAIN)) else {
+    }
+    let Ok(Destination::Sandbox(target)) = target::resolve(&request, Some(DOMAIN)) else {
         return;
     };
     let access = Access {
-        traffic_token: Some(Secret::new("secret")),
-        envd_token: Some(Secret::new("secret")),
+        traffic_token: Some(Secret::new(TOKEN)),
+        envd_token: Some(Secret::new(TOKEN)),
         ..Access::default()
     };
-    // Nobody gets in without the token, whatever the path.
-    let is_right = headers
+    let is_token_valid = request
+        .headers
         .get("e2b-traffic-access-token")
-        .is_some_and(|token| token == "secret");
-    let permit = access::check(&address, &access, &headers, &path);
-    assert!(permit.is_err() || is_right || address.port.get() == guest_api::envd::AGENT_PORT);
-    let Some(prefix) = prefix else { return };
-    assert!(prefix.strip(path.as_bytes()).starts_with(b"/"));
-    let text = String::from_utf8_lossy(line()).into_owned();
-    let _location = prefix.location(&text, DOMAIN, Some("masked"));
-    let _cookie = prefix.cookie(&text);
+        .is_some_and(|token| token == TOKEN);
+    let is_agent = target.address.port.get() == envd::AGENT_PORT;
+    let is_permitted = access::check(&target, &access, &request.headers).is_ok();
+    assert!(
+        !is_permitted || is_token_valid || is_agent,
+        "no access without a token"
+    );
+    if let Some(prefix) = &target.prefix {
+        let location = String::from_utf8_lossy(line()).into_owned();
+        let cookie = String::from_utf8_lossy(line()).into_owned();
+        let _location = prefix.location(&location, DOMAIN, Some("masked"));
+        let _cookie = prefix.cookie(&cookie);
+    }
+    let rewrite = Rewrite {
+        guest_path: target.guest_path.clone(),
+        prefix: target.prefix.clone(),
+        masked_host: None,
+    };
+    if rewrite.rewrite_request(&mut request, None).is_ok() {
+        assert_eq!(
+            request.raw_path(),
+            target.guest_path.as_bytes(),
+            "the guest receives the checked path"
+        );
+    }
 }

@@ -1,18 +1,22 @@
-//! Names the sandbox a request is for, checks its token, carries its bytes.
+//! The HTTP gateway: resolves the sandbox of a request, authorizes the request and forwards it.
 //!
-//! The way of a request, one module a step:
+//! The steps have the numbers of the request table in `ARCHITECTURE.md`. Steps 5 to 7 and 10 are the pool's.
 //!
-//! 1. [`host`]: which sandbox and port the request is for, or that it is for the API;
-//! 2. [`route`]: where the sandbox is and who may use it;
-//! 3. [`access`]: the tokens it brings, turned into a [`access::Permit`]; nobody else can make one;
-//! 4. [`crowd`]: a place among the requests that are in that sandbox, of which there are only so many;
-//! 5. [`admit`]: a permit for a lease; a sleeping sandbox is woken here while the request waits;
-//! 6. [`upstream`]: a stream to the guest's port through the lease, pooled for one life of one sandbox only;
-//! 7. [`visit`]: what is held while the bytes pass, and what happens when the lease is revoked meanwhile.
+//! | step | module | |
+//! | --- | --- | --- |
+//! | 1 | `target` | resolves the sandbox, the port and the path, or the API |
+//! | 2 | `route` | looks up the host of the sandbox and its access rules |
+//! | 3 | `access` | checks the tokens; its `access::Permit` is the only proof that admits a request |
+//! | 4 | `limiter`, `admit` | bounds the concurrent requests, then exchanges the permit for a lease; a paused sandbox wakes |
+//! | 8 | `upstream`, `rewrite` | connects to the guest's port, with a pool per sandbox, port and epoch; adapts request and response |
+//! | 9 | `context`, `watchdog` | releases lease and slot at the end of the request; ends it early if the lease is revoked or its bodies stall |
 //!
-//! [`reception`] takes the first five, [`guise`] is how the guest is shown the request, [`proxy`] strings all along Pingora's phases, [`error`] turns every refusal into an answer. Before them [`serve`]
-//! accepts connections, [`connection`] carries each to its end, and [`client`] keeps a hold on it; [`metrics`] counts. The edge runs inside its caller's tokio runtime and installs nothing in the process: no signal handler,
-//! no daemon, no exit.
+//! `dispatch` runs steps 1 to 4, and `proxy` calls each step from Pingora's phases. A `rejection` is why a request
+//! goes no further; `response` maps it to HTTP. Below the requests, `serve` accepts connections, `connection` serves
+//! each of them, and `client` keeps control of their sockets. `metrics` has the counters, and `scrape` serves them.
+//!
+//! The edge runs inside its caller's tokio runtime. It installs no signal handler, forks no daemon and never exits the
+//! process.
 
 #![forbid(unsafe_code)]
 
@@ -21,23 +25,25 @@ mod admit;
 mod client;
 mod config;
 mod connection;
-mod crowd;
-mod error;
+mod context;
+mod dispatch;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod guise;
-mod host;
+mod limiter;
 mod listen;
 mod metrics;
-mod path;
 mod proxy;
-mod reception;
+mod rejection;
+mod response;
+mod rewrite;
 mod route;
+mod scrape;
 mod serve;
+mod target;
 mod timing;
 pub mod tls;
 mod upstream;
-mod visit;
+mod watchdog;
 
 pub use self::{
     config::{Config, Limits, Tls},

@@ -1,67 +1,71 @@
-//! Ports, and their twins.
+//! Listening sockets.
 //!
-//! Names under `localhost` resolve to `::1` as well as to `127.0.0.1`, and clients try either first: who listens on the
-//! one takes the other too.
+//! Names under `localhost` resolve to `127.0.0.1` and to `::1`, and clients try either first. A listener on one loopback
+//! address therefore also listens on the other.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
+use error_chain::chain;
 use tracing::warn;
 
-/// An edge that cannot listen.
+/// The accept queue of a listener. The kernel has an upper bound of its own.
+const BACKLOG: i32 = 4096;
+
+/// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listen on {address}")]
+#[error("failed to listen on {address}")]
 pub struct BindError {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }
 
-/// A port of this machine, taken.
+/// The listening sockets of one address.
 #[derive(Debug)]
-pub(crate) struct Door {
-    /// The address that was asked for, with the port it got.
+pub(crate) struct BoundListener {
+    /// The requested address with its actual port.
     pub(crate) address: SocketAddr,
-    /// It, and its twin if it has one.
-    pub(crate) listeners: Vec<TcpListener>,
+    /// The socket, and that of the other loopback address.
+    pub(crate) sockets: Vec<TcpListener>,
 }
 
-impl Door {
-    /// Takes a port. Connections wait in the kernel until somebody accepts them.
-    pub(crate) fn open(asked: SocketAddr) -> Result<Self, BindError> {
+impl BoundListener {
+    /// Listens on an address. The kernel queues connections until they are accepted.
+    pub(crate) fn bind(requested: SocketAddr) -> Result<Self, BindError> {
         let failed = |source| BindError {
-            address: asked,
+            address: requested,
             source,
         };
-        let first = listener(asked).map_err(failed)?;
+        let first = listen(requested).map_err(failed)?;
         let address = first.local_addr().map_err(failed)?;
-        let mut listeners = vec![first];
-        if let Some(twin) = twin(address) {
-            match listener(twin) {
-                Ok(second) => listeners.push(second),
-                Err(error) => warn!(%error, address = %twin, "could not listen there as well"),
+        let mut sockets = vec![first];
+        if let Some(other) = other_loopback(address) {
+            match listen(other) {
+                Ok(second) => sockets.push(second),
+                Err(error) => {
+                    warn!(error = %chain(&error), address = %other, "failed to listen on other loopback address");
+                }
             }
         }
-        Ok(Self { address, listeners })
+        Ok(Self { address, sockets })
     }
 }
 
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    // The standard library asks for 128 waiting connections, of which a burst takes more.
+    // The standard library sets a backlog of 128, which a burst of connections exceeds.
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)
 }
 
-/// Connections that may wait to be accepted. The kernel has a bound of its own.
-const BACKLOG: i32 = 4096;
-
-fn twin(address: SocketAddr) -> Option<SocketAddr> {
+/// Returns the loopback address of the other family; `None` if the address is not loopback.
+fn other_loopback(address: SocketAddr) -> Option<SocketAddr> {
     let other: IpAddr = match address.ip() {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::LOCALHOST) => Ipv4Addr::LOCALHOST.into(),

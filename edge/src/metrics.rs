@@ -1,9 +1,10 @@
-//! What the edge counts, for Prometheus.
+//! Prometheus metrics.
 //!
-//! Labels are few and fixed: no name of a sandbox is ever one.
+//! Labels are few and fixed; no label holds the id of a sandbox.
 
-mod make;
-mod scrape;
+mod labels;
+mod registration;
+pub(crate) mod wakes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,12 +13,12 @@ use prometheus::{
     Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use self::make::Make;
+use self::registration::MetricFactory;
 use crate::timing::Timing;
 
-pub(crate) use self::scrape::serve;
+pub(crate) use self::labels::{Direction, RefusalReason, TargetLabel, Transport};
 
-/// Everything that is counted.
+/// All metrics of the gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -30,57 +31,21 @@ pub(crate) struct Metrics {
     body_bytes: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
-    turned_away: IntCounter,
-    /// Clients of HTTP/2 that were sent away for resetting too much.
-    sent_away: IntCounter,
+    connections_refused: IntCounter,
+    goaways: IntCounter,
     sandboxes: IntGaugeVec,
 }
 
-/// What a request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    Api,
-    Sandbox,
-    /// It never came to that.
-    None,
-}
-
-/// Why a request was refused by the edge itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    BadHost,
-    HeadTooLong,
-    NotFound,
-    Forbidden,
-    Reserved,
-    Transitioning,
-    TooMany,
-    NoRoom,
-    WakeFailed,
-    WakeTimedOut,
-    PortClosed,
-    Disconnected,
-    Unavailable,
-    Internal,
-}
-
-/// Which way a body passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    In,
-    Out,
-}
-
-/// A thing that is there for as long as this is.
+/// Increments a gauge until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Presence(IntGauge);
+pub(crate) struct GaugeGuard(IntGauge);
 
-/// One request, counted when it ends.
+/// Counts one request when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct RequestGuard {
     metrics: Arc<Metrics>,
-    class: Class,
-    present: Option<Presence>,
+    target: TargetLabel,
+    in_flight: Option<GaugeGuard>,
     status: Option<u16>,
 }
 
@@ -89,113 +54,117 @@ pub(crate) struct Tally {
 impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let make = Make(&registry);
+        let factory = MetricFactory(&registry);
         Ok(Self {
-            requests: make.counters(
+            requests: factory.counters(
                 "catnap_requests_total",
-                "Requests that ended, by what they were for and the class of their status.",
+                "Completed requests, by destination and class of status code.",
                 &["target", "status"],
             )?,
-            in_flight: make.gauges(
+            in_flight: factory.gauges(
                 "catnap_requests_in_flight",
-                "Requests under way, by what they are for.",
+                "Requests in flight, by destination.",
                 "target",
             )?,
-            refused: make.counters(
+            refused: factory.counters(
                 "catnap_requests_refused_total",
-                "Requests the gateway answered itself, by reason.",
+                "Requests that the gateway answered itself, by reason.",
                 &["reason"],
             )?,
-            wakes: make.counters(
+            wakes: factory.counters(
                 "catnap_wakes_total",
-                "Wakes that requests waited for, by how the machine came about.",
+                "Wakes of paused sandboxes, by requests and by the API, by start of the machine.",
                 &["start"],
             )?,
-            wake_stages: make.times(
+            wake_stages: factory.durations(
                 "catnap_wake_stage_seconds",
-                "Time of each stage of a wake that requests waited for; 'all' is their sum.",
+                "Duration of each stage of a wake; 'all' is their sum.",
             )?,
-            stages: make.times(
+            stages: factory.durations(
                 "catnap_request_stage_seconds",
-                "Time of each stage of a request to a sandbox, until it was answered.",
+                "Duration of each stage of a request to a sandbox until its response starts.",
             )?,
-            body_bytes: make.counters(
+            body_bytes: factory.counters(
                 "catnap_body_bytes_total",
-                "Bytes of bodies carried, from clients (in) and to them (out).",
+                "Body bytes forwarded from clients (in) and to clients (out).",
                 &["target", "direction"],
             )?,
-            connections: make.gauges("catnap_connections", "Open connections.", "transport")?,
-            accepted: make.counters(
+            connections: factory.gauges(
+                "catnap_connections",
+                "Open client connections.",
+                "transport",
+            )?,
+            accepted: factory.counters(
                 "catnap_connections_total",
-                "Connections of clients that were taken.",
+                "Accepted client connections.",
                 &["transport"],
             )?,
-            turned_away: make.counter(
+            connections_refused: factory.counter(
                 "catnap_connections_refused_total",
-                "Connections that were closed at once because there were too many.",
+                "Client connections closed at once because of the connection limit.",
             )?,
-            sent_away: make.counter(
+            goaways: factory.counter(
                 "catnap_connections_abusive_total",
-                "HTTP/2 connections that were ended because of what their clients did.",
+                "HTTP/2 connections ended for excessive resets or malformed requests.",
             )?,
-            sandboxes: make.gauges("catnap_sandboxes", "Sandboxes here, by state.", "state")?,
+            sandboxes: factory.gauges("catnap_sandboxes", "Sandboxes, by state.", "state")?,
             registry,
         })
     }
 
-    /// A request, to be counted when it ends.
-    pub(crate) fn tally(self: &Arc<Self>) -> Tally {
-        Tally {
+    /// Starts to count a request.
+    pub(crate) fn request(self: &Arc<Self>) -> RequestGuard {
+        RequestGuard {
             metrics: self.clone(),
-            class: Class::None,
-            present: None,
+            target: TargetLabel::None,
+            in_flight: None,
             status: None,
         }
     }
 
-    /// A connection, counted and present until it ends.
-    pub(crate) fn connection(&self, secured: bool) -> Presence {
-        let transport = if secured { "tls" } else { "plain" };
+    /// Counts a connection, which is open until the guard is dropped.
+    pub(crate) fn connection(&self, transport: Transport) -> GaugeGuard {
+        let transport = transport.name();
         self.accepted.with_label_values(&[transport]).inc();
-        Presence::of(self.connections.with_label_values(&[transport]))
+        GaugeGuard::new(self.connections.with_label_values(&[transport]))
     }
 
-    pub(crate) fn turned_away(&self) {
-        self.turned_away.inc();
+    pub(crate) fn connection_refused(&self) {
+        self.connections_refused.inc();
     }
 
-    pub(crate) fn sent_away(&self) {
-        self.sent_away.inc();
+    pub(crate) fn goaway_sent(&self) {
+        self.goaways.inc();
     }
 
-    pub(crate) fn refused(&self, reason: Reason) {
+    pub(crate) fn request_refused(&self, reason: RefusalReason) {
         self.refused.with_label_values(&[reason.name()]).inc();
     }
 
-    /// A request is about to be answered by a sandbox.
-    pub(crate) fn reached(&self, timing: &Timing) {
-        for (stage, took) in [
+    /// Observes the stages of a request whose response starts.
+    pub(crate) fn observe_stages(&self, timing: &Timing) {
+        for (stage, duration) in [
             ("route", timing.route),
             ("admit", timing.admit),
             ("dial", timing.dial),
         ] {
-            observe(&self.stages, stage, took);
+            observe(&self.stages, stage, duration);
         }
     }
 
-    /// A request waited for a wake, and is the first to say so.
-    pub(crate) fn woken(&self, wake: &WakeReport) {
-        self.wakes.with_label_values(&[wake.start.name()]).inc();
+    /// Observes the stages of a wake, then counts it.
+    fn wake(&self, report: &WakeReport) {
         let mut all = Duration::ZERO;
-        for (stage, took) in &wake.stages {
-            observe(&self.wake_stages, stage.name(), *took);
-            all += *took;
+        for (stage, duration) in &report.stages {
+            observe(&self.wake_stages, stage.name(), *duration);
+            all += *duration;
         }
         observe(&self.wake_stages, "all", all);
+        self.wakes.with_label_values(&[report.start.name()]).inc();
     }
 
-    /// The text Prometheus reads.
-    fn render(&self, sandboxes: &[SandboxInfo]) -> Result<Vec<u8>, prometheus::Error> {
+    /// Renders the metrics in the text format of Prometheus.
+    pub(crate) fn render(&self, sandboxes: &[SandboxInfo]) -> Result<Vec<u8>, prometheus::Error> {
         let mut counts = [
             ("starting", 0),
             ("running", 0),
@@ -226,56 +195,52 @@ impl Metrics {
     }
 }
 
-fn observe(times: &HistogramVec, stage: &str, took: Duration) {
-    times
+fn observe(durations: &HistogramVec, stage: &str, duration: Duration) {
+    durations
         .with_label_values(&[stage])
-        .observe(took.as_secs_f64());
+        .observe(duration.as_secs_f64());
 }
 
-// === impl Presence ===
+// === impl GaugeGuard ===
 
-impl Presence {
-    fn of(gauge: IntGauge) -> Self {
+impl GaugeGuard {
+    fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Presence {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-// === impl Tally ===
+// === impl RequestGuard ===
 
-impl Tally {
-    /// It is known what the request is for.
-    pub(crate) fn aim(&mut self, class: Class) {
-        self.class = class;
-        let gauge = self.metrics.in_flight.with_label_values(&[class.name()]);
-        self.present = Some(Presence::of(gauge));
+impl RequestGuard {
+    /// Sets the destination of the request.
+    pub(crate) fn set_target(&mut self, target: TargetLabel) {
+        self.target = target;
+        let gauge = self.metrics.in_flight.with_label_values(&[target.name()]);
+        self.in_flight = Some(GaugeGuard::new(gauge));
     }
 
-    /// Bytes of a body passed.
-    pub(crate) fn carried(&self, way: Way, bytes: usize) {
-        let way = match way {
-            Way::In => "in",
-            Way::Out => "out",
-        };
+    /// Counts bytes of a body.
+    pub(crate) fn body_bytes(&self, direction: Direction, bytes: usize) {
         self.metrics
             .body_bytes
-            .with_label_values(&[self.class.name(), way])
+            .with_label_values(&[self.target.name(), direction.name()])
             .inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    /// It was answered with this status, if it was.
-    pub(crate) fn answered(&mut self, status: Option<u16>) {
+    /// Sets the status code of the response; `None` if there was none.
+    pub(crate) fn set_status(&mut self, status: Option<u16>) {
         self.status = status;
     }
 }
 
-impl Drop for Tally {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let status = match self.status {
             Some(100..200) => "1xx",
@@ -287,38 +252,7 @@ impl Drop for Tally {
         };
         self.metrics
             .requests
-            .with_label_values(&[self.class.name(), status])
+            .with_label_values(&[self.target.name(), status])
             .inc();
-    }
-}
-
-impl Class {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Sandbox => "sandbox",
-            Self::None => "none",
-        }
-    }
-}
-
-impl Reason {
-    fn name(self) -> &'static str {
-        match self {
-            Self::BadHost => "bad_host",
-            Self::HeadTooLong => "head_too_long",
-            Self::NotFound => "not_found",
-            Self::Forbidden => "forbidden",
-            Self::Reserved => "reserved",
-            Self::Transitioning => "transitioning",
-            Self::TooMany => "too_many",
-            Self::NoRoom => "no_room",
-            Self::WakeFailed => "wake_failed",
-            Self::WakeTimedOut => "wake_timed_out",
-            Self::PortClosed => "port_closed",
-            Self::Disconnected => "disconnected",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
     }
 }

@@ -1,4 +1,6 @@
-//! Pingora's phases, and nothing else: each calls the module that does the step.
+//! Pingora's phases. Each calls the module that implements the step.
+
+mod log;
 
 use std::{os::fd::RawFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,19 +22,24 @@ use tokio::time::Instant;
 use crate::{
     client::Client,
     config::Config,
-    error::{Answer, note},
-    metrics::{Metrics, Way},
-    reception::{Reception, Stop},
-    upstream::{Line, Traffic, Upstreams},
-    visit::{Purpose, Visit},
+    context::{RequestContext, RequestKind},
+    dispatch::Dispatcher,
+    metrics::{Direction, Metrics},
+    response::{ApiFailure, ErrorResponse},
+    upstream::{StreamMode, UpstreamSocket, Upstreams},
 };
+
+/// Read-ahead from which on the response must catch up, in bytes.
+const READ_AHEAD_HIGH: usize = 256 << 10;
+/// Yields to the response for each chunk of the request: the length of Pingora's queue between the two.
+const CATCH_UP_YIELDS: usize = 4;
 
 /// The proxy.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     api_socket: PathBuf,
     api_key: Option<Secret>,
-    reception: Reception,
+    dispatcher: Dispatcher,
     upstreams: Upstreams,
     metrics: Arc<Metrics>,
 }
@@ -43,21 +50,21 @@ impl Proxy {
     pub(crate) fn new(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             api_socket: config.api_socket.clone(),
             api_key: config.api_key.clone(),
             upstreams: Upstreams::new(&config),
-            reception: Reception::new(config, node, coordinator, metrics.clone()),
+            dispatcher: Dispatcher::new(config, node, coordinator),
             metrics,
         }
     }
 
-    async fn answer(&self, session: &mut Session, answer: Answer) -> pingora::Result<()> {
-        self.metrics.refused(answer.reason());
-        answer.send(session).await
+    async fn respond(&self, session: &mut Session, response: ErrorResponse) -> pingora::Result<()> {
+        self.metrics.request_refused(response.reason());
+        response.send(session).await
     }
 }
 
@@ -65,50 +72,56 @@ impl Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Visit;
+    type CTX = RequestContext;
 
-    fn new_ctx(&self) -> Visit {
+    fn new_ctx(&self) -> RequestContext {
         let client = Client::current();
         if let Some(client) = &client {
-            client.head_in_hand();
+            client.head_complete();
         }
-        Visit::new(client, self.metrics.tally())
+        RequestContext::new(client, self.metrics.request())
     }
 
+    /// Steps 1 to 4.
     async fn request_filter(
         &self,
         session: &mut Session,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<bool> {
-        let client = visit.client.clone();
-        match self.reception.receive(session, client.as_ref()).await {
-            Ok(purpose) => {
-                visit.tally.aim(purpose.class());
-                visit.purpose = purpose;
-                Ok(false)
+        let client = context.client.clone();
+        let rejection = match self.dispatcher.dispatch(session, client.as_ref()).await {
+            Ok(kind) => {
+                context.guard.set_target(kind.label());
+                context.kind = kind;
+                return Ok(false);
             }
-            Err(Stop::Answer(answer)) => {
-                self.answer(session, answer).await?;
-                Ok(true)
-            }
-            Err(Stop::HungUp) => {
-                Err(Error::explain(ErrorType::ConnectionClosed, "the client hung up").into_down())
-            }
-        }
+            Err(rejection) => rejection,
+        };
+        log::rejected(&rejection);
+        let Some(response) = ErrorResponse::rejected(&rejection) else {
+            let error = Error::explain(ErrorType::ConnectionClosed, "the client disconnected");
+            return Err(error.into_down());
+        };
+        self.respond(session, response).await?;
+        Ok(true)
     }
 
+    /// Step 8.
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<Box<HttpPeer>> {
-        visit.dialling = Some(Instant::now());
-        match &visit.purpose {
-            Purpose::Sandbox(stay) => Ok(self.upstreams.peer(stay, Traffic::of(session))),
-            Purpose::Api(_) => self.upstreams.api(&self.api_socket),
-            Purpose::Undecided => Err(Error::explain(
+        context.dial_started = Some(Instant::now());
+        match &context.kind {
+            RequestKind::Sandbox(request) => {
+                let mode = StreamMode::of(session);
+                Ok(self.upstreams.sandbox(&request.peer, mode))
+            }
+            RequestKind::Api(_) => self.upstreams.api(&self.api_socket),
+            RequestKind::Unresolved => Err(Error::explain(
                 ErrorType::InternalError,
-                "a request for nothing",
+                "the request has no destination",
             )),
         }
     }
@@ -120,16 +133,16 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         _fd: RawFd,
         digest: Option<&Digest>,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<()> {
-        if let Purpose::Sandbox(stay) = &mut visit.purpose {
-            stay.timing.dial = visit
-                .dialling
-                .map(|began| began.elapsed())
-                .unwrap_or_default();
-            stay.connected(Line::of(digest))
-                .or_err(ErrorType::ConnectionClosed, "connect into a guest")
-                .map_err(up)?;
+        if let RequestKind::Sandbox(request) = &mut context.kind {
+            let started = context.dial_started;
+            request.timing.dial = started.map(|at| at.elapsed()).unwrap_or_default();
+            request
+                .watchdog
+                .set_upstream(UpstreamSocket::of(digest))
+                .or_err(ErrorType::ConnectionClosed, "connect to the guest")
+                .map_err(Error::into_up)?;
         }
         Ok(())
     }
@@ -138,32 +151,34 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         request: &mut RequestHeader,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<()> {
-        if let Purpose::Sandbox(stay) = &visit.purpose {
-            stay.guise.put_on(request, self.api_key.as_ref())?;
+        match context.sandbox() {
+            Some(sandbox) => sandbox
+                .rewrite
+                .rewrite_request(request, self.api_key.as_ref()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Lets the response catch up before more of the request is taken, or what is read ahead would only grow: Pingora
-    /// carries as much of the one as of the other.
+    /// Lets the response catch up before it forwards more of the request: Pingora alternates between the two, so that the
+    /// read-ahead would only grow.
     async fn request_body_filter(
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<()> {
-        // HTTP/2 bodies often end in an empty frame. Pingora would write it as the last chunk, and then the last chunk:
-        // the second one would be read as the beginning of the connection's next request.
+        // HTTP/2 bodies often end with an empty DATA frame. Pingora would write it as the last chunk and then end the body
+        // with another last chunk, which the guest would read as the start of the next request.
         if body.as_ref().is_some_and(Bytes::is_empty) && end {
             *body = None;
         }
-        visit.carried(Way::In, body.as_ref());
-        if let Purpose::Sandbox(stay) = &visit.purpose {
-            for _ in 0..CATCH_UP {
-                if stay.ahead() < MUCH_AHEAD {
+        context.body_chunk(Direction::In, body.as_ref());
+        if let Some(request) = context.sandbox() {
+            for _ in 0..CATCH_UP_YIELDS {
+                if request.watchdog.read_ahead_len() < READ_AHEAD_HIGH {
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -176,20 +191,25 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<()> {
-        let interim = response.status.is_informational()
-            && response.status != StatusCode::SWITCHING_PROTOCOLS;
-        if let Purpose::Sandbox(stay) = &visit.purpose
-            && !interim
-        {
-            stay.begin_response()
-                .or_err(ErrorType::ConnectionClosed, "begin a response")
-                .map_err(up)?;
-            self.metrics.reached(&stay.timing);
-            stay.guise.take_off(session.req_header(), response)?;
-            response.append_header("server-timing", stay.timing.header(stay.lease.wake()))?;
+        if is_interim(response) {
+            return Ok(());
         }
+        let Some(request) = context.sandbox() else {
+            return Ok(());
+        };
+        request
+            .watchdog
+            .start_response()
+            .or_err(ErrorType::ConnectionClosed, "start the response")
+            .map_err(Error::into_up)?;
+        self.metrics.observe_stages(&request.timing);
+        request
+            .rewrite
+            .rewrite_response(session.req_header(), response)?;
+        let timing = request.timing.header(request.peer.lease.wake());
+        response.append_header("server-timing", timing)?;
         Ok(())
     }
 
@@ -198,38 +218,40 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> pingora::Result<Option<Duration>> {
-        visit.carried(Way::Out, body.as_ref());
-        if let Purpose::Sandbox(stay) = &visit.purpose
+        context.body_chunk(Direction::Out, body.as_ref());
+        if let Some(request) = context.sandbox()
             && end
         {
-            stay.end_response()
-                .or_err(ErrorType::ConnectionClosed, "end a response")
-                .map_err(up)?;
+            request
+                .watchdog
+                .check()
+                .or_err(ErrorType::ConnectionClosed, "end the response")
+                .map_err(Error::into_up)?;
         }
         Ok(None)
     }
 
-    /// A request whose bytes may have reached the guest is never sent again.
+    /// Forbids retries: the guest may have received bytes of the request.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
         _session: &mut Session,
         mut error: Box<Error>,
-        _visit: &mut Visit,
+        _context: &mut RequestContext,
         _reused: bool,
     ) -> Box<Error> {
         error.set_retry(false);
         error
     }
 
-    /// The connector has tried as often as it should.
+    /// Forbids retries: the dialer has retried already.
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        _visit: &mut Visit,
+        _context: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
         error.set_retry(false);
@@ -240,88 +262,99 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         error: &Error,
-        visit: &mut Visit,
+        context: &mut RequestContext,
     ) -> FailToProxy {
-        let nobody = FailToProxy {
-            error_code: 0,
+        log::proxy_failed(context.sandbox(), error);
+        let status = match failure_response(session, error, context) {
+            Some(response) => {
+                let status = response.status();
+                match self.respond(session, response).await {
+                    Ok(()) => status,
+                    Err(error) => {
+                        log::response_failed(context.sandbox(), &error);
+                        0
+                    }
+                }
+            }
+            None => 0,
+        };
+        FailToProxy {
+            error_code: status,
             can_reuse_downstream: false,
-        };
-        let stay = match &visit.purpose {
-            Purpose::Sandbox(stay) => Some(stay.as_ref()),
-            Purpose::Api(_) | Purpose::Undecided => None,
-        };
-        note(stay, error);
-        let final_response = session
-            .response_written()
-            .is_some_and(|written| !written.status.is_informational());
-        let answer = match (error.esource(), &visit.purpose) {
-            _ if final_response || session.was_upgraded() => {
-                // What was sent so far must not pass for the whole.
-                if let Some(client) = &visit.client {
-                    client.reset();
-                    note_gone(client, error);
-                }
-                session
-                    .as_downstream_mut()
-                    .shutdown_with_reason(Reason::INTERNAL_ERROR);
-                return nobody;
-            }
-            (ErrorSource::Downstream, _) if is_gone(error) => {
-                if let Some(client) = &visit.client {
-                    note_gone(client, error);
-                }
-                return nobody;
-            }
-            (ErrorSource::Downstream, _) => Answer::internal(400),
-            (_, Purpose::Sandbox(stay)) => Answer::broken(stay),
-            (ErrorSource::Upstream, Purpose::Api(_)) => {
-                Answer::api_down(*error.etype() != ErrorType::ConnectError)
-            }
-            _ => Answer::internal(500),
-        };
-        let code = answer.status();
-        match self.answer(session, answer).await {
-            Ok(()) => FailToProxy {
-                error_code: code,
-                can_reuse_downstream: false,
-            },
-            Err(error) => {
-                note(stay, &error);
-                nobody
-            }
         }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, visit: &mut Visit) {
+    /// Step 9.
+    async fn logging(
+        &self,
+        session: &mut Session,
+        _error: Option<&Error>,
+        context: &mut RequestContext,
+    ) {
         let written = session.response_written();
-        visit
-            .tally
-            .answered(written.map(|written| written.status.as_u16()));
-        visit.leave();
+        let status = written.map(|written| written.status.as_u16());
+        context.guard.set_status(status);
+        context.finish();
     }
 
-    /// [`crate::error`] says what is worth saying.
-    fn suppress_error_log(&self, _session: &Session, _visit: &Visit, _error: &Error) -> bool {
+    /// Disables Pingora's own log: [`log`] has the events.
+    fn suppress_error_log(
+        &self,
+        _session: &Session,
+        _context: &RequestContext,
+        _error: &Error,
+    ) -> bool {
         true
     }
 }
 
-/// Bytes of a response read ahead from which on it must catch up.
-const MUCH_AHEAD: usize = 256 << 10;
-/// Turns it is given for that: as many pieces of it as Pingora queues.
-const CATCH_UP: usize = 4;
-
-fn up(error: Box<Error>) -> Box<Error> {
-    error.into_up()
-}
-
-fn note_gone(client: &Client, error: &Error) {
-    if *error.esource() == ErrorSource::Downstream {
-        client.note_cancelled();
+/// Builds the response to a failed request. `None`: the client has disconnected, or has received the start of a response; then it
+/// is reset, so that it does not take the part for the whole.
+fn failure_response(
+    session: &mut Session,
+    error: &Error,
+    context: &RequestContext,
+) -> Option<ErrorResponse> {
+    let source = error.esource();
+    let response_started = session
+        .response_written()
+        .is_some_and(|written| !written.status.is_informational());
+    if response_started || session.was_upgraded() {
+        if let Some(client) = &context.client {
+            client.reset();
+            if *source == ErrorSource::Downstream {
+                client.mark_cancelled();
+            }
+        }
+        session
+            .as_downstream_mut()
+            .shutdown_with_reason(Reason::INTERNAL_ERROR);
+        return None;
     }
+    Some(match (source, &context.kind) {
+        (ErrorSource::Downstream, _) if is_disconnect(error) => {
+            if let Some(client) = &context.client {
+                client.mark_cancelled();
+            }
+            return None;
+        }
+        (ErrorSource::Downstream, _) => ErrorResponse::not_forwarded(400),
+        (_, RequestKind::Sandbox(request)) => ErrorResponse::upstream_failed(request),
+        (ErrorSource::Upstream, RequestKind::Api(_)) => {
+            ErrorResponse::api_failed(match error.etype() {
+                ErrorType::ConnectError => ApiFailure::Unreachable,
+                _ => ApiFailure::Disconnected,
+            })
+        }
+        _ => ErrorResponse::not_forwarded(500),
+    })
 }
 
-fn is_gone(error: &Error) -> bool {
+fn is_interim(response: &ResponseHeader) -> bool {
+    response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+fn is_disconnect(error: &Error) -> bool {
     matches!(
         error.etype(),
         ErrorType::ConnectionClosed

@@ -1,33 +1,33 @@
-//! Where a sandbox is and who may use it.
+//! Step 2 of a request: looks up the host of a sandbox and its access rules.
 
 use coordinator::{Coordinator, CoordinatorError, Placement};
 use pool_api::SandboxId;
 
-/// A sandbox that cannot be routed to.
+/// A sandbox that cannot be located.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RouteError {
-    /// Nobody knows it.
+    /// The coordinator has no placement of the sandbox.
     #[error("sandbox {0} was not found")]
-    Unknown(SandboxId),
+    NotFound(SandboxId),
     /// The coordinator failed.
-    #[error("locate sandbox {sandbox}")]
+    #[error("failed to locate sandbox {sandbox}")]
     Coordinator {
-        /// Which.
+        /// The sandbox.
         sandbox: SandboxId,
-        /// Why.
+        /// The cause.
         #[source]
         source: CoordinatorError,
     },
 }
 
-/// Finds a sandbox. A coordinator in this process answers from memory, so nothing is cached here.
+/// Looks up the placement of a sandbox. The coordinator of this process answers from memory, so there is no cache.
 pub(crate) async fn route(
-    coordinator: &dyn Coordinator,
+    coordinator: &Coordinator,
     sandbox: &SandboxId,
 ) -> Result<Placement, RouteError> {
     match coordinator.locate(sandbox).await {
         Ok(Some(placement)) => Ok(placement),
-        Ok(None) => Err(RouteError::Unknown(sandbox.clone())),
+        Ok(None) => Err(RouteError::NotFound(sandbox.clone())),
         Err(source) => Err(RouteError::Coordinator {
             sandbox: sandbox.clone(),
             source,

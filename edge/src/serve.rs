@@ -1,8 +1,9 @@
-//! Accepts connections and gives them to Pingora, in the caller's runtime.
+//! Accepts connections and serves them in the caller's runtime.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use coordinator::Coordinator;
+use error_chain::chain;
 use pingora::{
     apps::HttpServerApp, listeners::tls::Acceptor, proxy::HttpProxy,
     server::configuration::ServerConf,
@@ -17,35 +18,36 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, Limits},
-    connection::{self, Server},
-    listen::{BindError, Door},
-    metrics::{self, Metrics},
+    connection::{self, ConnectionContext},
+    listen::{BindError, BoundListener},
+    metrics::{Metrics, wakes},
     proxy::Proxy,
+    scrape,
 };
 
-/// Time given to a host that is out of descriptors before it is asked for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Delay after a failed accept, for example for lack of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// The front door, not serving yet.
+/// A bound edge that does not serve yet.
 pub struct Edge {
-    plain: Door,
-    tls: Option<(Door, Arc<Acceptor>)>,
-    scrapes: Option<Door>,
+    plain: BoundListener,
+    tls: Option<(BoundListener, Arc<Acceptor>)>,
+    scrape: Option<BoundListener>,
     metrics: Arc<Metrics>,
     node: Arc<dyn Node>,
-    grace: Duration,
+    shutdown_timeout: Duration,
     limits: Limits,
     proxy: Arc<HttpProxy<Proxy>>,
 }
 
-/// An edge that cannot be set up.
+/// An edge that cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be had.
+    /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Something cannot be counted.
-    #[error("set up the metrics")]
+    /// A metric cannot be registered.
+    #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
@@ -59,23 +61,23 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Takes the ports. Connections wait in the kernel until [`Edge::run`].
+    /// Listens on the configured addresses. The kernel queues connections until [`Edge::run`].
     pub fn bind(
         config: Config,
         node: Arc<dyn Node>,
-        coordinator: Arc<dyn Coordinator>,
+        coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        let scrapes = config.metrics.map(Door::open).transpose()?;
-        let plain = Door::open(config.listen)?;
+        let scrape = config.metrics.map(BoundListener::bind).transpose()?;
+        let plain = BoundListener::bind(config.listen)?;
         let tls = match &config.tls {
             Some(tls) => {
                 let acceptor = Acceptor::from_server_config(tls.config.clone());
-                Some((Door::open(tls.listen)?, Arc::new(acceptor)))
+                Some((BoundListener::bind(tls.listen)?, Arc::new(acceptor)))
             }
             None => None,
         };
-        let (grace, limits) = (config.grace, config.limits);
+        let (shutdown_timeout, limits) = (config.shutdown_timeout, config.limits);
         let mut proxy = HttpProxy::new(
             Proxy::new(config, node.clone(), coordinator, metrics.clone()),
             Arc::new(ServerConf::default()),
@@ -84,113 +86,117 @@ impl Edge {
         Ok(Self {
             plain,
             tls,
-            scrapes,
+            scrape,
             metrics,
             node,
-            grace,
+            shutdown_timeout,
             limits,
             proxy: Arc::new(proxy),
         })
     }
 
-    /// Where it listens without TLS.
+    /// Returns the address for plain HTTP.
     pub fn address(&self) -> SocketAddr {
         self.plain.address
     }
 
-    /// Where it listens with TLS, if it does.
+    /// Returns the address for TLS.
     pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls.as_ref().map(|(door, _)| door.address)
+        self.tls.as_ref().map(|(listener, _)| listener.address)
     }
 
-    /// Where it answers Prometheus, if it does.
+    /// Returns the address of the Prometheus endpoint.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.scrapes.as_ref().map(|door| door.address)
+        self.scrape.as_ref().map(|listener| listener.address)
     }
 
-    /// Serves until `shutdown` is ready; then takes no new requests and gives those under way some time to end.
+    /// Serves until `shutdown` completes. Then it accepts no more requests, and aborts those in flight after a timeout.
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
-        info!(address = %self.address(), tls = ?self.tls_address(), "edge listens");
-        let (closing, closed) = watch::channel(false);
-        let (proxy, grace) = (self.proxy.clone(), self.grace);
-        let mut scrapers = JoinSet::new();
-        for listener in self
-            .scrapes
-            .take()
-            .into_iter()
-            .flat_map(|door| door.listeners)
-        {
-            let metrics = self.metrics.clone();
-            let listener = TcpListener::from_std(listener)?;
-            scrapers.spawn(metrics::serve(listener, metrics, self.node.clone()));
+        info!(address = %self.address(), tls = ?self.tls_address(), "edge started");
+        let (shutdown_sender, shutdown_receiver) = watch::channel(false);
+        let (proxy, shutdown_timeout) = (self.proxy.clone(), self.shutdown_timeout);
+        // Dropping the set at the end aborts its tasks.
+        let mut background = JoinSet::new();
+        background.spawn(wakes::count(self.node.events(), self.metrics.clone()));
+        let scrape = self.scrape.take();
+        for socket in scrape.into_iter().flat_map(|listener| listener.sockets) {
+            let listener = TcpListener::from_std(socket)?;
+            background.spawn(scrape::serve(
+                listener,
+                self.metrics.clone(),
+                self.node.clone(),
+            ));
         }
         let mut acceptors = JoinSet::new();
-        for accepting in self.accepting(&closed)? {
-            acceptors.spawn(accepting);
+        for acceptor in self.acceptors(&shutdown_receiver)? {
+            acceptors.spawn(acceptor);
         }
         shutdown.await;
-        closing.send_replace(true);
+        shutdown_sender.send_replace(true);
         proxy.http_cleanup().await;
-        let ended = tokio::time::timeout(grace, async {
+        let ended = tokio::time::timeout(shutdown_timeout, async {
             while acceptors.join_next().await.is_some() {}
         })
         .await;
         if ended.is_err() {
-            warn!("requests under way were cut off");
+            warn!("requests aborted at shutdown");
             acceptors.shutdown().await;
         }
         Ok(())
     }
 
-    fn accepting(
+    /// Creates the accept loop of each socket.
+    fn acceptors(
         self,
-        closed: &watch::Receiver<bool>,
+        shutdown: &watch::Receiver<bool>,
     ) -> io::Result<Vec<impl Future<Output = ()> + use<>>> {
         let connections = self.limits.connections.min(Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(connections));
-        let server = Server {
+        let connections = Arc::new(Semaphore::new(connections));
+        let context = ConnectionContext {
             proxy: self.proxy,
             limits: self.limits,
             metrics: self.metrics,
             acceptor: None,
-            closed: closed.clone(),
+            shutdown: shutdown.clone(),
         };
-        let plain = self.plain.listeners.into_iter().map(|door| (door, None));
-        let tls = self.tls.into_iter().flat_map(|(door, acceptor)| {
-            let secured = move |door| (door, Some(acceptor.clone()));
-            door.listeners.into_iter().map(secured)
+        let plain = self.plain.sockets.into_iter().map(|socket| (socket, None));
+        let tls = self.tls.into_iter().flat_map(|(listener, acceptor)| {
+            let with_acceptor = move |socket| (socket, Some(acceptor.clone()));
+            listener.sockets.into_iter().map(with_acceptor)
         });
         plain
             .chain(tls)
-            .map(|(door, acceptor)| {
-                let listener = TcpListener::from_std(door)?;
-                let server = Server {
+            .map(|(socket, acceptor)| {
+                let listener = TcpListener::from_std(socket)?;
+                let context = ConnectionContext {
                     acceptor,
-                    ..server.clone()
+                    ..context.clone()
                 };
-                Ok(accept(listener, server, room.clone()))
+                Ok(accept(listener, context, connections.clone()))
             })
             .collect()
     }
 }
 
-/// Accepts until the edge closes, then waits for the connections to end. Dropped, it ends them.
-async fn accept(listener: TcpListener, server: Server, room: Arc<Semaphore>) {
-    let mut closed = server.closed.clone();
+/// Accepts connections until the shutdown, then waits for them to end. Dropping the future aborts them.
+async fn accept(listener: TcpListener, context: ConnectionContext, limit: Arc<Semaphore>) {
+    let mut shutdown = context.shutdown.clone();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            // The sender going away is as good as being told.
-            _ = closed.wait_for(|closed| *closed) => break,
-            // Ended connections are forgotten as they end.
+            // An error means that the sender is dropped, which is a shutdown too.
+            _ = shutdown.wait_for(|shutdown| *shutdown) => break,
+            // Removes ended connections from the set.
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => admit(&mut connections, socket, peer, &server, &room),
+            Ok((socket, peer)) => {
+                spawn_connection(&mut connections, socket, peer, &context, &limit);
+            }
             Err(error) => {
-                warn!(%error, "could not accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                warn!(error = %chain(&error), "failed to accept connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -198,20 +204,20 @@ async fn accept(listener: TcpListener, server: Server, room: Arc<Semaphore>) {
     while connections.join_next().await.is_some() {}
 }
 
-fn admit(
+fn spawn_connection(
     connections: &mut JoinSet<()>,
     socket: TcpStream,
     peer: SocketAddr,
-    server: &Server,
-    room: &Arc<Semaphore>,
+    context: &ConnectionContext,
+    limit: &Arc<Semaphore>,
 ) {
-    // One too many is closed by being dropped.
-    let Ok(seat) = room.clone().try_acquire_owned() else {
-        return server.metrics.turned_away();
+    // Dropping the socket closes a connection beyond the limit.
+    let Ok(permit) = limit.clone().try_acquire_owned() else {
+        return context.metrics.connection_refused();
     };
-    let server = server.clone();
+    let context = context.clone();
     connections.spawn(async move {
-        connection::serve(server, socket, peer).await;
-        drop(seat);
+        connection::serve(context, socket, peer).await;
+        drop(permit);
     });
 }

@@ -1,56 +1,61 @@
-//! What a request cost, stage by stage, as `Server-Timing` says it.
+//! The durations of a request's steps, for `Server-Timing` and the metrics.
 
 use std::{fmt::Write, time::Duration};
 
 use pool_api::WakeReport;
 
-/// Times of one request at the edge.
+/// Durations of the steps of one request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Timing {
-    /// Until the sandbox was found.
+    /// Lookup of the sandbox.
     pub(crate) route: Duration,
-    /// Until the request was let in, a wake included.
+    /// Admission, including a wake.
     pub(crate) admit: Duration,
-    /// Until there was a connection to the port.
+    /// Connection to the port.
     pub(crate) dial: Duration,
 }
 
 impl Timing {
-    /// The value of `Server-Timing`; durations in milliseconds.
+    /// Returns the value of `Server-Timing`, in milliseconds.
     pub(crate) fn header(&self, wake: Option<&WakeReport>) -> String {
         let mut text = String::new();
         if let Some(wake) = wake {
-            let whole: Duration = wake.stages.iter().map(|(_, took)| *took).sum();
-            entry(&mut text, "wake", whole, Some(wake.start.name()));
-            for (stage, took) in &wake.stages {
-                entry(&mut text, &format!("wake-{}", stage.name()), *took, None);
+            let total: Duration = wake.stages.iter().map(|(_, duration)| *duration).sum();
+            push(&mut text, "wake", total, Some(wake.start.name()));
+            for (stage, duration) in &wake.stages {
+                push(
+                    &mut text,
+                    &format!("wake-{}", stage.name()),
+                    *duration,
+                    None,
+                );
             }
         }
-        entry(&mut text, "route", self.route, None);
-        entry(&mut text, "admit", self.admit, None);
-        entry(&mut text, "dial", self.dial, None);
+        push(&mut text, "route", self.route, None);
+        push(&mut text, "admit", self.admit, None);
+        push(&mut text, "dial", self.dial, None);
         text
     }
 }
 
-fn entry(text: &mut String, name: &str, took: Duration, desc: Option<&str>) {
+fn push(text: &mut String, name: &str, duration: Duration, description: Option<&str>) {
     let comma = if text.is_empty() { "" } else { ", " };
-    let millis = took.as_secs_f64() * 1e3;
-    let written = match desc {
-        Some(desc) => write!(text, "{comma}{name};dur={millis:.3};desc=\"{desc}\""),
+    let millis = duration.as_secs_f64() * 1e3;
+    let written = match description {
+        Some(description) => write!(text, "{comma}{name};dur={millis:.3};desc=\"{description}\""),
         None => write!(text, "{comma}{name};dur={millis:.3}"),
     };
     debug_assert!(written.is_ok(), "writing to a string does not fail");
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use pool_api::{Stage, Start};
 
     use super::*;
 
     #[test]
-    fn stages_come_in_order_with_their_times() {
+    fn server_timing_lists_wake_stages_before_request_steps() {
         let ms = Duration::from_millis;
         let timing = Timing {
             route: Duration::from_micros(5),

@@ -1,19 +1,17 @@
-//! A stream to a port of a guest, through a lease.
+//! Step 8 of a request: the connection to a port of a guest, or to the API.
 //!
-//! Pingora keeps connections for reuse under a key that does not know of the connector, so the peer of every port of
-//! every life of every sandbox gets a `group_key` of its own.
+//! Pingora pools connections under a key that ignores the connector. Every port of every epoch of every sandbox
+//! therefore gets a `group_key` of its own.
 
-mod duplex;
+mod read_ahead;
+mod socket;
 
 use std::{
     hash::{BuildHasher, RandomState},
     net::{Ipv4Addr, SocketAddrV4},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     path::Path,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -24,7 +22,7 @@ use pingora::{
     connectors::L4Connect,
     http::ResponseHeader,
     protocols::{
-        Digest, GetProxyDigest,
+        GetProxyDigest,
         l4::{socket::SocketAddr, stream::Stream, virt::VirtualSocketStream},
         raw_connect::ProxyDigest,
     },
@@ -33,12 +31,13 @@ use pingora::{
 };
 use pool_api::{DialError, Lease, Port};
 use tokio::net::UnixStream;
-use tracing::debug;
 
-use self::duplex::Duplex;
-use crate::{config::Config, visit::Stay};
+use self::read_ahead::ReadAheadStream;
+use crate::{config::Config, target::Address};
 
-/// Waits between tries to reach a port: a service that has just been started may not listen yet.
+pub(crate) use self::socket::UpstreamSocket;
+
+/// Delays between attempts to connect to a closed port: a service that has just started may not listen yet.
 const BACKOFF: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -46,50 +45,55 @@ const BACKOFF: [Duration; 4] = [
     Duration::from_millis(400),
 ];
 
-/// Makes peers.
+/// The longest request body that certainly fits into the buffers on its way.
+const MAX_BUFFERED_BODY: u64 = 64 << 10;
+
+/// Creates Pingora's peers.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    keys: RandomState,
+    group_keys: RandomState,
     dial_timeout: Duration,
     keep_alive: Duration,
 }
 
-/// What passes over a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Traffic {
-    /// A request that fits the buffers on its way, then a response. The connection may be used again.
-    Exchange,
-    /// Both ways at once for long. The connection is used once: Pingora takes no such stream for another request.
-    Duplex,
-}
-
-/// Why a connection into a guest did not come about, left here for whoever answers the request.
-pub(crate) type DialOutcome = Arc<OnceLock<DialError>>;
-
-/// The descriptor of a connection into a guest, by which it can be cut.
+/// A port of a guest to connect to.
 #[derive(Debug)]
-pub(crate) struct Line {
-    socket: OwnedFd,
-    /// Bytes that were read ahead and not taken yet.
-    ahead: Arc<AtomicUsize>,
+pub(crate) struct PeerSpec {
+    /// The sandbox and the port.
+    pub(crate) address: Address,
+    /// The lease that permits the connection.
+    pub(crate) lease: Arc<dyn Lease>,
+    /// Whether the port serves TLS.
+    pub(crate) tls: bool,
+    /// Receives the reason if the connection fails.
+    pub(crate) dial_error: DialErrorSlot,
 }
 
-/// Bytes of a request's body that certainly fit the buffers on its way.
-const SMALL_BODY: u64 = 64 << 10;
+/// The reason why a connection into a guest failed.
+pub(crate) type DialErrorSlot = Arc<OnceLock<DialError>>;
 
-impl Traffic {
-    /// What a request asks for.
+/// The use of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum StreamMode {
+    /// A request that fits into the buffers, then its response. The connection is reusable.
+    Buffered,
+    /// Request and response at the same time. The connection serves one request; Pingora never pools it.
+    Streaming,
+}
+
+impl StreamMode {
+    /// Returns the mode that a request needs.
     pub(crate) fn of(session: &Session) -> Self {
         let headers = &session.req_header().headers;
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let large = headers.contains_key(header::TRANSFER_ENCODING)
-            || length.is_some_and(|length| length > SMALL_BODY);
-        if large || session.is_upgrade_req() {
-            Self::Duplex
+        let is_large = headers.contains_key(header::TRANSFER_ENCODING)
+            || length.is_some_and(|length| length > MAX_BUFFERED_BODY);
+        if is_large || session.is_upgrade_req() {
+            Self::Streaming
         } else {
-            Self::Exchange
+            Self::Buffered
         }
     }
 }
@@ -97,41 +101,42 @@ impl Traffic {
 impl Upstreams {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            keys: RandomState::new(),
+            group_keys: RandomState::new(),
             dial_timeout: config.dial_timeout,
             keep_alive: config.keep_alive,
         }
     }
 
-    /// The peer that is the port of the sandbox a request stays in.
-    pub(crate) fn peer(&self, stay: &Stay, traffic: Traffic) -> Box<HttpPeer> {
-        let (address, lease, tls) = (&stay.address, stay.lease.clone(), stay.guise.tls);
-        // Nothing is at this address. Before Pingora reuses a connection it compares the address with the socket's peer,
-        // and takes any peer for this one. The name is part of the reuse key too.
-        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port.get());
-        let mut peer = HttpPeer::new(nowhere, tls, address.sandbox.to_string());
-        // The stream ends in the guest whoever speaks there: a certificate would say nothing more.
+    /// Creates the peer for a port of a guest.
+    pub(crate) fn sandbox(&self, spec: &PeerSpec, mode: StreamMode) -> Box<HttpPeer> {
+        let PeerSpec { address, tls, .. } = spec;
+        // A placeholder: the dialer ignores it. Before Pingora reuses a connection it compares this address with the
+        // peer of the socket; the unspecified address matches any peer. The server name is part of the reuse key too.
+        let placeholder = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port.get());
+        let mut peer = HttpPeer::new(placeholder, *tls, address.sandbox.to_string());
+        // The stream ends inside the guest in any case; a certificate would prove nothing more.
         peer.options.verify_cert = false;
         peer.options.verify_hostname = false;
-        let life = (&address.sandbox, lease.epoch());
-        peer.group_key = self.keys.hash_one((life, address.port, tls, traffic));
+        let epoch = spec.lease.epoch();
+        let key = (&address.sandbox, epoch, address.port, tls, mode);
+        peer.group_key = self.group_keys.hash_one(key);
         peer.options.custom_l4 = Some(Arc::new(Dialer {
-            lease,
+            lease: spec.lease.clone(),
             port: address.port,
-            outcome: stay.outcome.clone(),
-            traffic,
+            error: spec.dial_error.clone(),
+            mode,
         }));
         peer.options.total_connection_timeout = Some(self.dial_timeout);
         peer.options.idle_timeout = Some(self.keep_alive);
         Box::new(peer)
     }
 
-    /// The peer that is the API.
+    /// Creates the peer for the API.
     pub(crate) fn api(&self, socket: &Path) -> pingora::Result<Box<HttpPeer>> {
         let path = socket.to_str().ok_or_else(|| {
             Error::explain(
                 ErrorType::InternalError,
-                "the API's socket has no name in UTF-8",
+                "the path of the API socket is not UTF-8",
             )
         })?;
         let mut peer = HttpPeer::new_uds(path, false, String::new())?;
@@ -145,16 +150,16 @@ impl Upstreams {
 struct Dialer {
     lease: Arc<dyn Lease>,
     port: Port,
-    outcome: DialOutcome,
-    traffic: Traffic,
+    error: DialErrorSlot,
+    mode: StreamMode,
 }
 
 impl Dialer {
     async fn dial(&self) -> Result<UnixStream, DialError> {
-        for pause in BACKOFF {
+        for delay in BACKOFF {
             match self.lease.dial(self.port).await {
-                Err(DialError::Closed(_)) => tokio::time::sleep(pause).await,
-                answered => return answered,
+                Err(DialError::Closed(_)) => tokio::time::sleep(delay).await,
+                dialed => return dialed,
             }
         }
         self.lease.dial(self.port).await
@@ -169,62 +174,36 @@ impl L4Connect for Dialer {
             () = self.lease.revoked() => Err(DialError::Gone),
         };
         let dialed = dialed.and_then(|stream| match stream.as_fd().try_clone_to_owned() {
-            Ok(line) => Ok((stream, line)),
+            Ok(fd) => Ok((stream, fd)),
             Err(source) => Err(DialError::Failed {
                 port: self.port,
                 source,
             }),
         });
         match dialed {
-            Ok((stream, line)) => {
-                let ahead: Arc<AtomicUsize> = Arc::default();
-                let mut stream = match self.traffic {
-                    Traffic::Exchange => Stream::from(stream),
-                    Traffic::Duplex => Stream::from(VirtualSocketStream::new(Box::new(
-                        Duplex::new(stream, ahead.clone()),
+            Ok((stream, fd)) => {
+                let read_ahead_len: Arc<AtomicUsize> = Arc::default();
+                let socket = UpstreamSocket::new(fd, read_ahead_len.clone());
+                let mut stream = match self.mode {
+                    StreamMode::Buffered => Stream::from(stream),
+                    StreamMode::Streaming => Stream::from(VirtualSocketStream::new(Box::new(
+                        ReadAheadStream::new(stream, read_ahead_len),
                     ))),
                 };
-                // The digest stays with the connection for as long as it is reused, and the line with it.
+                // Reuse of the connection preserves its digest, which holds the socket.
                 let header = ResponseHeader::build(200, None)?;
                 stream.set_proxy_digest(ProxyDigest::new(
                     Box::new(header),
-                    Some(Box::new(Arc::new(Line {
-                        socket: line,
-                        ahead,
-                    }))),
+                    Some(Box::new(Arc::new(socket))),
                 ));
                 Ok(stream)
             }
             Err(error) => {
-                let told = Error::explain(ErrorType::ConnectError, error.to_string());
-                // Set once: there is one try a request.
-                drop(self.outcome.set(error));
-                Err(told)
+                let explained = Error::explain(ErrorType::ConnectError, error.to_string());
+                // Each request dials once, so the slot is empty.
+                drop(self.error.set(error));
+                Err(explained)
             }
-        }
-    }
-}
-
-impl Line {
-    /// The line of the connection a digest is of.
-    pub(crate) fn of(digest: Option<&Digest>) -> Option<Arc<Self>> {
-        let proxy = digest?.proxy_digest.as_ref()?;
-        proxy
-            .user_data
-            .as_ref()?
-            .downcast_ref::<Arc<Self>>()
-            .cloned()
-    }
-
-    /// Bytes that were read ahead and not taken yet.
-    pub(crate) fn ahead(&self) -> usize {
-        self.ahead.load(Ordering::Relaxed)
-    }
-
-    /// Ends the connection: whoever reads from it reads its end, whoever writes to it gets an error.
-    pub(crate) fn cut(&self) {
-        if let Err(error) = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both) {
-            debug!(%error, "could not cut a connection into a guest");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a request says that it is for.
+//! Fuzzes target resolution, authorization and rewriting of requests in the edge.
 
 #![no_main]
 

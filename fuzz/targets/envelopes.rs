@@ -1,4 +1,4 @@
-//! A stream of messages.
+//! Decodes the envelopes of a message stream.
 
 #![no_main]
 

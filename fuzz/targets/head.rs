@@ -1,4 +1,4 @@
-//! The header fields and the query of a call of the agent.
+//! Parses the headers and the query of an agent request.
 
 #![no_main]
 

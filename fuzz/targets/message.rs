@@ -1,4 +1,4 @@
-//! A message of a call, in either codec.
+//! Decodes a message in both codecs.
 
 #![no_main]
 

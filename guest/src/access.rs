@@ -1,7 +1,7 @@
-//! Who may call the agent.
+//! Authorizes requests.
 //!
-//! With a token set, a caller shows it in `X-Access-Token`; `/files` takes a signature made with it instead, so that a
-//! URL can be handed on. Secrets are compared in constant time.
+//! If a token is set, callers present it in `X-Access-Token`. For `/files`, the query may contain a signature made with
+//! the token instead, so that URLs can be shared. Secrets are compared in constant time.
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use guest_api::Token;
@@ -9,11 +9,11 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-const HEADER: &str = "x-access-token";
+const TOKEN_HEADER: &str = "x-access-token";
 
-/// A caller that is not let in. The texts are those of the wire.
+/// A reason to refuse a request. The texts are those of E2B's agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Denied {
+pub(crate) enum AccessDenied {
     #[error(
         "unauthorized access, please provide a valid access token or method signing if supported"
     )]
@@ -28,71 +28,75 @@ pub(crate) enum Denied {
     WrongToken,
 }
 
-/// What a signature allows.
+/// The operation that a signature permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Read,
     Write,
 }
 
-/// The part of a `/files` query that a signature speaks of, as it stands in the query.
+/// The signed parameters of a `/files` query, and the signature.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Signed {
+pub(crate) struct SignedQuery {
     pub(crate) path: String,
     pub(crate) username: String,
     pub(crate) signature: Option<String>,
-    /// Seconds of 1970, as text.
+    /// Unix seconds, as text.
     pub(crate) expiration: Option<String>,
 }
 
-/// Checks the token of a request; with no token set everybody is let in.
-pub(crate) fn check_token(token: &Token, headers: &HeaderMap) -> Result<(), Denied> {
-    match (token.expose(), headers.get(HEADER)) {
+/// Checks the token of a request. Without a token set, every request is allowed.
+pub(crate) fn check_token(token: &Token, headers: &HeaderMap) -> Result<(), AccessDenied> {
+    match (token.expose(), headers.get(TOKEN_HEADER)) {
         ("", _) => Ok(()),
-        (expected, Some(shown)) if equal(expected.as_bytes(), shown.as_bytes()) => Ok(()),
-        _ => Err(Denied::Unauthorized),
+        (expected, Some(presented))
+            if constant_time_eq(expected.as_bytes(), presented.as_bytes()) =>
+        {
+            Ok(())
+        }
+        _ => Err(AccessDenied::Unauthorized),
     }
 }
 
-/// Checks the token or the signature of a request for `/files`. `now` is in seconds of 1970.
+/// Checks the token or the signature of a `/files` request. `now` is in Unix seconds.
 pub(crate) fn check_files(
     token: &Token,
     headers: &HeaderMap,
-    signed: &Signed,
+    signed: &SignedQuery,
     operation: Operation,
     now: i64,
-) -> Result<(), Denied> {
+) -> Result<(), AccessDenied> {
     let expected = token.expose();
     if expected.is_empty() {
         return Ok(());
     }
-    if let Some(shown) = headers.get(HEADER) {
-        let right = equal(expected.as_bytes(), shown.as_bytes());
-        return if right {
+    if let Some(presented) = headers.get(TOKEN_HEADER) {
+        let matches = constant_time_eq(expected.as_bytes(), presented.as_bytes());
+        return if matches {
             Ok(())
         } else {
-            Err(Denied::WrongToken)
+            Err(AccessDenied::WrongToken)
         };
     }
-    let shown = signed
+    let presented = signed
         .signature
         .as_deref()
-        .ok_or(Denied::MissingSignature)?;
-    if !equal(
+        .ok_or(AccessDenied::MissingSignature)?;
+    if !constant_time_eq(
         signature(token, signed, operation).as_bytes(),
-        shown.as_bytes(),
+        presented.as_bytes(),
     ) {
-        return Err(Denied::InvalidSignature);
+        return Err(AccessDenied::InvalidSignature);
     }
     match signed.expiration.as_deref().map(str::parse::<i64>) {
         None => Ok(()),
         Some(Ok(end)) if end >= now => Ok(()),
-        Some(Ok(_)) => Err(Denied::Expired),
-        Some(Err(_)) => Err(Denied::InvalidSignature),
+        Some(Ok(_)) => Err(AccessDenied::Expired),
+        Some(Err(_)) => Err(AccessDenied::InvalidSignature),
     }
 }
 
-fn signature(token: &Token, signed: &Signed, operation: Operation) -> String {
+fn signature(token: &Token, signed: &SignedQuery, operation: Operation) -> String {
     let operation = match operation {
         Operation::Read => "read",
         Operation::Write => "write",
@@ -116,12 +120,12 @@ fn signature(token: &Token, signed: &Signed, operation: Operation) -> String {
     format!("v1_{}", STANDARD_NO_PAD.encode(hash.finalize()))
 }
 
-fn equal(a: &[u8], b: &[u8]) -> bool {
+fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -130,8 +134,8 @@ mod test {
         Token::new("0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0")
     }
 
-    fn signed() -> Signed {
-        Signed {
+    fn signed() -> SignedQuery {
+        SignedQuery {
             path: "hello.txt".to_owned(),
             username: "user".to_owned(),
             signature: Some("v1_gUtH/s9YCJWgCizjfUxuWfhFE4QSydOWEIIvfLwDr6E".to_owned()),
@@ -139,35 +143,35 @@ mod test {
         }
     }
 
-    fn check(signed: &Signed, operation: Operation) -> Result<(), Denied> {
+    fn check(signed: &SignedQuery, operation: Operation) -> Result<(), AccessDenied> {
         check_files(&token(), &HeaderMap::new(), signed, operation, 1000)
     }
 
     #[test]
-    fn the_published_vector_is_let_in() {
+    fn published_signature_is_accepted() {
         assert_eq!(check(&signed(), Operation::Read), Ok(()));
         assert_eq!(
             check(&signed(), Operation::Write),
-            Err(Denied::InvalidSignature)
+            Err(AccessDenied::InvalidSignature)
         );
-        let other = Signed {
+        let other = SignedQuery {
             path: "other.txt".to_owned(),
             ..signed()
         };
         assert_eq!(
             check(&other, Operation::Read),
-            Err(Denied::InvalidSignature)
+            Err(AccessDenied::InvalidSignature)
         );
         assert_eq!(
-            check(&Signed::default(), Operation::Read),
-            Err(Denied::MissingSignature)
+            check(&SignedQuery::default(), Operation::Read),
+            Err(AccessDenied::MissingSignature)
         );
     }
 
     #[test]
-    fn a_signature_ends_and_its_end_is_signed() {
+    fn signature_expires_and_covers_its_expiration() {
         let until = |end: &str| {
-            let mut signed = Signed {
+            let mut signed = SignedQuery {
                 expiration: Some(end.to_owned()),
                 ..signed()
             };
@@ -175,45 +179,57 @@ mod test {
             signed
         };
         assert_eq!(check(&until("1000"), Operation::Read), Ok(()));
-        assert_eq!(check(&until("999"), Operation::Read), Err(Denied::Expired));
-        let stretched = Signed {
+        assert_eq!(
+            check(&until("999"), Operation::Read),
+            Err(AccessDenied::Expired)
+        );
+        let extended = SignedQuery {
             expiration: Some("2000".to_owned()),
             ..until("999")
         };
         assert_eq!(
-            check(&stretched, Operation::Read),
-            Err(Denied::InvalidSignature)
+            check(&extended, Operation::Read),
+            Err(AccessDenied::InvalidSignature)
         );
     }
 
     #[test]
-    fn a_token_in_the_header_decides_alone() {
+    fn header_token_has_precedence_over_signature() {
         let mut headers = HeaderMap::new();
-        headers.insert(HEADER, "wrong".parse().unwrap());
-        assert_eq!(check_token(&token(), &headers), Err(Denied::Unauthorized));
+        headers.insert(TOKEN_HEADER, "wrong".parse().unwrap());
+        assert_eq!(
+            check_token(&token(), &headers),
+            Err(AccessDenied::Unauthorized)
+        );
         assert_eq!(
             check_files(&token(), &headers, &signed(), Operation::Read, 0),
-            Err(Denied::WrongToken)
+            Err(AccessDenied::WrongToken)
         );
-        headers.insert(HEADER, token().expose().parse().unwrap());
+        headers.insert(TOKEN_HEADER, token().expose().parse().unwrap());
         assert_eq!(check_token(&token(), &headers), Ok(()));
         assert_eq!(
-            check_files(&token(), &headers, &Signed::default(), Operation::Write, 0),
+            check_files(
+                &token(),
+                &headers,
+                &SignedQuery::default(),
+                Operation::Write,
+                0
+            ),
             Ok(())
         );
         assert_eq!(
             check_token(&token(), &HeaderMap::new()),
-            Err(Denied::Unauthorized)
+            Err(AccessDenied::Unauthorized)
         );
         assert_eq!(check_token(&Token::default(), &HeaderMap::new()), Ok(()));
     }
 
     proptest! {
         #[test]
-        fn no_other_signature_is_let_in(text in "(v1_)?[A-Za-z0-9+/=_-]{0,50}", end in prop::option::of(".{0,20}")) {
-            let right = end.is_none() && Some(&text) == signed().signature.as_ref();
-            let tried = Signed { signature: Some(text), expiration: end, ..signed() };
-            prop_assert_eq!(check(&tried, Operation::Read).is_ok(), right);
+        fn other_signatures_are_refused(text in "(v1_)?[A-Za-z0-9+/=_-]{0,50}", end in prop::option::of(".{0,20}")) {
+            let is_valid = end.is_none() && Some(&text) == signed().signature.as_ref();
+            let query = SignedQuery { signature: Some(text), expiration: end, ..signed() };
+            prop_assert_eq!(check(&query, Operation::Read).is_ok(), is_valid);
         }
     }
 }

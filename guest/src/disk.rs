@@ -1,7 +1,7 @@
-//! The root disk, which the host can have frozen while it takes a snapshot.
+//! Freezes and thaws the root disk, for disk-only snapshots.
 //!
-//! There is one thread: if it wrote to a disk that is frozen, it would wait for a thaw that only it can do. So whatever
-//! writes on a caller's behalf waits for [`Disk::writable`] first.
+//! The agent has one thread: a write to the frozen disk would block it, and with it the thaw. Handlers that write must
+//! therefore wait for [`Disk::writable`] first.
 
 use std::{cell::RefCell, fs::File, io, os::fd::AsFd, path::PathBuf};
 
@@ -10,32 +10,32 @@ use tokio::sync::Notify;
 
 use crate::sys;
 
-/// The disk, and whether it is frozen.
+/// The disk and its freeze state.
 #[derive(Debug)]
 pub(crate) struct Disk {
     path: Option<PathBuf>,
-    /// Open for as long as it is frozen.
+    /// Open while the disk is frozen.
     frozen: RefCell<Option<File>>,
     thawed: Notify,
 }
 
-/// A disk that could not be frozen or thawed.
+/// An error freezing or thawing the disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
-    #[error("this agent was given no disk to freeze")]
-    None,
-    #[error("open the disk")]
+    #[error("no disk to freeze is configured")]
+    NotConfigured,
+    #[error("failed to open the disk")]
     Open(#[source] io::Error),
-    #[error("write what is not on the disk yet")]
+    #[error("failed to sync the disk")]
     Sync(#[source] io::Error),
-    #[error("freeze the disk")]
+    #[error("failed to freeze the disk")]
     Freeze(#[source] io::Error),
-    #[error("thaw the disk")]
+    #[error("failed to thaw the disk")]
     Thaw(#[source] io::Error),
 }
 
 impl Disk {
-    /// The file system that `path` is on.
+    /// Wraps the file system of `path`.
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         Self {
             path,
@@ -44,7 +44,7 @@ impl Disk {
         }
     }
 
-    /// Writes everything to the disk and lets nothing be written until it is thawed. Frozen already, it stays so.
+    /// Syncs the disk and blocks writes until it is thawed. Does nothing if it is frozen already.
     pub(crate) fn freeze(&self) -> Result<(), DiskError> {
         if self.frozen.borrow().is_some() {
             return Ok(());
@@ -56,7 +56,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Lets it be written to again. Not frozen, it stays so.
+    /// Unblocks writes. Does nothing if the disk is not frozen.
     pub(crate) fn thaw(&self) -> Result<(), DiskError> {
         let disk = match self.frozen.borrow_mut().take() {
             Some(disk) => disk,
@@ -70,12 +70,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether it is frozen.
+    /// Whether the disk is frozen.
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.borrow().is_some()
     }
 
-    /// Returns when it can be written to. True until the caller waits for something else.
+    /// Waits until the disk is not frozen. Holds until the caller's next await.
     pub(crate) async fn writable(&self) {
         loop {
             let thawed = self.thawed.notified();
@@ -87,7 +87,7 @@ impl Disk {
     }
 
     fn open(&self) -> Result<File, DiskError> {
-        let path = self.path.as_ref().ok_or(DiskError::None)?;
+        let path = self.path.as_ref().ok_or(DiskError::NotConfigured)?;
         File::open(path).map_err(DiskError::Open)
     }
 }

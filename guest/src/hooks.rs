@@ -1,4 +1,4 @@
-//! Programs that a template has run at a moment of its sandboxes' lives.
+//! Runs the executables that a template installs below `/etc/catnap`.
 
 use std::{
     fs, io,
@@ -6,25 +6,23 @@ use std::{
     time::Duration,
 };
 
+use error_chain::chain;
+use guest_api::envd::ExitStatus;
 use tracing::warn;
 
-use crate::{
-    agent::Agent,
-    process::{Exit, Launch},
-    user,
-};
+use crate::{process::Launch, state::AgentState, user};
 
-/// When they run.
+/// A point at which hooks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    /// The guest has become another sandbox: what must not be the same in two is made anew.
+pub(crate) enum HookPoint {
+    /// After a fork, to regenerate state that two sandboxes must not share.
     AfterFork,
-    /// The template is about to be written down: what is in memory now is in memory in each of its sandboxes.
+    /// Before the template's snapshot, to load programs into the memory of all its sandboxes.
     BeforeSnapshot,
 }
 
-impl Moment {
-    /// Where the executables are, below the root.
+impl HookPoint {
+    /// The directory of the executables, relative to the root.
     pub(crate) fn dir(self) -> &'static str {
         match self {
             Self::AfterFork => "etc/catnap/after-fork.d",
@@ -32,8 +30,8 @@ impl Moment {
         }
     }
 
-    /// How long each of them may take. A fork waits for them, a template has time.
-    pub(crate) fn limit(self) -> Duration {
+    /// The timeout of each hook. A fork waits for its hooks; a template build is not urgent.
+    pub(crate) fn timeout(self) -> Duration {
         match self {
             Self::AfterFork => Duration::from_secs(5),
             Self::BeforeSnapshot => Duration::from_secs(60),
@@ -41,43 +39,46 @@ impl Moment {
     }
 }
 
-/// Runs them one after the other, by name. One that fails is told of and does not stop the others.
-pub(crate) async fn run(agent: &Agent, moment: Moment) {
-    let dir = agent.root().join(moment.dir());
+/// Runs the hooks of `point` in the order of their names. A failing hook is logged and does not stop the others.
+pub(crate) async fn run(state: &AgentState, point: HookPoint) {
+    let dir = state.root().join(point.dir());
     let hooks = match list(&dir) {
         Ok(hooks) => hooks,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => return warn!(dir = %dir.display(), %error, "could not list hooks"),
+        Err(error) => {
+            return warn!(dir = %dir.display(), error = %chain(&error), "failed to list hooks");
+        }
     };
     for hook in hooks {
-        match run_one(agent, &hook, moment.limit()).await {
-            Ok(exit) if exit.is_success() => {}
-            Ok(exit) => warn!(hook = %hook.display(), status = %exit.status(), "hook failed"),
-            Err(error) => warn!(hook = %hook.display(), %error, "could not run hook"),
+        let path = hook.display();
+        match run_hook(state, &hook, point.timeout()).await {
+            Ok(ExitStatus::Code(0)) => {}
+            Ok(status) => warn!(hook = %path, %status, "hook failed"),
+            Err(error) => warn!(hook = %path, error = %chain(&error), "failed to start hook"),
         }
     }
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut hooks: Vec<PathBuf> = fs::read_dir(dir)?
-        .map(|found| found.map(|found| found.path()))
+        .map(|entry| entry.map(|entry| entry.path()))
         .collect::<io::Result<_>>()?;
     hooks.sort();
     Ok(hooks)
 }
 
-async fn run_one(agent: &Agent, hook: &Path, limit: Duration) -> io::Result<Exit> {
+async fn run_hook(state: &AgentState, hook: &Path, timeout: Duration) -> io::Result<ExitStatus> {
     let launch = Launch {
         program: hook.to_path_buf(),
         args: Vec::new(),
-        env: agent.environment(None),
+        env: state.environment(None),
         cwd: PathBuf::from("/"),
-        user: user::find(agent.root(), "root").ok(),
+        user: user::find(state.root(), "root").ok(),
     };
-    let mut running = agent.processes().run_quietly(&launch)?;
-    if let Ok(exit) = tokio::time::timeout(limit, running.exit()).await {
-        return Ok(exit);
+    let mut child = state.processes().spawn_detached(&launch)?;
+    if let Ok(status) = tokio::time::timeout(timeout, child.wait()).await {
+        return Ok(status);
     }
-    running.kill();
-    Ok(running.exit().await)
+    child.kill();
+    Ok(child.wait().await)
 }

@@ -1,10 +1,11 @@
-//! `catnap-guest`: pid 1 of a guest, or with `--listen ADDRESS` the same agent on a TCP address, for trying it out.
+//! `catnap-guest`: runs the agent as pid 1 of a guest, or with `--listen ADDRESS` on a TCP address for development.
 
 #![forbid(unsafe_code)]
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use guest::{Agent, Config, LinuxKernel, Reap, init, serve};
+use error_chain::chain;
+use guest::{AgentState, Config, LinuxKernel, Peer, Reap, pid1, serve};
 use tokio::{net::TcpListener, runtime, task::LocalSet};
 use tracing::error;
 
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     if std::process::id() == 1 {
-        return init::run();
+        return pid1::run();
     }
     let mut arguments = std::env::args().skip(1);
     let address = match (
@@ -34,8 +35,8 @@ fn main() -> ExitCode {
     };
     match listen(address) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            error!(%address, error = %problem, "could not serve");
+        Err(error) => {
+            error!(%address, error = %chain(&error), "failed to serve");
             ExitCode::FAILURE
         }
     }
@@ -47,8 +48,8 @@ fn listen(address: SocketAddr) -> std::io::Result<()> {
         .build()?;
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind(address).await?;
-        let agent = Agent::start(Config::default(), Box::new(LinuxKernel), Reap::Own)?;
-        serve::tcp(agent, listener, guest::Peer::Host).await;
+        let state = AgentState::start(Config::default(), Box::new(LinuxKernel), Reap::Own)?;
+        serve::tcp(state, listener, Peer::Host).await;
         Ok(())
     })
 }

@@ -1,5 +1,4 @@
-//! The messages of the two services, made from `api/proto` when this is built: each can be read from and written to
-//! protobuf and its JSON.
+//! The messages of the two services, generated from `api/proto` by the build script.
 
 #[allow(
     clippy::all,
@@ -24,7 +23,7 @@ mod generated {
 
 pub(crate) use self::generated::{filesystem, process};
 
-/// The alternatives of `process`'s messages.
+/// The `oneof` types of the package `process`.
 pub(crate) mod process_oneof {
     pub(crate) use super::generated::process::__buffa::oneof::{
         process_event::Event, process_event::data_event::Output, process_input::Input,
@@ -32,7 +31,7 @@ pub(crate) mod process_oneof {
     };
 }
 
-/// The alternatives of `filesystem`'s messages.
+/// The `oneof` types of the package `filesystem`.
 pub(crate) mod filesystem_oneof {
     pub(crate) use super::generated::filesystem::__buffa::oneof::watch_dir_response::Event as WatchEvent;
 }

@@ -1,4 +1,4 @@
-//! `GET /metrics`: how busy the guest is.
+//! Samples CPU, memory and disk usage of the guest for `GET /metrics`.
 
 use std::{cell::Cell, fs, io};
 
@@ -7,33 +7,38 @@ use nix::sys::statvfs::statvfs;
 
 const MIB: u64 = 1 << 20;
 
-/// The kernel did not tell.
+/// An error reading usage from the kernel.
 #[derive(Debug, thiserror::Error)]
-#[error("read {what}")]
+#[error("failed to read {source_name}")]
 pub(crate) struct MetricsError {
-    what: &'static str,
+    source_name: &'static str,
     #[source]
     source: io::Error,
 }
 
-/// Ticks of the processors since the guest booted.
+/// CPU time since boot, in ticks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Ticks {
+struct CpuTicks {
     busy: u64,
-    all: u64,
+    total: u64,
     cpus: u32,
 }
 
-/// Remembers the ticks at the last answer: usage is what they grew by since.
+/// Measures CPU usage between two samples.
 #[derive(Debug, Default)]
-pub(crate) struct Load {
-    last: Cell<Ticks>,
+pub(crate) struct UsageSampler {
+    last: Cell<CpuTicks>,
 }
 
-impl Load {
-    /// The numbers now; `ts` is in seconds of 1970.
-    pub(crate) fn read(&self, ts: i64) -> Result<Metrics, MetricsError> {
-        let failed = |what| move |source| MetricsError { what, source };
+impl UsageSampler {
+    /// Reads current usage. `ts` is the time in Unix seconds.
+    pub(crate) fn sample(&self, ts: i64) -> Result<Metrics, MetricsError> {
+        let failed = |source_name| {
+            move |source| MetricsError {
+                source_name,
+                source,
+            }
+        };
         let stat = fs::read_to_string("/proc/stat").map_err(failed("/proc/stat"))?;
         let info = fs::read_to_string("/proc/meminfo").map_err(failed("/proc/meminfo"))?;
         let disk = statvfs("/")
@@ -60,28 +65,28 @@ impl Load {
     }
 }
 
-fn used_percent(last: Ticks, now: Ticks) -> f64 {
-    let all = now.all.saturating_sub(last.all);
-    let busy = now.busy.saturating_sub(last.busy).min(all);
-    if all == 0 {
+fn used_percent(last: CpuTicks, now: CpuTicks) -> f64 {
+    let total = now.total.saturating_sub(last.total);
+    let busy = now.busy.saturating_sub(last.busy).min(total);
+    if total == 0 {
         return 0.0;
     }
-    // Tenths, so that no precision is lost on the way to a float.
-    let tenths = u32::try_from(u128::from(busy) * 1000 / u128::from(all)).unwrap_or(1000);
+    // Tenths of a per cent fit into u32, which converts to f64 without loss.
+    let tenths = u32::try_from(u128::from(busy) * 1000 / u128::from(total)).unwrap_or(1000);
     f64::from(tenths) / 10.0
 }
 
-/// `cpu user nice system idle iowait irq softirq steal ...`, and a line for each processor.
-fn parse_stat(text: &str) -> Ticks {
-    let mut ticks = Ticks::default();
+/// Parses `cpu user nice system idle iowait irq softirq steal ...`, followed by a line for each CPU.
+fn parse_stat(text: &str) -> CpuTicks {
+    let mut ticks = CpuTicks::default();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         match words.next() {
             Some("cpu") => {
                 let numbers = words.take(8).map(|word| word.parse::<u64>().unwrap_or(0));
-                for (at, number) in numbers.enumerate() {
-                    ticks.all = ticks.all.saturating_add(number);
-                    if !matches!(at, 3 | 4) {
+                for (column, number) in numbers.enumerate() {
+                    ticks.total = ticks.total.saturating_add(number);
+                    if !matches!(column, 3 | 4) {
                         ticks.busy = ticks.busy.saturating_add(number);
                     }
                 }
@@ -93,7 +98,7 @@ fn parse_stat(text: &str) -> Ticks {
     ticks
 }
 
-/// `Name:   123 kB`, in bytes.
+/// Parses `Name:   123 kB` to bytes.
 fn parse_meminfo(text: &str, name: &str) -> u64 {
     let value = text
         .lines()
@@ -103,25 +108,25 @@ fn parse_meminfo(text: &str, name: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
-    fn usage_is_what_grew_since_the_last_answer() {
+    fn cpu_usage_is_measured_between_samples() {
         let before = parse_stat("cpu 10 0 10 70 10 0 0 0 5 0\ncpu0 1\ncpu1 1\nintr 3\n");
         assert_eq!(
             before,
-            Ticks {
+            CpuTicks {
                 busy: 20,
-                all: 100,
+                total: 100,
                 cpus: 2
             }
         );
-        let after = Ticks {
+        let after = CpuTicks {
             busy: 70,
-            all: 200,
+            total: 200,
             cpus: 2,
         };
         assert!((used_percent(before, after) - 50.0).abs() < 1e-9);
@@ -129,8 +134,8 @@ mod test {
     }
 
     #[test]
-    fn the_real_kernel_is_understood() {
-        let metrics = Load::default().read(7).unwrap();
+    fn metrics_of_the_running_kernel_are_plausible() {
+        let metrics = UsageSampler::default().sample(7).unwrap();
         assert!(
             metrics.cpu_count > 0 && metrics.mem_total > metrics.mem_used && metrics.mem_used > 0,
             "{metrics:?}"
@@ -143,9 +148,9 @@ mod test {
 
     proptest! {
         #[test]
-        fn any_text_is_read(text: String, name in "[A-Z]?") {
+        fn arbitrary_text_does_not_panic(text: String, name in "[A-Z]?") {
             let ticks = parse_stat(&text);
-            prop_assert!(ticks.busy <= ticks.all);
+            prop_assert!(ticks.busy <= ticks.total);
             let _bytes = parse_meminfo(&text, &name);
         }
     }

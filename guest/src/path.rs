@@ -1,17 +1,17 @@
-//! Paths as callers name them: absolute, below `~`, or in the working directory.
+//! Resolves the paths of requests: absolute, below `~`, or relative to the working directory.
 
 use std::{
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 
-/// A path that no file can have.
+/// The path contains a zero byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("path holds a zero byte")]
+#[error("path contains a zero byte")]
 pub(crate) struct InvalidPath;
 
-/// An absolute path without `.` and `..`, as its text goes; symbolic links are the kernel's affair. The empty path is the
-/// working directory.
+/// Resolves `path` to an absolute path without `.` and `..`, lexically: symbolic links are not read. The empty path is
+/// the working directory.
 pub(crate) fn resolve(path: &Path, home: &Path, workdir: &Path) -> Result<PathBuf, InvalidPath> {
     if path.as_os_str().as_bytes().contains(&0) {
         return Err(InvalidPath);
@@ -20,21 +20,21 @@ pub(crate) fn resolve(path: &Path, home: &Path, workdir: &Path) -> Result<PathBu
         Ok(below) => home.join(below),
         Err(_) => workdir.join(path),
     };
-    let mut clean = PathBuf::from("/");
+    let mut normalized = PathBuf::from("/");
     for part in full.components() {
         match part {
-            Component::Normal(name) => clean.push(name),
+            Component::Normal(name) => normalized.push(name),
             Component::ParentDir => {
-                clean.pop();
+                normalized.pop();
             }
             Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
         }
     }
-    Ok(clean)
+    Ok(normalized)
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -49,7 +49,7 @@ mod test {
     }
 
     #[test]
-    fn a_path_is_absolute_or_at_home_or_in_the_working_directory() {
+    fn path_resolves_against_root_home_or_workdir() {
         assert_eq!(resolved("/a//b/./../c"), Path::new("/a/c"));
         assert_eq!(resolved("~/x"), Path::new("/home/user/x"));
         assert_eq!(resolved("~"), Path::new("/home/user"));
@@ -61,10 +61,10 @@ mod test {
 
     proptest! {
         #[test]
-        fn any_path_resolves_to_a_clean_one(path: String) {
-            if let Ok(clean) = resolve(Path::new(&path), Path::new("/h"), Path::new("/w")) {
-                prop_assert!(clean.is_absolute());
-                prop_assert!(clean.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))));
+        fn arbitrary_path_resolves_to_a_normalized_one(path: String) {
+            if let Ok(resolved) = resolve(Path::new(&path), Path::new("/h"), Path::new("/w")) {
+                prop_assert!(resolved.is_absolute());
+                prop_assert!(resolved.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))));
             }
         }
     }

@@ -1,22 +1,23 @@
-//! Connect over HTTP, with its JSON and its protobuf codec.
+//! The Connect protocol over HTTP, with the JSON and the protobuf codec.
 //!
-//! Written by hand and apart from what is called: the procedures take and give messages, and know neither envelopes, nor
-//! codecs, nor HTTP. What a caller sends is bounded before it is kept: a body by [`respond::MAX_JSON`], a message of a
-//! stream by the same.
+//! Procedures receive and return messages; this module handles envelopes, codecs and HTTP. Bodies of unary calls and
+//! messages of streams are limited to [`crate::request_body::MAX_LEN`] bytes.
 
 mod call;
 mod codec;
+mod context;
 mod envelope;
 mod error;
-mod feed;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod headers;
-mod inbox;
+mod request_stream;
+mod response_stream;
 
 pub(crate) use self::{
-    call::{Call, Context},
+    call::Call,
+    context::Context,
     error::{Code, RpcError},
-    feed::Feed,
-    inbox::Inbox,
+    request_stream::RequestStream,
+    response_stream::ResponseStream,
 };

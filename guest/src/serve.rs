@@ -1,12 +1,13 @@
-//! Listening, on vsock and on TCP.
+//! Serves the agent and the relay on vsock and TCP listeners.
 //!
-//! Callers can be many and mean harm. Their connections are bounded at each door, and what is kept of each is too: a
-//! request's head by [`MAX_HEAD`], a connection without a request by [`IDLE`]. The host has a door of its own.
+//! Clients are untrusted: their connections are limited per listener (`MAX_CONNECTIONS`), as are the head of a request
+//! (`MAX_HEAD_LEN`) and the time without a complete head (`HEAD_TIMEOUT`). The host has its own listener.
 
-mod begun;
+mod rewind;
 
 use std::{cell::Cell, convert::Infallible, io, rc::Rc, time::Duration};
 
+use error_chain::chain;
 use guest_api::{AGENT_VSOCK_PORT, HOST_VSOCK_PORT, RELAY_VSOCK_PORT};
 use hyper::{
     rt::Executor,
@@ -23,123 +24,134 @@ use tokio::{
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 use tracing::{debug, warn};
 
-use self::begun::Begun;
-use crate::{Agent, Peer, relay};
+use self::rewind::{Protocol, Rewind};
+use crate::{
+    relay,
+    router::{self, Peer},
+    state::AgentState,
+};
 
-/// How long to wait when no connection can be accepted, for want of descriptors or memory.
-const RESPITE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, which usually means a lack of file descriptors or memory.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Most connections of callers that are open at a door; more are closed at once.
-const MAX_CALLERS: usize = 2048;
-/// Most bytes of a request's head, and of a body that are read ahead.
-const MAX_HEAD: usize = 64 * 1024;
-/// The same in HTTP/2, where it is counted unpacked.
-const MAX_HEAD_2: u32 = 64 * 1024;
-/// Most requests at once on a connection of HTTP/2.
-const MAX_STREAMS: u32 = 256;
-/// How long a connection may be without a whole head of a request: that of E2B's agent.
-const IDLE: Duration = Duration::from_secs(640);
+/// The most open connections of a listener for clients. Further ones are closed at once.
+const MAX_CONNECTIONS: usize = 2048;
+/// The longest head of an HTTP/1 request. It also bounds how much of a body is read ahead.
+const MAX_HEAD_LEN: usize = 64 * 1024;
+/// The longest header list of an HTTP/2 request, uncompressed.
+const MAX_H2_HEADER_LIST: u32 = 64 * 1024;
+/// The most concurrent streams of an HTTP/2 connection.
+const MAX_H2_STREAMS: u32 = 256;
+/// How long a connection may be without a complete request head, as in E2B's agent.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(640);
 
-/// How many have come through a door and not left.
+/// Limits the open connections of a listener to [`MAX_CONNECTIONS`].
 #[derive(Debug, Default)]
-struct Door(Rc<Cell<usize>>);
+struct ConnectionLimit(Rc<Cell<usize>>);
 
-/// One of them.
+/// Holds one connection slot; dropping it frees the slot.
 #[derive(Debug)]
-struct Guest(Rc<Cell<usize>>);
+struct ConnectionGuard(Rc<Cell<usize>>);
 
 /// Serves the agent on a TCP listener. Never returns.
-pub async fn tcp(agent: Rc<Agent>, listener: TcpListener, peer: Peer) {
-    let door = Door::default();
+pub async fn tcp(state: Rc<AgentState>, listener: TcpListener, peer: Peer) {
+    let limit = ConnectionLimit::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let Some(guest) = door.enter() else { continue };
-                let served = connection(Rc::clone(&agent), prompt(stream), peer);
-                spawn_local(guest.until(served));
+                let Some(guard) = limit.try_acquire() else {
+                    continue;
+                };
+                set_nodelay(&stream);
+                let connection = serve_http(Rc::clone(&state), stream, peer);
+                spawn_local(guard.hold_during(connection));
             }
-            Err(error) => respite(&error).await,
+            Err(error) => accept_backoff(&error).await,
         }
     }
 }
 
-/// Serves the agent and the relay on this guest's vsock ports. Returns only an error of binding them.
-pub async fn vsock(agent: Rc<Agent>) -> io::Result<Infallible> {
+/// Serves the agent and the relay on the guest's vsock ports. Returns only if a port cannot be bound.
+pub async fn vsock(state: Rc<AgentState>) -> io::Result<Infallible> {
     let host = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, HOST_VSOCK_PORT))?;
-    let calls = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_VSOCK_PORT))?;
+    let clients = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_VSOCK_PORT))?;
     let relays = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, RELAY_VSOCK_PORT))?;
-    let (call_door, relay_door) = (Door::default(), Door::default());
+    let client_limit = ConnectionLimit::default();
+    let relay_limit = ConnectionLimit::default();
     loop {
         tokio::select! {
             accepted = host.accept() => match accepted {
                 Ok((stream, _)) => {
-                    spawn_local(connection(Rc::clone(&agent), stream, Peer::Host));
+                    spawn_local(serve_http(Rc::clone(&state), stream, Peer::Host));
                 }
-                Err(error) => respite(&error).await,
+                Err(error) => accept_backoff(&error).await,
             },
-            accepted = calls.accept() => match accepted {
+            accepted = clients.accept() => match accepted {
                 Ok((stream, _)) => {
-                    if let Some(guest) = call_door.enter() {
-                        let served = connection(Rc::clone(&agent), stream, Peer::Other);
-                        spawn_local(guest.until(served));
+                    if let Some(guard) = client_limit.try_acquire() {
+                        let connection = serve_http(Rc::clone(&state), stream, Peer::Other);
+                        spawn_local(guard.hold_during(connection));
                     }
                 }
-                Err(error) => respite(&error).await,
+                Err(error) => accept_backoff(&error).await,
             },
             accepted = relays.accept() => match accepted {
                 Ok((stream, _)) => {
-                    if let Some(guest) = relay_door.enter() {
-                        spawn_local(guest.until(relayed(stream)));
+                    if let Some(guard) = relay_limit.try_acquire() {
+                        spawn_local(guard.hold_during(serve_relay(stream)));
                     }
                 }
-                Err(error) => respite(&error).await,
+                Err(error) => accept_backoff(&error).await,
             },
         }
     }
 }
 
-/// Serves one connection to its end, in the HTTP that its caller speaks.
-async fn connection<S: AsyncRead + AsyncWrite + Unpin + 'static>(
-    agent: Rc<Agent>,
+/// Serves one connection until it closes, in HTTP/1 or HTTP/2.
+async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    state: Rc<AgentState>,
     stream: S,
     peer: Peer,
 ) {
     let service = service_fn(move |request| {
-        let agent = Rc::clone(&agent);
-        async move { Ok::<_, Infallible>(agent.answer(peer, request).await) }
+        let state = Rc::clone(&state);
+        async move { Ok::<_, Infallible>(router::handle(&state, peer, request).await) }
     });
-    let (stream, is_two) = match timeout(IDLE, Begun::read(stream)).await {
-        Ok(Ok(begun)) => begun,
-        Ok(Err(error)) => return debug!(%error, "a connection broke"),
-        Err(_) => return debug!("a connection said nothing"),
+    let (stream, protocol) = match timeout(HEAD_TIMEOUT, Rewind::detect(stream)).await {
+        Ok(Ok(detected)) => detected,
+        Ok(Err(error)) => return debug!(error = %chain(&error), "connection failed"),
+        Err(_) => return debug!("connection timed out without a request"),
     };
     let stream = TokioIo::new(stream);
-    let served = if is_two {
-        http2::Builder::new(Local)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD_2)
-            .keep_alive_interval(IDLE)
-            .serve_connection(stream, service)
-            .await
-    } else {
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE)
-            .max_buf_size(MAX_HEAD)
-            .serve_connection(stream, service)
-            .await
+    let served = match protocol {
+        Protocol::Http1 => {
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(MAX_HEAD_LEN)
+                .serve_connection(stream, service)
+                .await
+        }
+        Protocol::Http2 => {
+            http2::Builder::new(LocalExecutor)
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_H2_STREAMS)
+                .max_header_list_size(MAX_H2_HEADER_LIST)
+                .keep_alive_interval(HEAD_TIMEOUT)
+                .serve_connection(stream, service)
+                .await
+        }
     };
     if let Err(error) = served {
-        debug!(%error, "a connection broke");
+        debug!(error = %chain(&error), "connection failed");
     }
 }
 
-/// Runs what HTTP/2 does beside a connection on this thread.
+/// Spawns the tasks of HTTP/2 connections on this thread.
 #[derive(Debug, Clone, Copy)]
-struct Local;
+struct LocalExecutor;
 
-impl<F: Future + 'static> Executor<F> for Local {
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, work: F) {
         spawn_local(async move {
             work.await;
@@ -147,49 +159,47 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
-async fn relayed<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
+async fn serve_relay<S: AsyncRead + AsyncWrite + Unpin>(stream: S) {
     if let Err(error) = relay::serve(stream).await {
-        debug!(%error, "a relayed stream broke");
+        debug!(error = %chain(&error), "relayed stream failed");
     }
 }
 
-// === impl Door ===
+// === impl ConnectionLimit ===
 
-impl Door {
-    /// Lets one in; `None` when there is no room.
-    fn enter(&self) -> Option<Guest> {
-        let inside = self.0.get();
-        if inside >= MAX_CALLERS {
-            debug!(inside, "closed a connection for want of room");
+impl ConnectionLimit {
+    /// Takes a slot; `None` if all are in use.
+    fn try_acquire(&self) -> Option<ConnectionGuard> {
+        let open = self.0.get();
+        if open >= MAX_CONNECTIONS {
+            debug!(open, "connection limit reached, connection closed");
             return None;
         }
-        self.0.set(inside + 1);
-        Some(Guest(Rc::clone(&self.0)))
+        self.0.set(open + 1);
+        Some(ConnectionGuard(Rc::clone(&self.0)))
     }
 }
 
-impl Guest {
-    /// Stays inside until `visit` is over.
-    async fn until(self, visit: impl Future<Output = ()>) {
-        visit.await;
+impl ConnectionGuard {
+    async fn hold_during(self, connection: impl Future<Output = ()>) {
+        connection.await;
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
-/// Without waiting for more to send; a stream that cannot be told so works all the same.
-fn prompt(stream: TcpStream) -> TcpStream {
+/// Disables Nagle's algorithm. The stream works without it as well, so an error is only logged.
+fn set_nodelay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "could not set TCP_NODELAY");
+        debug!(error = %chain(&error), "failed to set TCP_NODELAY");
     }
-    stream
 }
 
-async fn respite(error: &io::Error) {
-    warn!(%error, "could not accept a connection");
-    tokio::time::sleep(RESPITE).await;
+async fn accept_backoff(error: &io::Error) {
+    warn!(error = %chain(error), "failed to accept connection");
+    tokio::time::sleep(ACCEPT_BACKOFF).await;
 }

@@ -1,17 +1,17 @@
-//! All that is unsafe: what the kernel offers and no safe wrapper does.
+//! System calls without a safe wrapper. The only module with unsafe code.
 
-mod entropy;
+mod async_fd;
 mod freeze;
-mod limit;
+mod kernel;
 mod net;
-mod ready;
+mod open_files;
 mod spawn;
 
-pub use self::entropy::LinuxKernel;
+pub use self::kernel::LinuxKernel;
 pub(crate) use self::{
+    async_fd::async_fd,
     freeze::{freeze, thaw},
-    limit::raise_open_files,
     net::bring_up_loopback,
-    ready::ready,
-    spawn::{Credentials, Terminal, isolate},
+    open_files::raise_limit,
+    spawn::{ControllingTerminal, Credentials, configure_child},
 };

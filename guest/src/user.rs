@@ -1,6 +1,6 @@
-//! Users of the guest, as its `/etc/passwd` and `/etc/group` have them.
+//! Looks up users and groups in `/etc/passwd` and `/etc/group`.
 //!
-//! Read here and not through the C library, which a static program cannot ask for what is plugged into it.
+//! The files are parsed here because the name service switch of the C library does not work in a static binary.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,8 @@ use nix::unistd::{Gid, Uid};
 
 use crate::sys::Credentials;
 
-/// Most bytes of a file of users that are looked at.
-const LONGEST: u64 = 1 << 20;
+/// The most bytes of a file that are read.
+const MAX_FILE_LEN: u64 = 1 << 20;
 
 /// A user of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +24,18 @@ pub(crate) struct User {
     pub(crate) credentials: Credentials,
 }
 
-/// A user that could not be looked up.
+/// An error looking up a user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserError {
-    /// There is none of that name.
+    /// No user has that name.
     #[error("invalid username: '{0}'")]
     Unknown(String),
-    /// The files could not be read.
-    #[error("read users of the guest")]
+    /// The files cannot be read.
+    #[error("failed to read users of the guest")]
     Read(#[source] io::Error),
 }
 
-/// Looks a user up below `root`, which is `/` but in tests.
+/// Looks up a user in the files below `root`, which is `/` except in tests.
 pub(crate) fn find(root: &Path, name: &str) -> Result<User, UserError> {
     let passwd = read(&root.join("etc/passwd")).map_err(UserError::Read)?;
     let mut user =
@@ -50,19 +50,21 @@ pub(crate) fn find(root: &Path, name: &str) -> Result<User, UserError> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(MAX_FILE_LEN)
+        .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The names of users and groups, read once.
+/// The names of all users and groups.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct AccountNames {
     users: BTreeMap<u32, String>,
     groups: BTreeMap<u32, String>,
 }
 
-impl Names {
-    /// Those below `root`. What cannot be read has no names.
+impl AccountNames {
+    /// Reads the files below `root`. An unreadable file counts as empty.
     pub(crate) fn read(root: &Path) -> Self {
         let names = |file| parse_names(&read(&root.join(file)).unwrap_or_default());
         Self {
@@ -71,22 +73,22 @@ impl Names {
         }
     }
 
-    /// The user's name, or its number when it has none.
+    /// The name of a user, or the ID if it has none.
     pub(crate) fn user(&self, id: u32) -> String {
-        named(&self.users, id)
+        name_or_id(&self.users, id)
     }
 
-    /// The group's name, or its number when it has none.
+    /// The name of a group, or the ID if it has none.
     pub(crate) fn group(&self, id: u32) -> String {
-        named(&self.groups, id)
+        name_or_id(&self.groups, id)
     }
 }
 
-fn named(names: &BTreeMap<u32, String>, id: u32) -> String {
+fn name_or_id(names: &BTreeMap<u32, String>, id: u32) -> String {
     names.get(&id).cloned().unwrap_or_else(|| id.to_string())
 }
 
-/// `name:password:id:...` of users and of groups; of two names of an id the first counts.
+/// Parses `name:password:id:...` of users and of groups. Of several names of an ID the first counts.
 fn parse_names(text: &str) -> BTreeMap<u32, String> {
     let mut names = BTreeMap::new();
     for line in text.lines() {
@@ -99,7 +101,7 @@ fn parse_names(text: &str) -> BTreeMap<u32, String> {
     names
 }
 
-/// `name:password:uid:gid:comment:home:shell`
+/// Finds a user in `name:password:uid:gid:comment:home:shell` lines.
 fn parse_passwd(text: &str, name: &str) -> Option<User> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -122,7 +124,7 @@ fn parse_passwd(text: &str, name: &str) -> Option<User> {
     })
 }
 
-/// `name:password:gid:member,member`
+/// Finds the groups of `member` in `name:password:gid:member,member` lines.
 fn parse_groups<'a>(text: &'a str, member: &'a str) -> impl Iterator<Item = Gid> + 'a {
     text.lines().filter_map(move |line| {
         let mut fields = line.split(':').skip(2);
@@ -136,7 +138,7 @@ fn parse_groups<'a>(text: &'a str, member: &'a str) -> impl Iterator<Item = Gid>
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -145,7 +147,7 @@ mod test {
         "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1001:,,,:/home/user:/bin/bash\nbad:x:one::\n";
 
     #[test]
-    fn a_user_has_an_id_a_home_and_groups() {
+    fn user_has_ids_home_and_groups() {
         let user = parse_passwd(PASSWD, "user").unwrap();
         assert_eq!(
             (user.credentials.uid.as_raw(), user.credentials.gid.as_raw()),
@@ -161,15 +163,15 @@ mod test {
     }
 
     #[test]
-    fn a_broken_or_missing_line_is_no_user() {
+    fn malformed_and_missing_users_are_not_found() {
         for name in ["bad", "use", "", "user:x"] {
             assert_eq!(parse_passwd(PASSWD, name), None, "{name:?}");
         }
     }
 
     #[test]
-    fn an_id_has_its_first_name_or_none() {
-        let names = Names {
+    fn id_without_a_name_maps_to_itself() {
+        let names = AccountNames {
             users: parse_names("root:x:0:0\nother:x:0:1\nbad\nworse:x:y\n"),
             groups: BTreeMap::new(),
         };
@@ -180,7 +182,7 @@ mod test {
 
     proptest! {
         #[test]
-        fn any_text_is_read(text: String, name in "[a-z:]{0,3}") {
+        fn arbitrary_text_does_not_panic(text: String, name in "[a-z:]{0,3}") {
             prop_assert!(parse_names(&text).len() <= text.lines().count());
             let _user = parse_passwd(&text, &name);
             prop_assert!(parse_groups(&text, &name).count() <= text.lines().count());

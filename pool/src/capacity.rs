@@ -1,36 +1,36 @@
-//! How much fits on this host: asked before any work is done.
+//! Admission: memory and machine slots of this host, reserved before any work.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// What may run here at once.
+/// The machines that may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Guest memory of all machines together, in bytes.
+    /// Total guest memory in bytes.
     pub memory: u64,
-    /// Machines.
+    /// Number of machines.
     pub machines: usize,
 }
 
-/// What is left.
+/// The capacity of this host.
 #[derive(Debug)]
 pub(crate) struct Capacity {
     limits: Limits,
     used: Mutex<Limits>,
 }
 
-/// Room for one machine, given back when dropped.
+/// Memory and a slot for one machine, freed when dropped.
 #[derive(Debug)]
-#[must_use = "the room is given back as soon as the permit is dropped"]
-pub(crate) struct Permit {
+#[must_use = "the capacity is free as soon as the reservation is dropped"]
+pub(crate) struct Reservation {
     capacity: Arc<Capacity>,
     memory: u64,
 }
 
-/// There is no room; says what is short.
+/// The host has no capacity; names the resource that is short.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("no room on this host: {0}")]
 pub(crate) struct NoRoom(pub(crate) String);
 
 impl Capacity {
@@ -44,8 +44,8 @@ impl Capacity {
         }
     }
 
-    /// Takes room for a machine with so many bytes of memory.
-    pub(crate) fn admit(self: &Arc<Self>, memory: u64) -> Result<Permit, NoRoom> {
+    /// Reserves capacity for a machine with `memory` bytes.
+    pub(crate) fn reserve(self: &Arc<Self>, memory: u64) -> Result<Reservation, NoRoom> {
         let mut used = self.used.lock();
         if used.machines >= self.limits.machines {
             return Err(NoRoom(format!(
@@ -67,14 +67,14 @@ impl Capacity {
             memory: total,
             machines: used.machines + 1,
         };
-        Ok(Permit {
+        Ok(Reservation {
             capacity: Arc::clone(self),
             memory,
         })
     }
 }
 
-impl Drop for Permit {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut used = self.capacity.used.lock();
         used.memory -= self.memory;
@@ -83,27 +83,27 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn what_is_short_is_said_and_room_comes_back() {
+    fn admission_error_names_the_resource_and_drop_frees_it() {
         let capacity = Arc::new(Capacity::new(Limits {
             memory: 3 << 20,
             machines: 2,
         }));
-        let first = capacity.admit(2 << 20).unwrap();
-        let error = capacity.admit(2 << 20).unwrap_err();
+        let first = capacity.reserve(2 << 20).unwrap();
+        let error = capacity.reserve(2 << 20).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "2 MiB of guest memory are needed, 1 of 3 MiB are free"
+            "no room on this host: 2 MiB of guest memory are needed, 1 of 3 MiB are free"
         );
-        let _second = capacity.admit(1 << 20).unwrap();
+        let _second = capacity.reserve(1 << 20).unwrap();
         assert_eq!(
-            capacity.admit(0).unwrap_err().to_string(),
-            "2 of 2 machines are running"
+            capacity.reserve(0).unwrap_err().to_string(),
+            "no room on this host: 2 of 2 machines are running"
         );
         drop(first);
-        capacity.admit(2 << 20).map(drop).unwrap();
+        capacity.reserve(2 << 20).map(drop).unwrap();
     }
 }

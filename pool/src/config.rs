@@ -1,68 +1,69 @@
-//! What a pool is given.
+//! Configuration of a pool.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pool_api::Resources;
-use snapshotter::Mode;
+use snapshotter::MemoryMode;
 use vmm_api::Hypervisor;
 
 use crate::Limits;
 
-/// What a pool is given. [`Config::new`] has what suits most.
+/// Configuration of a pool. [`Config::new`] has defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where everything is kept. One pool at a time.
+    /// The data directory, for one pool at a time.
     pub data_dir: PathBuf,
-    /// What templates are built from.
+    /// The files that templates are built from.
     pub artefacts: Artefacts,
-    /// Makes machines.
+    /// Spawns monitors.
     pub hypervisor: Arc<dyn Hypervisor>,
-    /// What may run at once.
+    /// The machines that may run at once.
     pub limits: Limits,
-    /// Blanks kept ahead. More when wakes come in bursts.
-    pub shelf: Vec<ShelfSize>,
-    /// How memory arrives. `Auto` shares a fork's memory and pages a restored one's; force one to measure it.
-    pub memory: Mode,
-    /// What templates are built with; the disk's size is the image's, or this if it is larger.
+    /// The blanks to keep ahead of demand.
+    pub blanks: Vec<BlankCount>,
+    /// How memory arrives. `Auto` shares the memory of forks and pages that of restored sandboxes; the other modes are for
+    /// measurements.
+    pub memory: MemoryMode,
+    /// The resources of templates; the disk is as large as its image, or this size if that is larger.
     pub resources: Resources,
-    /// How long leases have to be given back before an explicit pause or a kill goes on without them.
-    pub drain: Duration,
-    /// How long a guest may take to hear what it is now.
-    pub awaken: Duration,
-    /// How long a template may take to become ready.
-    pub boot: Duration,
-    /// How long a template's guest is left alone once it is ready, so that what it still does is in the snapshot.
-    pub settle: Duration,
-    /// Children of one fork that are started at the same time.
+    /// The time for leases to be returned before an explicit pause or a kill proceeds without them.
+    pub drain_timeout: Duration,
+    /// The timeout of the guest init after a fork or restore.
+    pub guest_init_timeout: Duration,
+    /// The timeout of a boot.
+    pub boot_timeout: Duration,
+    /// The time that a template's guest runs once it is ready, so that the snapshot contains its background work.
+    pub settle_time: Duration,
+    /// Children of one fork that start concurrently.
     pub parallel_starts: usize,
-    /// Whether a clean shutdown pauses what runs. Otherwise it is lost, as in a crash.
+    /// Whether a clean shutdown pauses running sandboxes. Otherwise they are lost, as in a crash.
     pub pause_on_shutdown: bool,
 }
 
-/// What templates are built from.
+/// The files that templates are built from.
 #[derive(Debug, Clone)]
 pub struct Artefacts {
     /// An uncompressed ELF kernel.
     pub kernel: PathBuf,
     /// The root disk, a raw image.
     pub disk: PathBuf,
-    /// The kernel's command line.
+    /// The kernel command line.
     pub command_line: String,
 }
 
-/// How many blanks of a size are kept ahead.
+/// A number of blanks of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShelfSize {
+pub struct BlankCount {
     /// Virtual CPUs.
     pub vcpus: u8,
     /// Memory in bytes.
     pub memory: u64,
-    /// How many.
+    /// Number of blanks.
     pub count: usize,
 }
 
 impl Config {
-    /// A pool in `data_dir`: one vCPU and 512 MiB a machine, two blanks ahead.
+    /// Configures a pool in `data_dir`: one vCPU and 512 MiB a machine, two blanks ahead.
     pub fn new(
         data_dir: PathBuf,
         artefacts: Artefacts,
@@ -79,17 +80,17 @@ impl Config {
             artefacts,
             hypervisor,
             limits,
-            shelf: vec![ShelfSize {
+            blanks: vec![BlankCount {
                 vcpus: resources.vcpus,
                 memory: resources.memory,
                 count: 2,
             }],
-            memory: Mode::Auto,
+            memory: MemoryMode::Auto,
             resources,
-            drain: Duration::from_secs(2),
-            awaken: Duration::from_secs(30),
-            boot: Duration::from_secs(180),
-            settle: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(2),
+            guest_init_timeout: Duration::from_secs(30),
+            boot_timeout: Duration::from_secs(180),
+            settle_time: Duration::from_secs(2),
             parallel_starts: 4,
             pause_on_shutdown: true,
         }

@@ -1,101 +1,65 @@
-//! One task a sandbox: inputs in, effects out.
+//! The task of one sandbox: inputs in, effects out.
 //!
-//! The driver is the only writer of its sandbox. Requests, the idle clock, the machine's exit and the outcomes of its own
-//! long effects come in one by one and go through [`Lifecycle::step`]; what it says is done in order. A long effect runs
-//! as a child and comes back as an outcome. A snapshot of a running machine that goes on is a child, too: while it is
-//! made, calls that would pause the sandbox wait.
+//! The driver is the only writer of its sandbox. Commands, the idle clock, the machine's exit and the completions of its
+//! own tasks arrive one by one and pass through [`Lifecycle::step`]; the driver performs the effects in order. Effects
+//! that take long run as tasks, and their completions are inputs.
 
+mod commands;
+mod completions;
 mod effects;
 mod handle;
-mod outcome;
-mod reply;
-mod turn;
+mod replies;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    future,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, future, sync::Arc, time::Duration, time::SystemTime};
 
 use parking_lot::RwLock;
-use pool_api::{
-    Epoch, Event, EventKind, PauseCause, SandboxInfo, SandboxSpec, SandboxState, SnapshotScope,
-    Stage, StartCause, WakeReport,
-};
-use snapshotter::Damage;
+use pool_api::{Event, EventKind, SandboxInfo, SandboxSpec};
+use snapshotter::{Damage, Pin};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{AbortHandle, JoinSet},
-    time::Instant,
+    task::{AbortHandle, JoinError, JoinSet},
 };
-use tracing::{error, info, warn};
+use tracing::info;
 use vmm_api::Exit;
 
-pub(crate) use self::handle::{Beginning, Command, Handle, NotCaptured, Own};
-use self::{
-    outcome::Outcome,
-    reply::{Reply, Trouble},
+pub(crate) use self::{
+    commands::{CaptureRejected, Command},
+    handle::{Handle, InitialState},
 };
+use self::{completions::Completion, replies::Replies};
 use crate::{
-    cause::chain,
     gate::Gate,
-    home::{Home, Record},
     host::Host,
     idle::idle,
-    lease::{Held, Inhabited},
-    lifecycle::{Input, Lifecycle, Waiter},
-    live::Live,
-    start::{Plan, StartError},
+    lease::LeaseTarget,
+    lifecycle::{Change, Effect, Input, Lifecycle},
+    registry::Registration,
+    running::RunningMachine,
+    sandbox_dir::SandboxDir,
 };
 
 struct Driver {
     host: Arc<Host>,
     spec: Arc<SandboxSpec>,
-    home: Home,
+    dir: SandboxDir,
+    /// Keeps the id taken.
+    registration: Option<Registration>,
     gate: Arc<Gate>,
-    inhabited: Arc<RwLock<Option<Arc<Inhabited>>>>,
+    target: Arc<RwLock<Option<Arc<LeaseTarget>>>>,
     info: watch::Sender<SandboxInfo>,
     inbox: mpsc::Receiver<Command>,
-    life: Lifecycle,
-    live: Option<Live>,
-    /// What it wakes from.
-    own: Option<Own>,
-    /// What the pause under way keeps.
-    keeping: SnapshotScope,
-    /// Why it is being paused.
-    pause_cause: PauseCause,
-    /// What of its snapshot the next machine is made of.
-    from: SnapshotScope,
-    /// The guest's filesystem may be frozen.
-    frozen: bool,
-    trouble: Option<Trouble>,
-    /// Who waits for what.
-    replies: HashMap<Waiter, Reply>,
-    next_waiter: Waiter,
-    children: JoinSet<Outcome>,
+    lifecycle: Lifecycle<Pin>,
+    machine: Option<RunningMachine>,
+    replies: Replies,
+    tasks: JoinSet<Completion>,
+    /// The start in progress.
     starting: Option<AbortHandle>,
-    /// When the start under way began, and what the last one cost.
-    began: Instant,
-    /// When the gate was last opened.
-    ready: Instant,
-    report: Option<WakeReport>,
-    /// The machine's disk lies on other layers since the last snapshot.
-    moved: bool,
-    /// A snapshot of the running machine is being made.
-    capturing: bool,
-    /// What waits until it is made.
-    deferred: VecDeque<Command>,
-    /// The machine's end was taken note of.
-    exit_seen: bool,
-    /// The machine was ended; children of it may still be.
-    destroyed: bool,
     shutdown: Option<oneshot::Sender<()>>,
 }
 
-enum Woken {
+enum DriverEvent {
     Command(Option<Command>),
-    Child(Result<Outcome, tokio::task::JoinError>),
+    Completion(Result<Completion, JoinError>),
     Idle,
     Exit(Exit),
     Damage(Damage),
@@ -104,272 +68,128 @@ enum Woken {
 // === impl Driver ===
 
 impl Driver {
-    fn new(
-        host: Arc<Host>,
-        spec: Arc<SandboxSpec>,
-        home: Home,
-        gate: Arc<Gate>,
-        inhabited: Arc<RwLock<Option<Arc<Inhabited>>>>,
-        info: watch::Sender<SandboxInfo>,
-        inbox: mpsc::Receiver<Command>,
-    ) -> Self {
-        Self {
-            life: Lifecycle::paused(),
-            live: None,
-            own: None,
-            keeping: SnapshotScope::Full,
-            pause_cause: PauseCause::Requested,
-            from: SnapshotScope::Full,
-            frozen: false,
-            trouble: None,
-            replies: HashMap::new(),
-            next_waiter: 0,
-            children: JoinSet::new(),
-            starting: None,
-            began: Instant::now(),
-            ready: Instant::now(),
-            report: None,
-            moved: false,
-            capturing: false,
-            deferred: VecDeque::new(),
-            exit_seen: false,
-            destroyed: false,
-            shutdown: None,
-            host,
-            spec,
-            home,
-            gate,
-            inhabited,
-            info,
-            inbox,
+    async fn run(mut self, effects: Vec<Effect<Pin>>) {
+        for effect in effects {
+            // The first start leads to no input at once.
+            let _none = self.perform(effect).await;
         }
-    }
-
-    async fn run(mut self, beginning: Beginning) {
-        match beginning {
-            Beginning::Fork {
-                snapshot, reply, ..
-            } => {
-                let waiter = self.wait(Reply::Enter {
-                    asked: Instant::now(),
-                    reply,
-                });
-                self.life = Lifecycle::starting(waiter);
-                self.from = snapshot.keep;
-                self.spawn_start(pool_api::Start::Fork, snapshot.pin);
-            }
-            Beginning::Paused { own, record } => {
-                self.life = Lifecycle::paused();
-                self.own = Some(Own {
-                    pin: own,
-                    keep: record.keep,
-                });
-            }
-        }
-        while !matches!(self.life.state(), SandboxState::Stopped(_)) && self.shutdown.is_none() {
-            match self.woken().await {
-                Woken::Command(Some(command)) => self.command(command).await,
-                Woken::Command(None) => break,
-                Woken::Child(outcome) => self.child(outcome).await,
-                Woken::Idle => {
+        while !self.lifecycle.is_stopped() && self.shutdown.is_none() {
+            match self.next_event().await {
+                DriverEvent::Command(Some(command)) => self.command(command).await,
+                DriverEvent::Command(None) => break,
+                DriverEvent::Completion(completion) => self.complete(completion).await,
+                DriverEvent::Idle => {
                     if self.gate.shut_if_idle() {
-                        self.keeping = SnapshotScope::Full;
-                        self.pause_cause = PauseCause::Idle;
-                        self.feed(Input::Idle).await;
+                        self.apply(Input::Idle).await;
                     }
                 }
-                Woken::Exit(exit) => self.exited(&exit).await,
-                Woken::Damage(damage) => self.damaged(damage).await,
+                DriverEvent::Exit(exit) => self.machine_exited(exit).await,
+                DriverEvent::Damage(damage) => self.memory_damaged(damage).await,
             }
         }
         self.close().await;
     }
 
-    /// What happens next.
-    async fn woken(&mut self) -> Woken {
-        let state = self.life.state();
-        let running = state == SandboxState::Running && !self.capturing;
-        let heeds_exit = !self.exit_seen && (running || state == SandboxState::Pausing);
+    async fn next_event(&mut self) -> DriverEvent {
+        let watches_machine = self.lifecycle.watches_machine();
         let gate = Arc::clone(&self.gate);
-        let window = self.spec.idle.filter(|_| running);
-        let (exit, damage) = match &mut self.live {
-            Some(live) => (Some(live.exit.clone()), Some(&mut live.damage)),
+        let window = self.spec.idle.filter(|_| self.lifecycle.may_idle());
+        let (exit, damage) = match &mut self.machine {
+            Some(machine) => (Some(machine.exit.clone()), Some(&mut machine.damage)),
             None => (None, None),
         };
         tokio::select! {
             biased;
-            Some(outcome) = self.children.join_next() => Woken::Child(outcome),
-            exit = ended(exit), if heeds_exit => Woken::Exit(exit),
-            damage = reported(damage), if heeds_exit => Woken::Damage(damage),
-            command = self.inbox.recv() => Woken::Command(command),
-            () = unused(&gate, window) => Woken::Idle,
+            Some(completion) = self.tasks.join_next() => DriverEvent::Completion(completion),
+            exit = exited(exit), if watches_machine => DriverEvent::Exit(exit),
+            damage = damaged(damage), if watches_machine => DriverEvent::Damage(damage),
+            command = self.inbox.recv() => DriverEvent::Command(command),
+            () = idle_for(&gate, window) => DriverEvent::Idle,
         }
     }
 
-    async fn command(&mut self, command: Command) {
-        match command {
-            Command::Enter { wake, asked, reply } => self.enter(wake, asked, reply).await,
-            Command::Kill { reply } => {
-                let waiter = self.wait(Reply::Kill(reply));
-                self.feed(Input::Kill(waiter)).await;
-            }
-            Command::Shutdown { reply } => self.shutdown = Some(reply),
-            later
-            @ (Command::Pause { .. } | Command::Capture { .. } | Command::Rollback { .. })
-                if self.capturing =>
-            {
-                self.deferred.push_back(later);
-            }
-            Command::Resume { from, asked, reply } => self.wake(from, asked, reply).await,
-            Command::Rollback { to, asked, reply } => self.roll_back(to, asked, reply).await,
-            Command::Pause {
-                epoch,
-                keep,
-                cause,
-                reply,
-            } => self.pause(epoch, keep, cause, reply).await,
-            Command::Capture { keep, reply } => {
-                if self.life.state() == SandboxState::Running && self.live.is_some() {
-                    self.spawn_capture(keep, reply);
-                } else {
-                    let not = NotCaptured::State(self.life.state(), self.own.clone());
-                    drop(reply.send(Err(not)));
+    /// Takes one input, publishes the new state and performs the effects.
+    async fn apply(&mut self, input: Input<Pin>) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let effects = self.lifecycle.step(input);
+            self.publish();
+            for effect in effects {
+                match effect {
+                    Effect::Replay(deferred) => inputs.extend(deferred),
+                    effect => {
+                        if let Some(input) = self.perform(effect).await {
+                            inputs.push_front(input);
+                        }
+                    }
                 }
             }
         }
     }
 
-    async fn exited(&mut self, exit: &Exit) {
-        warn!(%exit, "the machine ended by itself");
-        self.exit_seen = true;
-        if self.trouble.is_none() || self.life.state() == SandboxState::Running {
-            self.trouble = Some(Trouble::Ended(exit.clone()));
-        }
-        if self.life.state() == SandboxState::Running {
-            self.release().await;
-        }
-        self.feed(Input::Exited).await;
-    }
-
-    /// A page cannot be served: the machine would wait for ever, so it is ended, and its exit is taken note of.
-    async fn damaged(&mut self, damage: Damage) {
-        error!(error = chain(&damage), "guest memory is damaged");
-        self.trouble = Some(Trouble::Failed(crate::cause::Shared::new(
-            StartError::Damaged(damage),
-        )));
-        self.exit_seen = true;
-        if self.life.state() == SandboxState::Running {
-            self.release().await;
-        } else if let Some(live) = &self.live {
-            live.machine.kill().await;
-        }
-        self.feed(Input::Exited).await;
-    }
-
-    /// Takes one input, tells others where the sandbox is now, and does what is to be done.
-    async fn feed(&mut self, input: Input) {
-        let before = self.life.state();
-        let effects = self.life.step(input);
-        let news = self.publish(before);
-        for effect in effects {
-            self.carry_out(effect).await;
-        }
-        // Told when it is so: a sandbox that is gone has left nothing.
-        if let Some(event) = news {
-            // An error only says that nobody listens.
-            let _listeners = self.host.events.send(event);
-        }
-    }
-
-    /// Tells others where the sandbox is, and gives what is to be told once that is done.
-    fn publish(&mut self, before: SandboxState) -> Option<Event> {
-        let state = self.life.state();
-        let trouble = self.trouble.as_ref().map(Trouble::text);
-        let snapshot = self.own.as_ref().map(|own| own.pin.id().clone());
-        let keep = self.own.as_ref().map(|own| own.keep).unwrap_or_default();
-        let changed = state != before;
-        let now = SystemTime::now();
+    /// Publishes the sandbox's description.
+    fn publish(&self) {
+        let (state, epoch) = (self.lifecycle.state(), self.lifecycle.epoch());
+        let source = self.lifecycle.source();
+        let (last_error, now) = (self.replies.last_failure(), SystemTime::now());
         self.info.send_modify(|info| {
-            if changed {
-                info.since = now;
+            if info.state != state {
+                info!(%epoch, ?state, "sandbox state changed");
+                (info.state, info.since) = (state, now);
             }
-            (info.state, info.last_error, info.snapshot) = (state, trouble, snapshot);
-            info.scope = keep;
+            if info.epoch != epoch {
+                (info.epoch, info.started_at) = (epoch, now);
+            }
+            info.last_error = last_error;
+            info.snapshot = source.map(|source| source.snapshot.id().clone());
+            info.scope = source.map(|source| source.scope).unwrap_or_default();
         });
-        if !changed {
-            return None;
-        }
-        info!(epoch = %self.epoch(), ?state, "changed");
-        let kind = match state {
-            SandboxState::Running => {
-                let report = self.report.clone()?;
-                let cause = if self.epoch() == self.spec.epoch {
-                    StartCause::Created
-                } else {
-                    StartCause::Woken
-                };
-                EventKind::Started { cause, report }
-            }
-            SandboxState::Paused => EventKind::Paused {
-                scope: keep,
-                cause: match before {
-                    SandboxState::Pausing if self.trouble.is_some() => PauseCause::MachineLost,
-                    SandboxState::Pausing => self.pause_cause,
-                    SandboxState::Running => PauseCause::MachineLost,
-                    _ => PauseCause::StartFailed,
-                },
+    }
+
+    fn notify(&self, change: Change) {
+        let kind = match change {
+            Change::Started(cause) => EventKind::Started {
+                cause,
+                report: self.replies.start_report(),
             },
-            SandboxState::Stopped(reason) => EventKind::Stopped(reason),
-            _ => return None,
+            Change::Paused { scope, cause } => EventKind::Paused { scope, cause },
+            Change::Stopped(reason) => EventKind::Stopped(reason),
         };
-        Some(Event {
+        let event = Event {
             id: self.spec.id.clone(),
-            epoch: self.epoch(),
-            at: now,
+            epoch: self.lifecycle.epoch(),
+            at: SystemTime::now(),
             kind,
-        })
+        };
+        // An error means that there is no subscriber.
+        let _subscribers = self.host.events.send(event);
     }
 
-    fn epoch(&self) -> Epoch {
-        self.info.borrow().epoch
-    }
-
-    /// A new life begins.
-    fn next_life(&mut self) {
-        self.info.send_modify(|info| {
-            info.epoch = info.epoch.next();
-            info.started_at = SystemTime::now();
-        });
-    }
-
-    /// The driver ends, and with it whatever it has.
+    /// Ends the driver and everything it owns.
     async fn close(mut self) {
-        self.gate.shut();
-        if let Some(inhabited) = self.inhabited.write().take() {
-            inhabited.revoked.cancel();
+        self.shut_gate();
+        self.tasks.shutdown().await;
+        if let Some(machine) = self.machine.take() {
+            machine.destroy().await;
         }
-        self.children.shutdown().await;
-        if let Some(live) = self.live.take() {
-            live.end().await;
-        }
-        self.host.registry.remove(&self.spec.id);
+        drop(self.registration.take());
         if let Some(reply) = self.shutdown.take() {
-            // Whoever asked may have gone.
-            let _heard = reply.send(());
+            // The caller may have left.
+            let _received = reply.send(());
         }
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // A sandbox that is not gone lets go of its pins because the process ends, and needs its snapshots later.
-        if !matches!(self.life.state(), SandboxState::Stopped(_)) {
+        // Pins that drop because the process ends must not remove the snapshots of sandboxes that still exist.
+        if !self.lifecycle.is_stopped() {
             self.host.store.close();
         }
     }
 }
 
-async fn ended(exit: Option<watch::Receiver<Option<Exit>>>) -> Exit {
+async fn exited(exit: Option<watch::Receiver<Option<Exit>>>) -> Exit {
     let Some(mut exit) = exit else {
         return future::pending().await;
     };
@@ -379,7 +199,7 @@ async fn ended(exit: Option<watch::Receiver<Option<Exit>>>) -> Exit {
     }
 }
 
-async fn reported(damage: Option<&mut mpsc::UnboundedReceiver<Damage>>) -> Damage {
+async fn damaged(damage: Option<&mut mpsc::UnboundedReceiver<Damage>>) -> Damage {
     match damage {
         Some(damage) => match damage.recv().await {
             Some(damage) => damage,
@@ -389,7 +209,7 @@ async fn reported(damage: Option<&mut mpsc::UnboundedReceiver<Damage>>) -> Damag
     }
 }
 
-async fn unused(gate: &Gate, window: Option<Duration>) {
+async fn idle_for(gate: &Gate, window: Option<Duration>) {
     match window {
         Some(window) => idle(gate, window).await,
         None => future::pending().await,

@@ -1,7 +1,7 @@
-//! The gate that every request passes: one number.
+//! The gate of a sandbox: one atomic number that every lease passes.
 //!
-//! The top bit says *shut*, the rest counts passes. Entering a running sandbox is one compare-and-swap, with no task to
-//! ask; pausing an idle one swaps "open, nobody in" for "shut", so that a pass and an idle pause never coexist.
+//! The top bit means *shut*, the rest counts passes. Entering a running sandbox is one compare-and-swap without a call to
+//! the driver. Pausing an idle sandbox swaps "open, no passes" for "shut", so a pass and an idle pause never coexist.
 
 use std::{
     sync::{
@@ -15,18 +15,18 @@ use tokio::{sync::Notify, time::Instant};
 
 const SHUT: u64 = 1 << 63;
 
-/// The gate of one sandbox. It begins shut.
+/// The gate of one sandbox. It is shut at first.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: AtomicU64,
-    /// The last pass was given back.
+    /// Notified when the last pass is dropped.
     emptied: Notify,
-    /// When that was, in nanoseconds since `born`.
+    /// The time of that, in nanoseconds since `created`.
     emptied_at: AtomicU64,
-    born: Instant,
+    created: Instant,
 }
 
-/// Somebody is in. The sandbox is not paused for being idle until this is dropped.
+/// The right to use the sandbox. An idle pause waits until it is dropped.
 #[derive(Debug)]
 #[must_use = "the sandbox may be paused as soon as the pass is dropped"]
 pub(crate) struct Pass(Arc<Gate>);
@@ -39,11 +39,11 @@ impl Gate {
             state: AtomicU64::new(SHUT),
             emptied: Notify::new(),
             emptied_at: AtomicU64::new(0),
-            born: Instant::now(),
+            created: Instant::now(),
         }
     }
 
-    /// Lets somebody in; `None` when it is shut.
+    /// Issues a pass; `None` when the gate is shut.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
         let one_more = |state: u64| (state & SHUT == 0).then_some(state + 1);
         let entered = self
@@ -52,30 +52,30 @@ impl Gate {
         entered.ok().map(|_| Pass(Arc::clone(self)))
     }
 
-    /// Opens it. Idle time counts from here.
+    /// Opens the gate and starts the idle clock.
     pub(crate) fn open(&self) {
         self.mark_empty();
         self.state.fetch_and(!SHUT, Ordering::AcqRel);
     }
 
-    /// Shuts it; whoever is in stays in.
+    /// Shuts the gate. Passes stay valid.
     pub(crate) fn shut(&self) {
         self.state.fetch_or(SHUT, Ordering::AcqRel);
     }
 
-    /// Shuts it if nobody is in, and says whether it did.
+    /// Shuts an open gate without passes; returns whether it did.
     pub(crate) fn shut_if_idle(&self) -> bool {
         self.state
             .compare_exchange(0, SHUT, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
-    /// Whether nobody is in.
+    /// Returns whether there are no passes.
     pub(crate) fn is_empty(&self) -> bool {
         self.state.load(Ordering::Acquire) & !SHUT == 0
     }
 
-    /// Returns when nobody is in.
+    /// Completes when there are no passes.
     pub(crate) async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -86,13 +86,13 @@ impl Gate {
         }
     }
 
-    /// Since when nobody has been in; meaningless while somebody is.
+    /// Returns the time since which there have been no passes; meaningless while there are some.
     pub(crate) fn empty_since(&self) -> Instant {
-        self.born + Duration::from_nanos(self.emptied_at.load(Ordering::Acquire))
+        self.created + Duration::from_nanos(self.emptied_at.load(Ordering::Acquire))
     }
 
     fn mark_empty(&self) {
-        let now = u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.emptied_at.store(now, Ordering::Release);
     }
 }
@@ -101,7 +101,7 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        // Marked before it is given back: whoever sees nobody in sees since when.
+        // Before the count falls, so that a reader of zero sees the time.
         self.0.mark_empty();
         let before = self.0.state.fetch_sub(1, Ordering::AcqRel);
         if before & !SHUT == 1 {
@@ -111,7 +111,7 @@ impl Drop for Pass {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::sync::atomic::AtomicBool;
 
     use proptest::prelude::*;
@@ -119,7 +119,7 @@ mod test {
     use super::*;
 
     #[test]
-    fn nobody_enters_a_shut_gate() {
+    fn shut_gate_issues_no_pass() {
         let gate = Arc::new(Gate::new());
         assert!(gate.enter().is_none());
         gate.open();
@@ -133,21 +133,18 @@ mod test {
         assert!(gate.shut_if_idle());
     }
 
-    /// Threads enter and leave while another shuts whenever it can: nobody is ever in a gate that was shut as idle.
+    /// Threads take and drop passes while another shuts the gate whenever it is idle.
     #[test]
-    fn an_idle_shut_and_a_pass_never_coexist() {
+    fn idle_shut_and_pass_never_coexist() {
         let gate = Arc::new(Gate::new());
         gate.open();
-        let (asleep, done) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (idle, done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !done.load(Ordering::SeqCst) {
                         if let Some(pass) = gate.enter() {
-                            assert!(
-                                !asleep.load(Ordering::SeqCst),
-                                "a pass into a sleeping sandbox"
-                            );
+                            assert!(!idle.load(Ordering::SeqCst), "a pass through an idle gate");
                             drop(pass);
                         }
                     }
@@ -156,9 +153,9 @@ mod test {
             let mut shut = 0;
             while shut < 5_000 {
                 if gate.shut_if_idle() {
-                    asleep.store(true, Ordering::SeqCst);
+                    idle.store(true, Ordering::SeqCst);
                     assert!(gate.is_empty());
-                    asleep.store(false, Ordering::SeqCst);
+                    idle.store(false, Ordering::SeqCst);
                     gate.open();
                     shut += 1;
                 }
@@ -170,7 +167,7 @@ mod test {
 
     proptest! {
         #[test]
-        fn the_gate_is_a_flag_and_a_count(moves in proptest::collection::vec(0u8..5, 0..100)) {
+        fn gate_behaves_as_flag_and_count(moves in proptest::collection::vec(0u8..5, 0..100)) {
             let gate = Arc::new(Gate::new());
             let (mut shut, mut passes) = (true, Vec::new());
             for step in moves {

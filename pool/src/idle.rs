@@ -1,4 +1,4 @@
-//! When nobody is using a sandbox.
+//! The idle clock.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::sleep_until;
 
 use crate::gate::Gate;
 
-/// Returns when nobody has been in for `window`. The clock runs only while nobody is in.
+/// Completes when the gate has had no passes for `window`.
 pub(crate) async fn idle(gate: &Gate, window: Duration) {
     loop {
         gate.emptied().await;
@@ -19,7 +19,7 @@ pub(crate) async fn idle(gate: &Gate, window: Duration) {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::sync::Arc;
 
     use tokio::time::{Instant, advance};
@@ -27,7 +27,7 @@ mod test {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_clock_runs_only_while_nobody_is_in() {
+    async fn idle_clock_stops_while_passes_exist() {
         let gate = Arc::new(Gate::new());
         gate.open();
         let began = Instant::now();

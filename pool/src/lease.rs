@@ -1,4 +1,4 @@
-//! What a caller holds while it uses a sandbox.
+//! Leases on running sandboxes.
 
 use std::{io, sync::Arc};
 
@@ -11,27 +11,42 @@ use vmm_api::Machine;
 
 use crate::gate::Pass;
 
-/// A sandbox that runs, as its callers see it.
+/// The machine that leases of one epoch lead to.
 #[derive(Debug)]
-pub(crate) struct Inhabited {
+pub(crate) struct LeaseTarget {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) epoch: Epoch,
-    /// Its leases are revoked.
+    /// Revokes the epoch's leases.
     pub(crate) revoked: CancellationToken,
 }
 
-/// A lease.
+/// A lease on a sandbox of this pool.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) inhabited: Arc<Inhabited>,
-    pub(crate) report: Option<WakeReport>,
-    pub(crate) _pass: Pass,
+pub(crate) struct PoolLease {
+    target: Arc<LeaseTarget>,
+    report: Option<WakeReport>,
+    _pass: Pass,
+}
+
+impl PoolLease {
+    pub(crate) fn new(target: Arc<LeaseTarget>, pass: Pass) -> Self {
+        Self {
+            target,
+            report: None,
+            _pass: pass,
+        }
+    }
+
+    /// Adds the report of the wake that its caller waited for.
+    pub(crate) fn with_report(self, report: Option<WakeReport>) -> Self {
+        Self { report, ..self }
+    }
 }
 
 #[async_trait]
-impl Lease for Held {
+impl Lease for PoolLease {
     fn epoch(&self) -> Epoch {
-        self.inhabited.epoch
+        self.target.epoch
     }
 
     fn wake(&self) -> Option<&WakeReport> {
@@ -39,22 +54,23 @@ impl Lease for Held {
     }
 
     async fn dial(&self, port: Port) -> Result<UnixStream, DialError> {
+        let machine = &*self.target.machine;
         let result = tokio::select! {
-            result = connect(&*self.inhabited.machine, port) => result,
-            () = self.inhabited.revoked.cancelled() => return Err(DialError::Gone),
+            result = connect(machine, port) => result,
+            () = self.target.revoked.cancelled() => return Err(DialError::Gone),
         };
-        if result.is_err() && self.inhabited.machine.exit().borrow().is_some() {
+        if result.is_err() && machine.exit().borrow().is_some() {
             return Err(DialError::Gone);
         }
         result
     }
 
     async fn revoked(&self) {
-        self.inhabited.revoked.cancelled().await;
+        self.target.revoked.cancelled().await;
     }
 }
 
-/// The agent's port is the guest's own vsock port; any other is the relay's business.
+/// Connects to the agent over its own vsock port, and to other ports through the guest's relay.
 async fn connect(machine: &dyn Machine, port: Port) -> Result<UnixStream, DialError> {
     let failed = |source| DialError::Failed { port, source };
     if port.get() == envd::AGENT_PORT {

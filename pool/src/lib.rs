@@ -1,49 +1,52 @@
-//! Owns every machine on this host and decides when each starts, pauses and ends.
+//! Owns every machine on this host and decides when each one starts, pauses and ends.
 //!
-//! A sandbox here is one [`driver`] task, one [`lifecycle`] that decides what may happen next, and one [`gate`] that
-//! requests pass. Start with `lifecycle`: it is the whole policy. The driver carries out what it says: [`start`] makes a
-//! machine of a snapshot and [`awaken`] tells the guest what it is now; [`pause`] writes a machine down; [`live`] is a
-//! machine with everything that must outlive it. [`Pool`] finds the right driver and is what others call.
+//! A sandbox is one [`driver`] task with one [`lifecycle`], the policy, and one [`gate`], which every lease passes. Read
+//! `lifecycle` first. The driver performs its effects: [`start`] makes a machine from a snapshot, [`guest_init`] gives the
+//! guest its identity, [`snapshot`] captures a machine, and [`running`] is a machine with the resources it needs. [`Pool`]
+//! implements `pool_api::Node` and finds the driver of each call.
 //!
 //! ```text
-//!  enter --> gate --open--> lease                     (no task is asked)
+//!  enter --> gate --open--> lease                     (without the driver)
 //!              | shut
 //!              v
-//!            driver --input--> lifecycle --effects--> start, pause, ...
+//!            driver --input--> lifecycle --effects--> start, snapshot, ...
 //!              ^                                          |
 //!              +---------------- input -------------------+
 //! ```
 //!
-//! On disk, under the data directory: `snapshots` and `staging` (the snapshotter's), `sandboxes/<id>` ([`home`]),
-//! `templates/<name>.json`, `kept/<snapshot>.json` ([`kept`]), and `run/<n>`, a directory for each monitor ([`run_dir`]).
+//! On disk, below the data directory: `snapshots` and `staging` (of the snapshotter), `sandboxes/<id>`
+//! ([`sandbox_dir`]), `templates/<name>.json`, `kept/<snapshot>.json` ([`retention`]), and `run/<n>`, the run directory
+//! of each monitor ([`run_dir`]).
 
 #![forbid(unsafe_code)]
 
-mod awaken;
+mod blank_pool;
+mod blocking;
 mod capacity;
-mod cause;
 mod config;
 mod driver;
+mod fsfreeze;
 mod gate;
-mod home;
+mod guest_init;
 mod host;
 mod idle;
-mod kept;
 mod lease;
 mod lifecycle;
-mod live;
-mod pause;
 mod pool;
-mod reattach;
+mod recovery;
 mod registry;
+mod retention;
 mod run_dir;
-mod shelf;
+mod running;
+mod sandbox_dir;
+mod shared_error;
+mod snapshot;
 mod start;
+mod start_plan;
 mod template;
-mod thaw;
 
 pub use self::{
     capacity::Limits,
-    config::{Artefacts, Config, ShelfSize},
+    config::{Artefacts, BlankCount, Config},
     pool::{Pool, StartError},
 };

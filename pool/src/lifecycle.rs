@@ -1,362 +1,388 @@
-//! What may happen next in a sandbox's life: the whole policy, with no clock, no I/O and no lock.
+//! The policy of a sandbox's lifecycle: a pure state machine without a clock, I/O or locks.
 //!
 //! ```text
-//!             Started             Idle, Pause          Snapshotted
-//!  create -> Starting ---------> Running ---------> Pausing ---------> Paused
-//!               ^  ^                                   |                  |
-//!               |  +---- someone waits, or it failed --+                  |
-//!               +--------------------------- Wake ------------------------+
-//!  any of them -- Kill --> Stopping --> Stopped
+//!              Started              Idle, Pause           Snapshotted
+//!  fork --> Starting ----------> Running ----------> Pausing ----------> Paused
+//!              ^  ^                |  ^                  |                  |
+//!              |  |                +--+ Capture          |                  |
+//!              |  +------ a caller waits, or SnapshotFailed                 |
+//!              +------------------------ Enter, Resume ---------------------+
+//!  any state -- Kill --> Stopping --> Stopped
 //!  Running, Paused -- Rollback --> Starting
 //! ```
 //!
-//! A snapshot that someone waits for, or that failed, leads back through `Starting`: the machine is still there and only
-//! goes on. A machine that ends by itself leads to `Paused` when there is a snapshot of the sandbox's own to wake from,
-//! else to `Stopped`. One that ends while it is written down does not end the writing: if all was captured, nothing is
-//! lost. And one that ends while it is being ended is not all that has to end.
+//! [`Lifecycle::step`] takes one [`Input`] and returns the [`Effect`]s to perform, in order. `S` is a handle on a
+//! snapshot; tests use a number. Each state has its own module below this one.
 //!
-//! An input with no entry here is late or meaningless and changes nothing.
+//! - A wake during a pause costs no restore: the machine stays until the snapshot is durable, then resumes. After a
+//!   disk-only pause, or for a caller that wants a boot, the machine ends and the sandbox boots from its disk.
+//! - A live capture keeps the sandbox running. Pauses, captures and rollbacks that arrive meanwhile are deferred and
+//!   replayed in order.
+//! - A machine that ends by itself leads to `Paused` when the sandbox has a snapshot to wake from, else to `Stopped`. If
+//!   it ends during a pause, the snapshot still completes.
+//! - Inputs that do not apply to the current state are stale and ignored. Every waiter is answered exactly once.
 
+mod paused;
+mod pausing;
+mod running;
+mod starting;
+mod stopping;
 #[cfg(test)]
 mod tests;
 
-use pool_api::{SandboxState, StopReason};
+use pool_api::{Epoch, IfPaused, PauseCause, SandboxState, SnapshotScope, StartCause, StopReason};
 
-/// A caller that waits for an answer.
+use self::{pausing::Pause, running::Capture, starting::Launch};
+use crate::start_plan::StartPlan;
+
+/// A caller that waits for a reply.
 pub(crate) type Waiter = u64;
 
-/// What happens to a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// A caller wants it running.
-    Wake(Waiter),
-    /// Nobody used it for its idle window, and the gate was shut.
-    Idle,
-    /// A caller wants it paused.
-    Pause(Waiter),
-    /// A caller wants it running from the snapshot it wakes from, whatever it does now.
-    Rollback(Waiter),
-    /// A caller wants it gone.
+/// The snapshot that a paused sandbox wakes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WakeSource<S> {
+    pub(crate) snapshot: S,
+    pub(crate) scope: SnapshotScope,
+}
+
+/// A request or an event of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Input<S> {
+    /// A request needs the sandbox.
+    Enter { waiter: Waiter, if_paused: IfPaused },
+    /// Its owner wakes it, from this scope of its snapshot.
+    Resume {
+        waiter: Waiter,
+        scope: SnapshotScope,
+    },
+    /// A caller pauses it. `epoch`: only in this epoch.
+    Pause {
+        waiter: Waiter,
+        epoch: Option<Epoch>,
+        scope: SnapshotScope,
+        cause: PauseCause,
+    },
+    /// A caller wants a snapshot of it, and it keeps running.
+    Capture {
+        waiter: Waiter,
+        scope: SnapshotScope,
+    },
+    /// A caller rolls it back.
+    Rollback {
+        waiter: Waiter,
+        target: WakeSource<S>,
+    },
+    /// A caller kills it.
     Kill(Waiter),
-    /// The machine runs and knows what it is.
+    /// The idle window has passed and the gate is shut.
+    Idle,
+    /// The machine runs and the guest has its identity.
     Started,
-    /// There is no machine: it could not be made, or could not go on.
+    /// The machine could not be made, or could not resume.
     StartFailed,
     /// The machine ended by itself.
     Exited,
-    /// A snapshot of it is durable.
-    Snapshotted,
-    /// A snapshot was not made; the machine is as it was.
+    /// A page of the machine's memory cannot be served.
+    Damaged,
+    /// The snapshot of a pause is durable.
+    Snapshotted(S),
+    /// The snapshot of a pause failed; the machine is stopped and unchanged.
     SnapshotFailed,
-    /// A snapshot was made of the running machine, which goes on.
-    Kept,
-    /// The machine was ended, and whatever was under way with it.
-    Destroyed,
+    /// The snapshot of a live capture is durable, and the machine resumed or was killed.
+    Captured(S),
+    /// A live capture failed, and the machine resumed or was killed.
+    CaptureFailed,
+    /// The target of a rollback is durable.
+    RollbackRecorded {
+        waiter: Waiter,
+        target: WakeSource<S>,
+    },
+    /// The target of a rollback could not be recorded.
+    RollbackNotRecorded(Waiter),
+    /// A task of the sandbox panicked; its work is in an unknown state.
+    TaskPanicked,
+    /// No task of the sandbox is in progress.
+    TasksEnded,
 }
 
-/// What is to be done about it, in this order.
+/// An action of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Callers are let in from now on.
+pub(crate) enum Effect<S> {
+    /// Admit callers.
     OpenGate,
-    /// They are not, and leases are revoked.
+    /// Admit no callers and revoke leases.
     ShutGate,
-    /// Make a machine from the sandbox's own snapshot: `Started` or `StartFailed`.
-    Restore,
-    /// Let the machine go on: `Started`, or end it: `StartFailed`.
-    Unpause,
-    /// Write the machine down: `Snapshotted` or `SnapshotFailed`.
-    Snapshot,
-    /// End the machine now; its snapshot has everything.
+    /// Make a machine: `Started` or `StartFailed`.
+    Start { plan: StartPlan, snapshot: S },
+    /// Resume the stopped machine after a pause of this scope: `Started` or `StartFailed`.
+    Resume { after: SnapshotScope },
+    /// Stop the machine and take a snapshot: `Snapshotted` or `SnapshotFailed`.
+    Snapshot { scope: SnapshotScope },
+    /// Take a snapshot and resume the machine: `Captured` or `CaptureFailed`.
+    Capture { scope: SnapshotScope },
+    /// Make the target durable: `RollbackRecorded` or `RollbackNotRecorded`, before any other input.
+    RecordRollback {
+        waiter: Waiter,
+        target: WakeSource<S>,
+    },
+    /// Kill the machine's process; a task still uses the machine.
+    KillMachine,
+    /// Destroy the machine, if there is one, and its writable disk layer.
     Release,
-    /// End the machine, or what is under way to make one: `Destroyed`.
+    /// Cancel a start and destroy the machine: `TasksEnded` once every task has ended.
     Destroy,
-    /// Nothing of the sandbox is needed any more.
-    DropAll,
-    /// Callers get their answer.
-    Answer(Vec<Waiter>, Answer),
+    /// Remove everything of the sandbox.
+    Remove,
+    /// Remove snapshots that nothing references.
+    CollectGarbage,
+    /// Take these inputs next, in order, before any other. The input that an effect leads to at once precedes them.
+    Replay(Vec<Input<S>>),
+    /// Reply to callers.
+    Reply(Vec<Waiter>, Reply<S>),
+    /// Publish an event.
+    Notify(Change),
 }
 
-/// What callers are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// It runs, and the gate is open.
+/// The reply to a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply<S> {
+    /// The sandbox runs and the gate is open.
     Running,
-    /// It has a durable snapshot of this moment.
+    /// The sandbox ran before the call.
+    AlreadyRunning,
+    /// The sandbox has a durable snapshot of this pause.
     Paused,
-    /// It was paused before.
+    /// The sandbox was paused before the call.
     AlreadyPaused,
-    /// It could not be started, or its machine ended.
+    /// The sandbox is paused or pausing, and this caller may not wake it.
+    NotWoken,
+    /// The start failed, or the machine ended.
     StartFailed,
-    /// It could not be written down.
+    /// The snapshot of a pause failed.
     SnapshotFailed,
-    /// It is between states that do not allow this.
-    Conflict,
-    /// It is gone.
+    /// The snapshot of a live capture.
+    Captured(S),
+    /// The live capture failed.
+    CaptureFailed,
+    /// The sandbox is paused at this snapshot.
+    PausedAt(WakeSource<S>),
+    /// This state does not allow the call.
+    Conflict(SandboxState),
+    /// The sandbox has stopped.
     Gone,
 }
 
-/// A sandbox's life.
-#[derive(Debug, Clone)]
-pub(crate) struct Lifecycle {
-    phase: Phase,
-    /// There is a snapshot of its own to wake from.
-    durable: bool,
-    wakers: Vec<Waiter>,
-    pausers: Vec<Waiter>,
-    killers: Vec<Waiter>,
+/// A state change that callers are notified of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Started(StartCause),
+    Paused {
+        scope: SnapshotScope,
+        cause: PauseCause,
+    },
+    Stopped(StopReason),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// `lived`: it ran before, and its machine is still there.
-    Starting {
-        lived: bool,
-    },
-    Running,
-    /// `machine`: it has not ended meanwhile.
-    Pausing {
-        machine: bool,
-    },
+/// The state of one sandbox.
+#[derive(Debug)]
+pub(crate) struct Lifecycle<S> {
+    phase: Phase<S>,
+    epoch: Epoch,
+    /// The snapshot to wake from, or to fall back to when the machine ends.
+    source: Option<WakeSource<S>>,
+}
+
+#[derive(Debug)]
+enum Phase<S> {
+    Starting(Launch),
+    Running(Option<Capture<S>>),
+    Pausing(Pause),
     Paused,
-    Stopping,
+    Stopping { killers: Vec<Waiter> },
     Stopped(StopReason),
 }
 
 // === impl Lifecycle ===
 
-impl Lifecycle {
-    /// A new sandbox, whose first machine is being made for `waiter`.
-    pub(crate) fn starting(waiter: Waiter) -> Self {
-        Self {
-            wakers: vec![waiter],
-            ..Self::at(Phase::Starting { lived: false }, false)
-        }
-    }
-
-    /// A sandbox that is a snapshot.
-    pub(crate) fn paused() -> Self {
-        Self::at(Phase::Paused, true)
-    }
-
-    fn at(phase: Phase, durable: bool) -> Self {
-        Self {
-            phase,
-            durable,
-            wakers: Vec::new(),
-            pausers: Vec::new(),
-            killers: Vec::new(),
-        }
-    }
-
-    /// What others see.
-    pub(crate) fn state(&self) -> SandboxState {
-        match self.phase {
-            Phase::Starting { .. } => SandboxState::Starting,
-            Phase::Running => SandboxState::Running,
-            Phase::Pausing { .. } => SandboxState::Pausing,
-            Phase::Paused => SandboxState::Paused,
-            Phase::Stopping => SandboxState::Stopping,
-            Phase::Stopped(reason) => SandboxState::Stopped(reason),
-        }
-    }
-
-    /// Whether somebody waits for it to wake.
-    pub(crate) fn is_awaited(&self) -> bool {
-        !self.wakers.is_empty()
-    }
-
-    /// Takes one input and says what is to be done.
-    pub(crate) fn step(&mut self, input: Input) -> Vec<Effect> {
-        match self.phase {
-            Phase::Starting { lived } => self.starting_step(input, lived),
-            Phase::Running => self.running_step(input),
-            Phase::Pausing { machine } => self.pausing_step(input, machine),
-            Phase::Paused => self.paused_step(input),
-            Phase::Stopping => self.stopping_step(input),
-            Phase::Stopped(_) => match input {
-                Input::Wake(waiter)
-                | Input::Pause(waiter)
-                | Input::Rollback(waiter)
-                | Input::Kill(waiter) => {
-                    vec![Effect::Answer(vec![waiter], Answer::Gone)]
-                }
-                _ => Vec::new(),
+impl<S: Clone> Lifecycle<S> {
+    /// Creates a new sandbox, which forks from `origin` for `waiter`.
+    pub(crate) fn fork(
+        waiter: Waiter,
+        epoch: Epoch,
+        origin: WakeSource<S>,
+    ) -> (Self, Vec<Effect<S>>) {
+        let launch = Launch::of_new_machine(StartCause::Created, vec![waiter]);
+        let lifecycle = Self {
+            phase: Phase::Starting(launch),
+            epoch,
+            source: None,
+        };
+        let start = Effect::Start {
+            plan: StartPlan::Fork {
+                scope: origin.scope,
             },
+            snapshot: origin.snapshot,
+        };
+        (lifecycle, vec![start])
+    }
+
+    /// Creates a paused sandbox.
+    pub(crate) fn paused(epoch: Epoch, source: WakeSource<S>) -> Self {
+        Self {
+            phase: Phase::Paused,
+            epoch,
+            source: Some(source),
         }
     }
 
-    fn starting_step(&mut self, input: Input, lived: bool) -> Vec<Effect> {
-        match input {
-            Input::Wake(waiter) => self.wait_to_wake(waiter),
-            Input::Pause(waiter) | Input::Rollback(waiter) => {
-                vec![Effect::Answer(vec![waiter], Answer::Conflict)]
-            }
-            Input::Kill(waiter) => self.destroy(waiter),
-            Input::Started => {
-                self.phase = Phase::Running;
-                let mut effects = vec![Effect::OpenGate];
-                effects.extend(answer(&mut self.wakers, Answer::Running));
-                effects
-            }
-            Input::StartFailed => {
-                let reason = if lived {
-                    StopReason::Crashed
-                } else {
-                    StopReason::StartFailed
-                };
-                self.without_machine(reason)
-            }
-            _ => Vec::new(),
+    /// Returns the public state.
+    pub(crate) fn state(&self) -> SandboxState {
+        match &self.phase {
+            Phase::Starting(_) => SandboxState::Starting,
+            Phase::Running(_) => SandboxState::Running,
+            Phase::Pausing(_) => SandboxState::Pausing,
+            Phase::Paused => SandboxState::Paused,
+            Phase::Stopping { .. } => SandboxState::Stopping,
+            Phase::Stopped(reason) => SandboxState::Stopped(*reason),
         }
     }
 
-    fn running_step(&mut self, input: Input) -> Vec<Effect> {
-        match input {
-            Input::Wake(waiter) => vec![Effect::Answer(vec![waiter], Answer::Running)],
-            Input::Idle => self.pause(),
-            Input::Pause(waiter) => {
-                self.pausers.push(waiter);
-                self.pause()
-            }
-            Input::Rollback(waiter) => {
-                self.durable = true;
-                self.wakers.push(waiter);
-                self.phase = Phase::Starting { lived: false };
-                vec![Effect::ShutGate, Effect::Release, Effect::Restore]
-            }
-            Input::Kill(waiter) => {
-                let mut effects = vec![Effect::ShutGate];
-                effects.extend(self.destroy(waiter));
-                effects
-            }
-            Input::Exited => {
-                let mut effects = vec![Effect::ShutGate];
-                effects.extend(self.without_machine(StopReason::Crashed));
-                effects
-            }
-            Input::Kept => {
-                self.durable = true;
-                Vec::new()
-            }
-            _ => Vec::new(),
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn source(&self) -> Option<&WakeSource<S>> {
+        self.source.as_ref()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.phase, Phase::Stopped(_))
+    }
+
+    /// Returns whether an exit or damage of the machine is an input now. During a live capture it is not: the capture
+    /// ends first.
+    pub(crate) fn watches_machine(&self) -> bool {
+        match &self.phase {
+            Phase::Running(capture) => capture.is_none(),
+            Phase::Pausing(pause) => pause.machine_is_alive(),
+            _ => false,
         }
     }
 
-    fn pausing_step(&mut self, input: Input, machine: bool) -> Vec<Effect> {
-        match input {
-            Input::Wake(waiter) => self.wait_to_wake(waiter),
-            Input::Pause(waiter) => {
-                self.pausers.push(waiter);
-                Vec::new()
+    /// Returns whether the sandbox may become idle now.
+    pub(crate) fn may_idle(&self) -> bool {
+        matches!(self.phase, Phase::Running(None))
+    }
+
+    /// Takes one input and returns the effects to perform, in order.
+    pub(crate) fn step(&mut self, input: Input<S>) -> Vec<Effect<S>> {
+        // Each state's step sets the phase it leads to; this one does not outlive the call.
+        match std::mem::replace(&mut self.phase, Phase::Paused) {
+            Phase::Starting(launch) => self.step_starting(launch, input),
+            Phase::Running(capture) => self.step_running(capture, input),
+            Phase::Pausing(pause) => self.step_pausing(pause, input),
+            Phase::Paused => self.step_paused(input),
+            Phase::Stopping { killers } => self.step_stopping(killers, input),
+            Phase::Stopped(reason) => {
+                self.phase = Phase::Stopped(reason);
+                reply(input.waiter(), Reply::Gone)
             }
-            Input::Rollback(waiter) => vec![Effect::Answer(vec![waiter], Answer::Conflict)],
-            Input::Kill(waiter) => self.destroy(waiter),
-            Input::Exited => {
-                self.phase = Phase::Pausing { machine: false };
-                Vec::new()
-            }
-            Input::Snapshotted => {
-                self.durable = true;
-                let mut effects = answer(&mut self.pausers, Answer::Paused);
-                if self.wakers.is_empty() {
-                    self.phase = Phase::Paused;
-                    effects.extend(machine.then_some(Effect::Release));
-                } else {
-                    self.phase = Phase::Starting { lived: machine };
-                    effects.push(if machine {
-                        Effect::Unpause
-                    } else {
-                        Effect::Restore
-                    });
+        }
+    }
+
+    /// Wakes from the snapshot with a new machine, in the next epoch.
+    fn start_from(
+        &mut self,
+        source: WakeSource<S>,
+        scope: SnapshotScope,
+        launch: Launch,
+    ) -> Effect<S> {
+        let plan = match (source.scope, scope) {
+            (SnapshotScope::Full, SnapshotScope::Full) => StartPlan::Restore,
+            (snapshot_scope, _) => StartPlan::Boot { snapshot_scope },
+        };
+        let snapshot = source.snapshot.clone();
+        self.source = Some(source);
+        self.epoch = self.epoch.next();
+        self.phase = Phase::Starting(launch);
+        Effect::Start { plan, snapshot }
+    }
+
+    /// Falls back to the last snapshot after the machine was lost, or stops. Waiters follow, then the event.
+    fn lose_machine(
+        &mut self,
+        loss: Loss,
+        replies: impl IntoIterator<Item = Effect<S>>,
+    ) -> Vec<Effect<S>> {
+        let mut effects = vec![Effect::Release];
+        let change = match &self.source {
+            Some(source) => {
+                self.phase = Phase::Paused;
+                Change::Paused {
+                    scope: source.scope,
+                    cause: loss.cause,
                 }
-                effects
             }
-            Input::SnapshotFailed if machine => {
-                self.phase = Phase::Starting { lived: true };
-                let mut effects = answer(&mut self.pausers, Answer::SnapshotFailed);
-                effects.push(Effect::Unpause);
-                effects
+            None => {
+                self.phase = Phase::Stopped(loss.reason);
+                // Before the replies, so that callers may use the id again.
+                effects.push(Effect::Remove);
+                Change::Stopped(loss.reason)
             }
-            Input::SnapshotFailed => self.without_machine(StopReason::Crashed),
-            _ => Vec::new(),
-        }
-    }
-
-    fn paused_step(&mut self, input: Input) -> Vec<Effect> {
-        match input {
-            Input::Wake(waiter) | Input::Rollback(waiter) => {
-                self.wakers.push(waiter);
-                self.phase = Phase::Starting { lived: false };
-                vec![Effect::Restore]
-            }
-            Input::Pause(waiter) => vec![Effect::Answer(vec![waiter], Answer::AlreadyPaused)],
-            Input::Kill(waiter) => {
-                self.killers.push(waiter);
-                self.stop(StopReason::Killed)
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn stopping_step(&mut self, input: Input) -> Vec<Effect> {
-        match input {
-            Input::Wake(waiter) | Input::Pause(waiter) | Input::Rollback(waiter) => {
-                vec![Effect::Answer(vec![waiter], Answer::Conflict)]
-            }
-            Input::Kill(waiter) => {
-                self.killers.push(waiter);
-                Vec::new()
-            }
-            Input::Destroyed => self.stop(StopReason::Killed),
-            _ => Vec::new(),
-        }
-    }
-
-    fn wait_to_wake(&mut self, waiter: Waiter) -> Vec<Effect> {
-        self.wakers.push(waiter);
-        Vec::new()
-    }
-
-    fn pause(&mut self) -> Vec<Effect> {
-        self.phase = Phase::Pausing { machine: true };
-        vec![Effect::ShutGate, Effect::Snapshot]
-    }
-
-    fn destroy(&mut self, killer: Waiter) -> Vec<Effect> {
-        self.phase = Phase::Stopping;
-        self.killers.push(killer);
-        let mut effects = answer(&mut self.wakers, Answer::Conflict);
-        effects.extend(answer(&mut self.pausers, Answer::Conflict));
-        effects.push(Effect::Destroy);
+        };
+        effects.extend(replies);
+        effects.push(Effect::Notify(change));
         effects
     }
 
-    /// The machine is no more, and nobody asked for that.
-    fn without_machine(&mut self, reason: StopReason) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if self.durable {
-            self.phase = Phase::Paused;
-        } else {
-            // First, so that whoever is told may use the name again.
-            effects.extend(self.stop(reason));
-        }
-        effects.extend(answer(&mut self.wakers, Answer::StartFailed));
-        effects.extend(answer(&mut self.pausers, Answer::SnapshotFailed));
-        effects
+    fn conflict(&self, waiter: Option<Waiter>) -> Vec<Effect<S>> {
+        reply(waiter, Reply::Conflict(self.state()))
     }
 
-    fn stop(&mut self, reason: StopReason) -> Vec<Effect> {
-        self.phase = Phase::Stopped(reason);
-        let mut effects = vec![Effect::DropAll];
-        effects.extend(answer(&mut self.killers, Answer::Gone));
-        effects
+    fn is_stale(&self, epoch: Option<Epoch>) -> bool {
+        epoch.is_some_and(|epoch| epoch != self.epoch)
     }
 }
 
-fn answer(waiters: &mut Vec<Waiter>, answer: Answer) -> Vec<Effect> {
-    match std::mem::take(waiters) {
-        none if none.is_empty() => Vec::new(),
-        some => vec![Effect::Answer(some, answer)],
+/// The meaning of a lost machine: `cause` for a sandbox that falls back to its snapshot, `reason` for one without.
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    cause: PauseCause,
+    reason: StopReason,
+}
+
+impl Loss {
+    /// A machine that ran, or was resumed.
+    const CRASH: Self = Self {
+        cause: PauseCause::MachineLost,
+        reason: StopReason::Crashed,
+    };
+}
+
+// === impl Input ===
+
+impl<S> Input<S> {
+    /// Returns the caller that waits for this input's reply.
+    fn waiter(&self) -> Option<Waiter> {
+        match self {
+            Self::Enter { waiter, .. }
+            | Self::Resume { waiter, .. }
+            | Self::Pause { waiter, .. }
+            | Self::Capture { waiter, .. }
+            | Self::Rollback { waiter, .. }
+            | Self::RollbackRecorded { waiter, .. }
+            | Self::RollbackNotRecorded(waiter)
+            | Self::Kill(waiter) => Some(*waiter),
+            _ => None,
+        }
+    }
+}
+
+fn reply<S>(waiters: impl IntoIterator<Item = Waiter>, reply: Reply<S>) -> Vec<Effect<S>> {
+    let waiters: Vec<Waiter> = waiters.into_iter().collect();
+    if waiters.is_empty() {
+        Vec::new()
+    } else {
+        vec![Effect::Reply(waiters, reply)]
     }
 }

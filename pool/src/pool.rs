@@ -1,4 +1,4 @@
-//! The host, as others ask it.
+//! The host as its callers see it.
 
 mod create;
 mod fork;
@@ -30,16 +30,16 @@ use tracing::warn;
 
 use crate::{
     Config,
+    blank_pool::BlankPool,
+    blocking::{Interrupted, blocking},
     capacity::Capacity,
-    cause::chain,
     driver::{Command, Handle},
-    home::Home,
-    host::{Host, Interrupted, blocking},
-    kept::Kept,
-    reattach::reattach,
+    host::Host,
+    recovery::recover_sandboxes,
     registry::Registry,
+    retention::RetainedSnapshots,
     run_dir::RunDirs,
-    shelf::Shelf,
+    sandbox_dir::SandboxDir,
     template::Templates,
 };
 
@@ -50,33 +50,37 @@ const EVENTS: usize = 1024;
 #[derive(Debug)]
 pub struct Pool {
     host: Arc<Host>,
+    registry: Registry<Handle>,
+    templates: Templates,
+    retained: Arc<RetainedSnapshots>,
 }
 
-/// A pool that did not start.
+/// Failure of [`Pool::start`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory is not usable.
-    #[error("prepare data directory {}", path.display())]
+    #[error("failed to prepare data directory {}", path.display())]
     DataDir {
-        /// Which part of it.
+        /// The part of it.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Another pool uses it.
+    /// Another pool uses the data directory.
     #[error("data directory {} is used by another process: end it, or choose another directory", .0.display())]
     Locked(PathBuf),
     /// The snapshots are not usable.
-    #[error("open snapshots")]
+    #[error("failed to open snapshots")]
     Store(#[source] StoreError),
 }
 
 // === impl Pool ===
 
 impl Pool {
-    /// Takes over a data directory: sandboxes with a snapshot are paused, everything else a former pool left is removed.
-    /// Must be called within a Tokio runtime.
+    /// Takes over a data directory, in this order: lock it, kill stale monitors, open snapshots, templates and retained
+    /// snapshots, recover sandboxes that have a snapshot as paused ones, remove everything else. Must be called within a
+    /// Tokio runtime.
     pub fn start(config: Config) -> Result<Arc<Self>, StartError> {
         let dir = config.data_dir.clone();
         let part = |name: &str| dir.join(name);
@@ -88,82 +92,83 @@ impl Pool {
         let store = Arc::new(Store::open(&dir).map_err(StartError::Store)?);
         let templates =
             Templates::open(part("templates"), &store).map_err(data_dir(part("templates")))?;
-        let kept = Kept::open(part("kept"), &store).map_err(data_dir(part("kept")))?;
-        let shelf = Shelf::start(Arc::clone(&config.hypervisor), run_dirs, &config.shelf);
+        let retained =
+            RetainedSnapshots::open(part("kept"), &store).map_err(data_dir(part("kept")))?;
+        let blanks = BlankPool::start(Arc::clone(&config.hypervisor), run_dirs, &config.blanks);
         let host = Arc::new(Host {
             capacity: Arc::new(Capacity::new(config.limits)),
             store,
-            shelf,
-            templates,
-            kept,
-            registry: Registry::default(),
+            blanks,
             events: broadcast::Sender::new(EVENTS),
             closing: AtomicBool::new(false),
             config,
             _lock: lock,
         });
-        reattach(&host, &part("sandboxes")).map_err(data_dir(part("sandboxes")))?;
+        let registry = Registry::default();
+        recover_sandboxes(&host, &registry, &part("sandboxes"))
+            .map_err(data_dir(part("sandboxes")))?;
         if let Err(error) = host.store.collect() {
-            warn!(
-                error = chain(&error),
-                "cannot remove snapshots that nothing needs"
-            );
+            warn!(error = %error_chain::chain(&error), "failed to remove unreferenced snapshots");
         }
-        Ok(Arc::new(Self { host }))
+        Ok(Arc::new(Self {
+            host,
+            registry,
+            templates,
+            retained: Arc::new(retained),
+        }))
     }
 
-    /// Ends in order: running sandboxes are paused (or lost, if so configured), and no machine is left.
+    /// Shuts down: running sandboxes are paused (or lost, if so configured), and no machine is left.
     pub async fn shutdown(&self) {
         self.host.closing.store(true, Ordering::SeqCst);
-        self.host.shelf.close();
+        self.host.blanks.close();
         let ends = self
-            .host
             .registry
             .all()
             .into_iter()
-            .map(|handle| self.end(handle));
+            .map(|handle| self.shut_down_sandbox(handle));
         futures::future::join_all(ends).await;
     }
 
-    async fn end(&self, handle: Arc<Handle>) {
+    async fn shut_down_sandbox(&self, handle: Arc<Handle>) {
         let state = handle.info.borrow().state;
         if self.host.config.pause_on_shutdown && state != SandboxState::Paused {
             let paused = handle
                 .ask(|reply| Command::Pause {
                     epoch: None,
-                    keep: SnapshotScope::Full,
+                    scope: SnapshotScope::Full,
                     cause: PauseCause::Shutdown,
                     reply,
                 })
                 .await;
             if let Some(Err(error @ PauseError::Failed { .. })) = paused {
-                warn!(
-                    error = chain(&error),
-                    "a sandbox is lost: it could not be paused for the shutdown"
-                );
+                let error = error_chain::chain(&error);
+                warn!(sandbox.id = %handle.spec.id, %error, "sandbox is lost: failed to pause it for the shutdown");
             }
         }
-        // No answer means that the driver had ended.
+        // No reply means that the driver had ended.
         let _ended = handle.ask(|reply| Command::Shutdown { reply }).await;
     }
 
-    /// Blanks that are kept ahead now.
+    /// Returns the number of blanks in the pool.
     pub fn blanks(&self) -> usize {
-        self.host.shelf.len()
+        self.host.blanks.len()
     }
 
     fn get(&self, id: &SandboxId) -> Option<Arc<Handle>> {
-        self.host.registry.get(id)
+        self.registry.get(id)
     }
 
-    fn home(&self, id: &SandboxId) -> Home {
-        Home::new(
-            self.host
-                .config
-                .data_dir
-                .join("sandboxes")
-                .join(id.as_str()),
-        )
+    fn sandbox_dir(&self, id: &SandboxId) -> SandboxDir {
+        let sandboxes = self.host.config.data_dir.join("sandboxes");
+        SandboxDir::new(sandboxes.join(id.as_str()))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Pins of templates and retained snapshots drop next; their snapshots stay.
+        self.host.store.close();
     }
 }
 
@@ -177,20 +182,25 @@ impl Node for Pool {
         self.create_from(spec, source).await
     }
 
-    async fn enter(&self, id: &SandboxId, wake: IfPaused) -> Result<Box<dyn Lease>, EnterError> {
-        let handle = self
-            .get(id)
-            .ok_or_else(|| EnterError::NotFound(id.clone()))?;
-        if let Some(held) = handle.enter_at_once() {
-            return Ok(Box::new(held));
+    async fn enter(
+        &self,
+        id: &SandboxId,
+        if_paused: IfPaused,
+    ) -> Result<Box<dyn Lease>, EnterError> {
+        let not_found = || EnterError::NotFound(id.clone());
+        let handle = self.get(id).ok_or_else(not_found)?;
+        if let Some(lease) = handle.try_enter() {
+            return Ok(Box::new(lease));
         }
         let asked = Instant::now();
-        let answer = handle
-            .ask(|reply| Command::Enter { wake, asked, reply })
+        let entered = handle
+            .ask(|reply| Command::Enter {
+                if_paused,
+                asked,
+                reply,
+            })
             .await;
-        Ok(Box::new(
-            answer.ok_or_else(|| EnterError::NotFound(id.clone()))??,
-        ))
+        Ok(Box::new(entered.ok_or_else(not_found)??))
     }
 
     async fn pause(
@@ -199,35 +209,35 @@ impl Node for Pool {
         epoch: Epoch,
         scope: SnapshotScope,
     ) -> Result<TakenSnapshot, PauseError> {
-        let handle = self
-            .get(id)
-            .ok_or_else(|| PauseError::NotFound(id.clone()))?;
+        let not_found = || PauseError::NotFound(id.clone());
+        let handle = self.get(id).ok_or_else(not_found)?;
         let paused = handle
             .ask(|reply| Command::Pause {
                 epoch: Some(epoch),
-                keep: scope,
+                scope,
                 cause: PauseCause::Requested,
                 reply,
             })
             .await;
-        paused.unwrap_or_else(|| Err(PauseError::NotFound(id.clone())))
+        paused.ok_or_else(not_found)?
     }
 
     async fn resume(
         &self,
         id: &SandboxId,
-        from: SnapshotScope,
+        scope: SnapshotScope,
     ) -> Result<SandboxInfo, ResumeError> {
         let not_found = || EnterError::NotFound(id.clone());
         let handle = self.get(id).ok_or_else(not_found)?;
-        if handle.info.borrow().state == SandboxState::Running {
-            return Err(ResumeError::AlreadyRunning(id.clone()));
-        }
         let asked = Instant::now();
-        let woken = handle
-            .ask(|reply| Command::Resume { from, asked, reply })
+        let resumed = handle
+            .ask(|reply| Command::Resume {
+                scope,
+                asked,
+                reply,
+            })
             .await;
-        drop(woken.ok_or_else(not_found)??);
+        drop(resumed.ok_or_else(not_found)??);
         Ok(handle.info.borrow().clone())
     }
 
@@ -252,20 +262,20 @@ impl Node for Pool {
         id: &SandboxId,
         scope: SnapshotScope,
     ) -> Result<TakenSnapshot, SnapshotError> {
-        self.keep_snapshot(id, scope).await
+        self.retain_snapshot(id, scope).await
     }
 
     async fn release_snapshot(&self, snapshot: &SnapshotId) -> Result<(), ReleaseError> {
-        self.give_snapshot_up(snapshot).await
+        self.release(snapshot).await
     }
 
     async fn retained_snapshots(&self) -> Vec<SnapshotId> {
-        self.host.kept.all()
+        self.retained.ids()
     }
 
     async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {
         let machine = self.get(id)?.machine()?;
-        metrics::ask(&*machine, id).await
+        metrics::query(&*machine, id).await
     }
 
     async fn kill(&self, id: &SandboxId) -> Result<(), KillError> {
@@ -284,7 +294,6 @@ impl Node for Pool {
 
     async fn list(&self) -> Vec<SandboxInfo> {
         let mut infos: Vec<SandboxInfo> = self
-            .host
             .registry
             .all()
             .iter()
@@ -296,11 +305,12 @@ impl Node for Pool {
     }
 
     async fn console(&self, id: &SandboxId, limit: usize) -> Option<Vec<u8>> {
-        let home = self.get(id)?.home.clone();
-        match blocking(move || home.console_tail(limit)).await {
+        let dir = self.get(id)?.dir.clone();
+        match blocking(move || dir.console_tail(limit)).await {
             Ok(Ok(tail)) => Some(tail),
             Ok(Err(error)) => {
-                warn!(%id, %error, "cannot read a console");
+                let error = error_chain::chain(&error);
+                warn!(sandbox.id = %id, %error, "failed to read console");
                 None
             }
             Err(Interrupted) => None,
@@ -308,11 +318,11 @@ impl Node for Pool {
     }
 
     async fn templates(&self) -> Vec<TemplateInfo> {
-        self.host.templates.all()
+        self.templates.all()
     }
 
     async fn build_template(&self, name: &TemplateName) -> Result<TemplateInfo, TemplateError> {
-        self.host.templates.build(&self.host, name).await
+        self.templates.build(&self.host, name).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -1,47 +1,77 @@
-//! Which sandboxes are here.
+//! The sandboxes of this host, by id.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fmt,
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 use pool_api::SandboxId;
 
-use crate::driver::Handle;
-
-/// From a sandbox's name to its driver.
-#[derive(Debug, Default)]
-pub(crate) struct Registry {
-    handles: Mutex<HashMap<SandboxId, Arc<Handle>>>,
+/// A map from ids to values of type `T`. Clones share it.
+#[derive(Debug)]
+pub(crate) struct Registry<T> {
+    entries: Arc<Mutex<HashMap<SandboxId, Arc<T>>>>,
 }
 
-impl Registry {
-    /// The driver of a sandbox.
-    pub(crate) fn get(&self, id: &SandboxId) -> Option<Arc<Handle>> {
-        self.handles.lock().get(id).map(Arc::clone)
+/// Keeps an id taken until dropped.
+#[must_use = "the id is free as soon as the registration is dropped"]
+pub(crate) struct Registration(Option<Box<dyn FnOnce() + Send>>);
+
+// === impl Registry ===
+
+impl<T> Default for Registry<T> {
+    fn default() -> Self {
+        Self {
+            entries: Arc::default(),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Registry<T> {
+    pub(crate) fn get(&self, id: &SandboxId) -> Option<Arc<T>> {
+        self.entries.lock().get(id).map(Arc::clone)
     }
 
-    /// Adds what `make` makes unless the name is taken.
+    /// Adds the value that `make` returns for a new registration, after `prepare`. An id that is taken is the error of
+    /// `taken`. Both run under the registry's lock: of concurrent callers one prepares.
     pub(crate) fn insert_with<E>(
         &self,
         id: &SandboxId,
         taken: impl FnOnce() -> E,
-        make: impl FnOnce() -> Result<Arc<Handle>, E>,
-    ) -> Result<Arc<Handle>, E> {
-        match self.handles.lock().entry(id.clone()) {
+        prepare: impl FnOnce() -> Result<(), E>,
+        make: impl FnOnce(Registration) -> Arc<T>,
+    ) -> Result<Arc<T>, E> {
+        match self.entries.lock().entry(id.clone()) {
             Entry::Occupied(_) => Err(taken()),
-            Entry::Vacant(place) => Ok(Arc::clone(place.insert(make()?))),
+            Entry::Vacant(entry) => {
+                prepare()?;
+                let (entries, id) = (Arc::clone(&self.entries), id.clone());
+                let remove = move || drop(entries.lock().remove(&id));
+                let registration = Registration(Some(Box::new(remove)));
+                Ok(Arc::clone(entry.insert(make(registration))))
+            }
         }
     }
 
-    /// Forgets a sandbox.
-    pub(crate) fn remove(&self, id: &SandboxId) {
-        self.handles.lock().remove(id);
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+        self.entries.lock().values().map(Arc::clone).collect()
     }
+}
 
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<Arc<Handle>> {
-        self.handles.lock().values().map(Arc::clone).collect()
+// === impl Registration ===
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(remove) = self.0.take() {
+            remove();
+        }
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registration")
     }
 }

@@ -1,4 +1,4 @@
-//! A directory for each monitor, with a note of which process it is.
+//! The run directories of monitors, each with a pidfile.
 
 use std::{
     fs, io,
@@ -9,20 +9,20 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tracing::{info, warn};
 
-const NOTE: &str = "monitor.pid";
+const PIDFILE: &str = "monitor.pid";
 
-/// A monitor's directory; removed when dropped.
+/// A monitor's run directory; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct RunDir(PathBuf);
 
-/// Makes them.
+/// The parent of the run directories.
 #[derive(Debug)]
 pub(crate) struct RunDirs {
     root: PathBuf,
     next: AtomicU64,
 }
 
-/// A process and what tells it from a later one of the same number.
+/// A process, told apart from a later one with the same pid by its start time and executable.
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
     pid: u32,
@@ -48,13 +48,13 @@ impl RunDirs {
         Ok(RunDir(path))
     }
 
-    /// Kills the monitors that a former pool left behind, and removes their directories.
+    /// Kills the monitors that an earlier pool left behind, and removes their directories.
     pub(crate) fn reap(&self) -> io::Result<()> {
         fs::create_dir_all(&self.root)?;
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
-            if let Ok(note) = fs::read_to_string(path.join(NOTE)) {
-                kill_noted(&note);
+            if let Ok(pidfile) = fs::read_to_string(path.join(PIDFILE)) {
+                kill_stale_monitor(&pidfile);
             }
             fs::remove_dir_all(&path)?;
         }
@@ -62,8 +62,8 @@ impl RunDirs {
     }
 }
 
-fn kill_noted(note: &str) {
-    let Some(process) = Process::parse(note) else {
+fn kill_stale_monitor(pidfile: &str) {
+    let Some(process) = Process::parse(pidfile) else {
         return;
     };
     if process.pid == std::process::id()
@@ -75,12 +75,10 @@ fn kill_noted(note: &str) {
         return;
     };
     match kill_process(pid, Signal::KILL) {
-        Ok(()) => info!(
-            pid = process.pid,
-            "killed a monitor that a former pool left behind"
-        ),
+        Ok(()) => info!(pid = process.pid, "stale monitor killed"),
         Err(error) => {
-            warn!(pid = process.pid, %error, "cannot kill a monitor that was left behind");
+            let error = error_chain::chain(&error);
+            warn!(pid = process.pid, %error, "failed to kill stale monitor");
         }
     }
 }
@@ -92,20 +90,21 @@ impl RunDir {
         &self.0
     }
 
-    /// Notes whose directory it is. A monitor in this process needs none.
-    pub(crate) fn note(&self, pid: u32) -> io::Result<()> {
+    /// Writes the pidfile. A monitor in this process needs none.
+    pub(crate) fn write_pidfile(&self, pid: u32) -> io::Result<()> {
         if pid == std::process::id() {
             return Ok(());
         }
         let process = Process::read(pid)?;
-        fs::write(self.0.join(NOTE), process.note())
+        fs::write(self.0.join(PIDFILE), process.to_pidfile())
     }
 }
 
 impl Drop for RunDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            warn!(path = %self.0.display(), %error, "cannot remove a monitor's directory");
+            let error = error_chain::chain(&error);
+            warn!(path = %self.0.display(), %error, "failed to remove run directory");
         }
     }
 }
@@ -117,7 +116,7 @@ impl Process {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let executable = fs::read_link(proc.join("exe"))?;
         let stat = fs::read_to_string(proc.join("stat"))?;
-        // The name, second of the fields, is in parentheses and may hold anything; the time of start is the 22nd.
+        // proc(5): the 2nd field is the name in parentheses, which may contain any byte; the 22nd is the start time.
         let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);
         let started = after_name.and_then(|rest| rest.split_whitespace().nth(19));
         let started = started.ok_or(io::ErrorKind::InvalidData)?.to_owned();
@@ -128,7 +127,7 @@ impl Process {
         })
     }
 
-    fn note(&self) -> String {
+    fn to_pidfile(&self) -> String {
         format!(
             "{}\n{}\n{}\n",
             self.pid,
@@ -137,8 +136,8 @@ impl Process {
         )
     }
 
-    fn parse(note: &str) -> Option<Self> {
-        let mut lines = note.lines();
+    fn parse(pidfile: &str) -> Option<Self> {
+        let mut lines = pidfile.lines();
         let pid = lines.next()?.parse().ok()?;
         let started = lines.next()?.to_owned();
         Some(Self {
@@ -150,7 +149,7 @@ impl Process {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::process::{Child, Command};
 
     use super::*;
@@ -159,29 +158,29 @@ mod test {
 
     impl Drop for Reaped {
         fn drop(&mut self) {
-            // It may be gone already; then there is nothing to clean up.
+            // It may have exited already.
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
     }
 
     #[test]
-    fn a_monitor_left_behind_is_killed_and_a_stranger_is_not() {
+    fn stale_monitor_is_killed_and_other_process_is_not() {
         use std::os::unix::process::ExitStatusExt;
         let dir = tempfile::tempdir().unwrap();
         let spawn = || Reaped(Command::new("sleep").arg("600").spawn().unwrap());
         let (mut left, mut stranger) = (spawn(), spawn());
         let dirs = RunDirs::new(dir.path().join("run"));
         let (first, second) = (dirs.create().unwrap(), dirs.create().unwrap());
-        first.note(left.0.id()).unwrap();
-        second.note(stranger.0.id()).unwrap();
-        // The second note is of another life of the same number.
-        let note = fs::read_to_string(second.path().join(NOTE)).unwrap();
+        first.write_pidfile(left.0.id()).unwrap();
+        second.write_pidfile(stranger.0.id()).unwrap();
+        // The second pidfile is of an earlier process with the same pid.
+        let pidfile = fs::read_to_string(second.path().join(PIDFILE)).unwrap();
         let process = Process {
             started: "1".to_owned(),
-            ..Process::parse(&note).unwrap()
+            ..Process::parse(&pidfile).unwrap()
         };
-        fs::write(second.path().join(NOTE), process.note()).unwrap();
+        fs::write(second.path().join(PIDFILE), process.to_pidfile()).unwrap();
 
         RunDirs::new(dir.path().join("run")).reap().unwrap();
         assert_eq!(left.0.wait().unwrap().signal(), Some(9));
@@ -191,9 +190,9 @@ mod test {
     }
 
     #[test]
-    fn a_note_that_is_none_is_passed_over() {
-        for note in ["", "x", "1", "4294967296\n1\n/x", "1\n2"] {
-            assert_eq!(Process::parse(note), None, "{note:?}");
+    fn malformed_pidfile_is_ignored() {
+        for pidfile in ["", "x", "1", "4294967296\n1\n/x", "1\n2"] {
+            assert_eq!(Process::parse(pidfile), None, "{pidfile:?}");
         }
     }
 }

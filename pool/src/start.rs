@@ -1,55 +1,53 @@
-//! Making a machine of a snapshot.
+//! Making a machine from a snapshot.
 
-mod fill;
-mod settle;
+mod flush;
+mod load;
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use pool_api::{Epoch, Resources, SandboxSpec, SnapshotScope, Stage, Start, WakeReport};
-use snapshotter::{Damage, Mode, OpenError, Opened, Pin};
+use pool_api::{Epoch, Resources, SandboxSpec, SnapshotScope, Stage, WakeReport};
+use snapshotter::{Damage, OpenError, OpenSnapshot, Pin};
 use tokio::{sync::mpsc, time::Instant};
 use vmm_api::{BootError, LoadError, MachineError, TopLayer};
 
-use self::fill::{Loaded, fill};
-
+use self::load::{LoadedMachine, load_machine};
 use crate::{
-    awaken::{As, AwakenError, awaken},
+    blank_pool::{BlankError, ReadyBlank},
+    blocking::{Interrupted, blocking},
     capacity::NoRoom,
-    home::Home,
-    host::{Host, Interrupted, blocking},
-    live::Live,
-    shelf::{BlankError, Ready},
+    guest_init::{GuestInitError, Identity, init_guest},
+    host::Host,
+    running::RunningMachine,
+    sandbox_dir::SandboxDir,
+    start_plan::StartPlan,
 };
 
-/// What is to be started.
+/// The inputs of a start.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    /// `Fork` or `Restore`.
-    pub(crate) start: Start,
-    /// What of the snapshot it is made of.
-    pub(crate) from: SnapshotScope,
+pub(crate) struct StartInputs {
+    pub(crate) plan: StartPlan,
     pub(crate) snapshot: Pin,
     pub(crate) spec: Arc<SandboxSpec>,
     pub(crate) epoch: Epoch,
     pub(crate) resources: Resources,
-    pub(crate) home: Home,
+    pub(crate) dir: SandboxDir,
 }
 
-/// A machine that runs and knows what it is.
+/// A machine that runs and has its identity.
 #[derive(Debug)]
 pub(crate) struct Started {
-    pub(crate) live: Live,
+    pub(crate) machine: RunningMachine,
     pub(crate) report: WakeReport,
 }
 
-/// A machine that was not made.
+/// Failure of [`start`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    #[error("no room on this host: {0}")]
+    #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    #[error("make a blank")]
+    #[error("failed to get a blank")]
     Blank(#[source] BlankError),
-    #[error("open snapshot {id}")]
+    #[error("failed to open snapshot {id}")]
     Open {
         id: pool_api::SnapshotId,
         #[source]
@@ -57,61 +55,60 @@ pub(crate) enum StartError {
     },
     #[error("the snapshot is of a machine with other resources")]
     Resources,
-    #[error("make files of the sandbox")]
+    #[error("failed to create files of the sandbox")]
     Files(#[source] io::Error),
-    #[error("load machine")]
+    #[error("failed to load the machine")]
     Load(#[source] LoadError),
-    #[error("read kernel {}", path.display())]
+    #[error("failed to read kernel {}", path.display())]
     Kernel {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("boot machine")]
+    #[error("failed to boot the machine")]
     Boot(#[source] BootError),
-    #[error("let the machine run")]
-    Resume(#[source] MachineError),
-    #[error("awaken the guest")]
-    Awaken(#[source] AwakenError),
-    #[error("serve guest memory")]
+    #[error("failed to run the machine")]
+    Run(#[source] MachineError),
+    #[error("failed to initialize the guest")]
+    GuestInit(#[source] GuestInitError),
+    #[error("failed to serve guest memory")]
     Damaged(#[source] Damage),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
 
-type Times = Vec<(Stage, std::time::Duration)>;
+type StageTimes = Vec<(Stage, Duration)>;
 
-/// What a machine is made in and of.
-struct Parts {
-    ready: Ready,
-    opened: Opened,
+/// The parts that a machine is assembled from.
+struct StartParts {
+    ready: ReadyBlank,
+    snapshot: OpenSnapshot,
     damage: mpsc::UnboundedReceiver<Damage>,
-    top: Vec<TopLayer>,
+    top_layers: Vec<TopLayer>,
     console: std::fs::File,
 }
 
-/// Makes a machine of a snapshot and tells its guest what it is. Dropping the future leaves nothing.
-pub(crate) async fn start(host: &Host, mut plan: Plan) -> Result<Started, StartError> {
-    if plan.start == Start::Restore && plan.from == SnapshotScope::DiskOnly {
-        settle::settle(host, &mut plan).await;
+/// Makes a machine and initializes its guest. A dropped future leaves nothing behind.
+pub(crate) async fn start(host: &Host, mut inputs: StartInputs) -> Result<Started, StartError> {
+    if let StartPlan::Boot {
+        snapshot_scope: SnapshotScope::Full,
+    } = inputs.plan
+    {
+        flush::flush_before_boot(host, &mut inputs).await;
     }
-    make(host, plan).await
+    make_machine(host, inputs).await
 }
 
-async fn make(host: &Host, plan: Plan) -> Result<Started, StartError> {
-    let permit = host.capacity.admit(plan.resources.memory)?;
-    let mut times = Times::new();
-    let parts = prepare(host, &plan, &mut times).await?;
-    let mut loaded = fill(host, &plan, parts, &mut times).await?;
-    let spoken = speak(host, &plan, &mut loaded, &mut times).await;
-    match spoken {
+async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, StartError> {
+    let reservation = host.capacity.reserve(inputs.resources.memory)?;
+    let mut times = StageTimes::new();
+    let parts = gather_parts(host, &inputs, &mut times).await?;
+    let mut loaded = load_machine(host, inputs.plan, parts, &mut times).await?;
+    match run(host, &inputs, &mut loaded, &mut times).await {
         Ok(()) => Ok(Started {
-            live: loaded.live(permit),
+            machine: loaded.into_running(reservation),
             report: WakeReport {
-                start: match plan.from {
-                    SnapshotScope::Full => plan.start,
-                    SnapshotScope::DiskOnly => Start::Boot,
-                },
+                start: inputs.plan.start(),
                 stages: times,
             },
         }),
@@ -122,86 +119,82 @@ async fn make(host: &Host, plan: Plan) -> Result<Started, StartError> {
     }
 }
 
-/// A blank and the snapshot, at the same time.
-async fn prepare(host: &Host, plan: &Plan, times: &mut Times) -> Result<Parts, StartError> {
+/// Gets a blank and opens the snapshot, concurrently.
+async fn gather_parts(
+    host: &Host,
+    inputs: &StartInputs,
+    times: &mut StageTimes,
+) -> Result<StartParts, StartError> {
     let began = Instant::now();
     let blank = async {
-        let ready = host
-            .shelf
-            .claim(&plan.resources)
-            .await
-            .map_err(StartError::Blank)?;
-        Ok::<_, StartError>((ready, began.elapsed()))
+        let ready = host.blanks.take(&inputs.resources).await;
+        Ok::<_, StartError>((ready.map_err(StartError::Blank)?, began.elapsed()))
     };
     let (report, damage) = mpsc::unbounded_channel();
-    let store = Arc::clone(&host.store);
-    let id = plan.snapshot.id().clone();
-    let mode = match (host.config.memory, plan.start) {
-        (Mode::Auto, Start::Fork) => Mode::Cow,
-        (mode, _) => mode,
-    };
-    let (home, from) = (plan.home.clone(), plan.from);
+    let (store, id) = (Arc::clone(&host.store), inputs.snapshot.id().clone());
+    let mode = inputs.plan.memory_mode(host.config.memory);
+    let (dir, scope) = (inputs.dir.clone(), inputs.plan.scope());
     let open = async {
         let opened = blocking(move || {
-            // Nobody hears it when the machine is gone already.
+            // The receiver is dropped with its machine.
             let on_damage = move |damage| drop(report.send(damage));
-            let opened = match from {
+            let snapshot = match scope {
                 SnapshotScope::Full => store.open_snapshot(&id, mode, on_damage),
-                SnapshotScope::DiskOnly => store.open_filesystem(&id),
+                SnapshotScope::DiskOnly => store.open_disk_only(&id),
             };
-            let opened = opened.map_err(|source| StartError::Open { id, source })?;
-            let tops = opened
+            let snapshot = snapshot.map_err(|source| StartError::Open { id, source })?;
+            let top_layers = snapshot
                 .disks
                 .iter()
-                .map(|disk| home.new_top(disk.size))
+                .map(|disk| dir.new_top_layer(disk.size))
                 .collect::<io::Result<Vec<_>>>();
-            let console = home.console().map_err(StartError::Files)?;
-            Ok::<_, StartError>((opened, tops.map_err(StartError::Files)?, console))
+            let console = dir.console().map_err(StartError::Files)?;
+            Ok::<_, StartError>((snapshot, top_layers.map_err(StartError::Files)?, console))
         });
         Ok::<_, StartError>((opened.await??, began.elapsed()))
     };
-    let ((ready, blank_time), ((opened, top, console), open_time)) = tokio::try_join!(blank, open)?;
+    let ((ready, blank_time), ((snapshot, top_layers, console), open_time)) =
+        tokio::try_join!(blank, open)?;
     times.extend([(Stage::Blank, blank_time), (Stage::Open, open_time)]);
-    let found = opened.manifest.resources;
-    if (found.vcpus, found.memory) != (plan.resources.vcpus, plan.resources.memory) {
+    let found = snapshot.manifest.resources;
+    if (found.vcpus, found.memory) != (inputs.resources.vcpus, inputs.resources.memory) {
         return Err(StartError::Resources);
     }
-    Ok(Parts {
+    Ok(StartParts {
         ready,
-        opened,
+        snapshot,
         damage,
-        top,
+        top_layers,
         console,
     })
 }
 
-/// Lets the machine run and tells the guest. A page that cannot be served ends it at once: nobody would ever answer.
-async fn speak(
+/// Runs the machine and initializes its guest. A page that cannot be served ends the wait: the guest would never answer.
+async fn run(
     host: &Host,
-    plan: &Plan,
-    loaded: &mut Loaded,
-    times: &mut Times,
+    inputs: &StartInputs,
+    loaded: &mut LoadedMachine,
+    times: &mut StageTimes,
 ) -> Result<(), StartError> {
     let began = Instant::now();
-    let as_what = match (plan.start, plan.from) {
-        (Start::Fork | Start::Boot, _) => As::Fork(&plan.spec, plan.epoch),
-        (_, SnapshotScope::Full) => As::Restore(&plan.spec, plan.epoch),
-        (_, SnapshotScope::DiskOnly) => As::Boot(&plan.spec, plan.epoch),
+    let identity = match inputs.plan {
+        StartPlan::Fork { .. } => Identity::Fork,
+        StartPlan::Restore => Identity::Restore,
+        StartPlan::Boot { .. } => Identity::Boot,
     };
-    // A guest that boots has its kernel to start first.
-    let deadline = match plan.from {
-        SnapshotScope::Full => host.config.awaken,
-        SnapshotScope::DiskOnly => host.config.boot,
+    let deadline = match inputs.plan.scope() {
+        SnapshotScope::Full => host.config.guest_init_timeout,
+        SnapshotScope::DiskOnly => host.config.boot_timeout,
     };
     let machine = &*loaded.machine;
-    let spoken = async {
-        machine.resume().await.map_err(StartError::Resume)?;
-        awaken(machine, as_what, deadline)
+    let init = async {
+        machine.resume().await.map_err(StartError::Run)?;
+        init_guest(machine, identity, &inputs.spec, inputs.epoch, deadline)
             .await
-            .map_err(StartError::Awaken)
+            .map_err(StartError::GuestInit)
     };
     tokio::select! {
-        spoken = spoken => spoken?,
+        result = init => result?,
         Some(damage) = loaded.damage.recv() => return Err(StartError::Damaged(damage)),
     }
     times.push((Stage::GuestInit, began.elapsed()));

@@ -1,42 +1,44 @@
-//! Templates: booted once from a kernel and a root disk, and kept as the snapshot taken when they were ready.
+//! Templates: each is the snapshot of a guest that booted from a kernel and a root disk, taken when it was ready.
 
 mod artefacts;
 mod boot;
+mod error;
 
 use std::{
     collections::BTreeMap,
-    fs::{self},
-    io,
+    fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
-use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateError, TemplateInfo, TemplateName};
+use pool_api::{
+    Cause, Resources, SnapshotId, SnapshotScope, TemplateError, TemplateInfo, TemplateName,
+};
 use serde::{Deserialize, Serialize};
-use snapshotter::{Digest, OpenError, Pin};
+use snapshotter::{Digest, Pin, Store};
 use tokio::time::sleep;
 use tracing::{info, warn};
-use vmm_api::{BootError, Exit};
 
-use self::artefacts::{Found, Seen, find};
+use self::{
+    artefacts::{Fingerprint, ResolvedArtefacts, resolve},
+    error::BuildError,
+};
 use crate::{
-    awaken::AwakenError,
-    capacity::NoRoom,
-    home::{Home, replace},
-    host::{Host, Interrupted, blocking},
-    pause::{WriteError, write_down},
-    shelf::BlankError,
+    blocking::blocking,
+    host::Host,
+    sandbox_dir::{SandboxDir, write_atomic},
+    snapshot::take_snapshot,
 };
 
 /// The templates of this host.
 #[derive(Debug)]
 pub(crate) struct Templates {
     dir: PathBuf,
-    known: Mutex<BTreeMap<TemplateName, Template>>,
-    /// One is built at a time.
+    entries: Mutex<BTreeMap<TemplateName, Template>>,
+    /// Serializes builds.
     building: tokio::sync::Mutex<()>,
 }
 
@@ -44,59 +46,30 @@ pub(crate) struct Templates {
 struct Template {
     record: Record,
     pin: Pin,
-    /// Its memory, once the first fork brought it into RAM.
+    /// Its memory in RAM, from its first fork on.
     resident: Option<Arc<OwnedFd>>,
 }
 
-/// What is remembered of a template.
+/// The durable state of a template.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
     name: TemplateName,
     snapshot: SnapshotId,
     resources: Resources,
     built_at: SystemTime,
-    /// What it was built from.
+    /// The digest of the artefacts it was built from.
     artefacts: Digest,
-    /// The files as they were then: unchanged, they need not be digested again.
-    files: Vec<Seen>,
-}
-
-/// A template that was not built.
-#[derive(Debug, thiserror::Error)]
-enum BuildError {
-    #[error("read {}", path.display())]
-    Artefact {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("no room on this host: {0}")]
-    NoRoom(#[from] NoRoom),
-    #[error("make a blank")]
-    Blank(#[source] BlankError),
-    #[error("make files of the template")]
-    Files(#[source] io::Error),
-    #[error("boot the guest")]
-    Boot(#[source] BootError),
-    #[error("the guest ended before it was ready: {0}")]
-    Ended(Exit),
-    #[error("the guest was not ready within {0:?}")]
-    Late(Duration),
-    #[error("ask the guest whether it is ready")]
-    Ready(#[source] AwakenError),
-    #[error("keep the template")]
-    Write(#[source] WriteError),
-    #[error(transparent)]
-    Interrupted(#[from] Interrupted),
+    /// Their fingerprints: unchanged files are not digested again.
+    files: Vec<Fingerprint>,
 }
 
 // === impl Templates ===
 
 impl Templates {
-    /// Finds the templates that were built before. One that cannot be read has to be built again.
-    pub(crate) fn open(dir: PathBuf, store: &snapshotter::Store) -> io::Result<Self> {
+    /// Loads the templates of a directory. An unreadable one must be built again.
+    pub(crate) fn open(dir: PathBuf, store: &Store) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        let mut known = BTreeMap::new();
+        let mut entries = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -105,50 +78,46 @@ impl Templates {
             match read_record(&path) {
                 Ok(record) if store.contains(&record.snapshot) => {
                     let pin = store.pin(&record.snapshot);
-                    known.insert(
-                        record.name.clone(),
-                        Template {
-                            record,
-                            pin,
-                            resident: None,
-                        },
-                    );
+                    entries.insert(record.name.clone(), Template::new(record, pin));
                 }
-                Ok(record) => warn!(template = %record.name, "the snapshot of a template is gone"),
-                Err(error) => warn!(path = %path.display(), %error, "cannot read a template"),
+                Ok(record) => warn!(template = %record.name, "snapshot of template is missing"),
+                Err(error) => {
+                    let error = error_chain::chain(&error);
+                    warn!(path = %path.display(), %error, "failed to read template");
+                }
             }
         }
         Ok(Self {
             dir,
-            known: Mutex::new(known),
+            entries: Mutex::new(entries),
             building: tokio::sync::Mutex::default(),
         })
     }
 
-    /// What forks of a template start from.
+    /// Returns the snapshot and the resources of a template's forks.
     pub(crate) fn get(&self, name: &TemplateName) -> Option<(Pin, Resources)> {
-        let known = self.known.lock();
-        known
+        let entries = self.entries.lock();
+        entries
             .get(name)
             .map(|template| (template.pin.clone(), template.record.resources))
     }
 
-    /// Every template.
+    /// Describes every template.
     pub(crate) fn all(&self) -> Vec<TemplateInfo> {
-        self.known
+        self.entries
             .lock()
             .values()
             .map(|template| template.record.info())
             .collect()
     }
 
-    /// Keeps a template's memory in RAM, if it is not there yet.
-    pub(crate) fn keep_resident(
+    /// Loads a template's memory into RAM, if it is not there yet.
+    pub(crate) async fn keep_resident(
         &self,
         name: &TemplateName,
-        store: &snapshotter::Store,
-    ) -> Result<(), OpenError> {
-        let snapshot = match self.known.lock().get(name) {
+        store: &Arc<Store>,
+    ) -> Result<(), Cause> {
+        let snapshot = match self.entries.lock().get(name) {
             Some(Template {
                 resident: None,
                 record,
@@ -156,112 +125,114 @@ impl Templates {
             }) => record.snapshot.clone(),
             _ => return Ok(()),
         };
-        let memory = store.keep_resident(&snapshot)?;
+        let (store, id) = (Arc::clone(store), snapshot.clone());
+        let memory = blocking(move || store.keep_resident(&id)).await??;
         if let Some(template) = self
-            .known
+            .entries
             .lock()
             .get_mut(name)
-            .filter(|now| now.record.snapshot == snapshot)
+            .filter(|template| template.record.snapshot == snapshot)
         {
             template.resident = Some(memory);
         }
         Ok(())
     }
 
-    /// Builds a template unless it was built from the same artefacts and of the same size before.
+    /// Builds a template, unless one exists with the same artefacts and resources.
     pub(crate) async fn build(
         &self,
         host: &Host,
         name: &TemplateName,
     ) -> Result<TemplateInfo, TemplateError> {
-        let _one_at_a_time = self.building.lock().await;
-        let known = self
-            .known
-            .lock()
-            .get(name)
-            .map(|template| template.record.clone());
-        let artefacts = host.config.artefacts.clone();
-        let seen = known.clone();
+        let _serialized = self.building.lock().await;
+        let existing = self.record(name);
         let failed = |source: BuildError| TemplateError::Failed {
             name: name.clone(),
             source: Box::new(source),
         };
-        let found = blocking(move || {
-            let known = seen.as_ref().map_or(&[][..], |record| &record.files);
-            find(&artefacts, known)
-        });
-        let found = found
+        let artefacts = host.config.artefacts.clone();
+        let fingerprints = existing.as_ref().map(|record| record.files.clone());
+        let resolved = blocking(move || resolve(&artefacts, &fingerprints.unwrap_or_default()))
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|source| TemplateError::NoArtefacts {
                 name: name.clone(),
                 source: Box::new(source),
             })?;
-        let resources = found.resources(&host.config.resources);
-        if let Some(record) =
-            known.filter(|record| record.artefacts == found.digest && record.resources == resources)
+        let resources = resolved.resources(&host.config.resources);
+        if let Some(record) = existing
+            && (record.artefacts, record.resources) == (resolved.digest, resources)
         {
             return Ok(record.info());
         }
-        info!(template = %name, "building");
+        info!(template = %name, "template build started");
         let (pin, record) = self
-            .make(host, name, found, resources)
+            .build_snapshot(host, name, resolved, resources)
             .await
             .map_err(failed)?;
         let built = record.info();
-        self.known.lock().insert(
-            name.clone(),
-            Template {
-                record,
-                pin,
-                resident: None,
-            },
-        );
+        let template = Template::new(record, pin);
+        self.entries.lock().insert(name.clone(), template);
         host.collect().await;
-        info!(template = %name, "built");
+        info!(template = %name, "template built");
         Ok(built)
     }
 
-    async fn make(
+    fn record(&self, name: &TemplateName) -> Option<Record> {
+        let entries = self.entries.lock();
+        entries.get(name).map(|template| template.record.clone())
+    }
+
+    async fn build_snapshot(
         &self,
         host: &Host,
         name: &TemplateName,
-        found: Found,
+        artefacts: ResolvedArtefacts,
         resources: Resources,
     ) -> Result<(Pin, Record), BuildError> {
-        let work = tempfile::tempdir_in(&self.dir).map_err(BuildError::Files)?;
-        let home = Home::new(work.path().to_owned());
-        let live = boot::boot(host, name, &home, &found.disk, resources).await?;
-        let made = async {
-            boot::ready(&live, host.config.boot).await?;
-            boot::warm(&live, host.config.boot).await;
-            sleep(host.config.settle).await;
-            let cut = live.cut(&home);
-            write_down(host, &*live.machine, SnapshotScope::Full, cut, None)
+        let work_dir = tempfile::tempdir_in(&self.dir).map_err(BuildError::Files)?;
+        let dir = SandboxDir::new(work_dir.path().to_owned());
+        let running = boot::boot(host, name, &dir, &artefacts.disk, resources).await?;
+        let taken = async {
+            boot::wait_until_ready(&running, host.config.boot_timeout).await?;
+            boot::warm_up(&running, host.config.boot_timeout).await;
+            sleep(host.config.settle_time).await;
+            let source = running.capture_source(&dir);
+            take_snapshot(host, &*running.machine, SnapshotScope::Full, source, None)
                 .await
-                .map_err(BuildError::Write)
+                .map_err(BuildError::Snapshot)
         };
-        let made = made.await;
-        live.end().await;
-        if made.is_err() {
-            boot::report_console(&home);
+        let taken = taken.await;
+        running.destroy().await;
+        if taken.is_err() {
+            boot::log_console(&dir);
         }
-        let committed = made?;
+        let committed = taken?;
         let record = Record {
             name: name.clone(),
             snapshot: committed.pin.id().clone(),
             resources,
             built_at: SystemTime::now(),
-            artefacts: found.digest,
-            files: found.files,
+            artefacts: artefacts.digest,
+            files: artefacts.files,
         };
         let bytes =
             serde_json::to_vec_pretty(&record).map_err(|error| BuildError::Files(error.into()))?;
         let (dir, file) = (self.dir.clone(), format!("{name}.json"));
-        blocking(move || replace(&dir, &file, &bytes))
+        blocking(move || write_atomic(&dir, &file, &bytes))
             .await?
             .map_err(BuildError::Files)?;
         Ok((committed.pin, record))
+    }
+}
+
+impl Template {
+    fn new(record: Record, pin: Pin) -> Self {
+        Self {
+            record,
+            pin,
+            resident: None,
+        }
     }
 }
 

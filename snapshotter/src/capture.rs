@@ -47,7 +47,7 @@ struct Files {
 
 /// What a snapshot is cut from.
 #[derive(Debug, Clone)]
-pub struct Cut {
+pub struct CaptureSource {
     /// The template it descends from.
     pub template: TemplateName,
     /// What the machine has.
@@ -57,14 +57,14 @@ pub struct Cut {
     /// The memory the machine was loaded from.
     pub memory: Chain,
     /// The machine's disks.
-    pub disks: Vec<DiskCut>,
+    pub disks: Vec<DiskSource>,
     /// Pages to install first when it is restored. Empty: the first restore finds out.
     pub working_set: Vec<u32>,
 }
 
 /// A disk as it is when cut.
 #[derive(Debug, Clone)]
-pub struct DiskCut {
+pub struct DiskSource {
     /// Its size in bytes.
     pub size: u64,
     /// The image below its layers.
@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Makes a snapshot of the disks of another one.
-    pub fn keep_filesystem(&self, id: &SnapshotId) -> Result<Committed, CommitError> {
+    pub fn derive_disk_only(&self, id: &SnapshotId) -> Result<Committed, CommitError> {
         let full = self
             .manifest(id)
             .map_err(|error| CommitError::Open(Box::new(error)))?;
@@ -212,7 +212,7 @@ impl Staging {
         self,
         store: &Store,
         captured: &Captured,
-        cut: Cut,
+        cut: CaptureSource,
     ) -> Result<Committed, CommitError> {
         if cut.disks.len() != self.disk_bitmaps.len()
             || blocks(cut.resources.memory) != Some(self.layout.pages)
@@ -221,7 +221,7 @@ impl Staging {
         }
         let (machine, memory) = match &self.machine {
             Some(files) => (
-                Some(self.keep_image(files, captured)?),
+                Some(self.seal_image(files, captured)?),
                 self.keep_memory(files, store, captured, &cut.memory)?,
             ),
             None => (None, Chain::default()),
@@ -252,7 +252,7 @@ impl Staging {
         self.publish(store, manifest)
     }
 
-    fn keep_image(&self, files: &Files, captured: &Captured) -> Result<FileRef, CommitError> {
+    fn seal_image(&self, files: &Files, captured: &Captured) -> Result<FileRef, CommitError> {
         let file = File::open(self.dir.path().join("machine")).map_err(io("machine state"))?;
         let len = file.metadata().map_err(io("machine state"))?.len();
         if len != captured.image_len {

@@ -28,11 +28,11 @@ mod sys;
 mod verified;
 
 pub use self::{
-    capture::{CommitError, Committed, Cut, DiskCut, Staging},
+    capture::{CaptureSource, CommitError, Committed, DiskSource, Staging},
     digest::Digest,
     layer::{Bitmap, Layer, LayerError, Layout, MAX_PAGES, SealError, Tables},
     manifest::{BaseImage, Chain, DiskManifest, FileRef, LayerRef, Manifest, ManifestError},
-    open::{Mode, OpenDisk, OpenError, OpenMachine, Opened},
+    open::{MemoryMode, OpenDisk, OpenError, OpenMachine, OpenSnapshot},
     pager::{Damage, StackPager},
     stack::Stack,
     store::{Pin, Store, StoreError},

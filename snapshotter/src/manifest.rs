@@ -143,7 +143,7 @@ impl Manifest {
     }
 
     /// What it keeps.
-    pub fn keep(&self) -> SnapshotScope {
+    pub fn scope(&self) -> SnapshotScope {
         match self.machine {
             Some(_) => SnapshotScope::Full,
             None => SnapshotScope::DiskOnly,

@@ -18,7 +18,7 @@ use crate::{
 
 /// How memory is to arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
+pub enum MemoryMode {
     /// `Cow` when the memory is in RAM already, else `Paged`.
     #[default]
     Auto,
@@ -30,7 +30,7 @@ pub enum Mode {
 
 /// A snapshot, ready to be loaded.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenSnapshot {
     /// Holds its files.
     pub pin: Pin,
     /// What it is.
@@ -112,10 +112,10 @@ impl Store {
     pub fn open_snapshot(
         &self,
         id: &SnapshotId,
-        mode: Mode,
+        mode: MemoryMode,
         on_damage: impl Fn(Damage) + Send + Sync + 'static,
-    ) -> Result<Opened, OpenError> {
-        let mut opened = self.open_filesystem(id)?;
+    ) -> Result<OpenSnapshot, OpenError> {
+        let mut opened = self.open_disk_only(id)?;
         if let Some(file) = &opened.manifest.machine {
             let image = self.open_image(id, file)?;
             let machine = self.open_machine(id, &opened.manifest, image, mode, on_damage)?;
@@ -125,14 +125,14 @@ impl Store {
     }
 
     /// Opens the disks of a snapshot alone.
-    pub fn open_filesystem(&self, id: &SnapshotId) -> Result<Opened, OpenError> {
+    pub fn open_disk_only(&self, id: &SnapshotId) -> Result<OpenSnapshot, OpenError> {
         let pin = self.pin(id);
         let manifest = self.manifest(id)?;
         let mut disks = Vec::with_capacity(manifest.disks.len());
         for (number, disk) in manifest.disks.iter().enumerate() {
             disks.push(self.open_disk(id, number, disk)?);
         }
-        Ok(Opened {
+        Ok(OpenSnapshot {
             pin,
             manifest,
             machine: None,
@@ -145,13 +145,13 @@ impl Store {
         id: &SnapshotId,
         manifest: &Manifest,
         image: File,
-        mode: Mode,
+        mode: MemoryMode,
         on_damage: impl Fn(Damage) + Send + Sync + 'static,
     ) -> Result<OpenMachine, OpenError> {
         let resident = match mode {
-            Mode::Auto => self.residents.get(id),
-            Mode::Cow => Some(self.resident(id, manifest)?),
-            Mode::Paged => None,
+            MemoryMode::Auto => self.residents.get(id),
+            MemoryMode::Cow => Some(self.resident(id, manifest)?),
+            MemoryMode::Paged => None,
         };
         let (memory, pager) = match resident {
             Some(memory) => (MemorySource::Cow(memory), None),

@@ -133,7 +133,7 @@ impl StackPager {
     }
 
     /// The pages this life needed from the snapshot, as far as is known: those installed ahead and those demanded.
-    pub fn touched(&self) -> Vec<u32> {
+    pub fn accessed_pages(&self) -> Vec<u32> {
         let demanded = self.shared.demanded.lock();
         let mut pages: Vec<u32> = self
             .recorded
@@ -151,7 +151,7 @@ impl StackPager {
     }
 
     /// Leaves the recorded working set behind, if the snapshot has none yet.
-    pub fn leave_working_set(&self) {
+    pub fn save_working_set(&self) {
         let demanded = self.shared.demanded.lock().clone();
         if !self.recorded.is_empty() || demanded.is_empty() {
             return;

@@ -181,18 +181,18 @@ impl Store {
 
     /// Removes every snapshot that is neither held nor needed by one that is, and says how many.
     pub fn collect(&self) -> Result<usize, StoreError> {
-        let doomed = self.take_out()?;
-        for path in &doomed {
+        let garbage = self.unlink_unreferenced()?;
+        for path in &garbage {
             fs::remove_dir_all(path).map_err(|source| StoreError::Remove {
                 path: path.clone(),
                 source,
             })?;
         }
-        Ok(doomed.len())
+        Ok(garbage.len())
     }
 
     /// Moves what is to go into `staging`. Pins are locked meanwhile: whoever pins finds a snapshot whole or gone.
-    fn take_out(&self) -> Result<Vec<PathBuf>, StoreError> {
+    fn unlink_unreferenced(&self) -> Result<Vec<PathBuf>, StoreError> {
         let pins = self.pins.lock();
         if pins.closed {
             return Ok(Vec::new());
@@ -210,7 +210,7 @@ impl Store {
             path: dir.clone(),
             source,
         };
-        let mut doomed = Vec::new();
+        let mut garbage = Vec::new();
         for entry in fs::read_dir(&dir).map_err(prepare)? {
             let entry = entry.map_err(prepare)?;
             if entry
@@ -225,14 +225,14 @@ impl Store {
                 path: path.clone(),
                 source,
             };
-            let grave = tempfile::Builder::new()
+            let trash = tempfile::Builder::new()
                 .prefix("removed-")
                 .tempdir_in(self.staging_dir())
                 .map_err(remove)?;
-            fs::rename(&path, grave.path().join("it")).map_err(remove)?;
-            doomed.push(grave.keep());
+            fs::rename(&path, trash.path().join("it")).map_err(remove)?;
+            garbage.push(trash.keep());
         }
-        Ok(doomed)
+        Ok(garbage)
     }
 }
 

@@ -1,129 +1,157 @@
-//! Which host owns which sandbox.
+//! The placement of every sandbox: which host has it, and who may use it.
 //!
-//! Two records a sandbox. A [`Placement`] says where it is and who may use it; it stands while the sandbox sleeps, so that
-//! a wake goes to the host that has its layers. A [`Claim`] is a host's right to run it, and has an end. Epochs order
-//! both: whoever names an older life is refused.
+//! A [`Placement`] stays while its sandbox is paused, so that a wake goes to the host that has its layers. Epochs order
+//! placements: a publication with a stale epoch is rejected.
 
 #![forbid(unsafe_code)]
 
-pub mod conformance;
-mod memory;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use std::{fmt, time::Duration};
-
-use async_trait::async_trait;
 use pool_api::{Epoch, NodeId, SandboxId, Secret};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::broadcast, time::Instant};
 
-pub use self::memory::InMemory;
-
-/// Where a sandbox is and who may use it.
+/// The host of a sandbox and its access rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// The host that has it.
+    /// The host that has the sandbox.
     pub node: NodeId,
-    /// The life this was said of.
+    /// The epoch that the placement belongs to.
     pub epoch: Epoch,
-    /// Who may use it.
+    /// The access rules.
     pub access: Access,
 }
 
-/// Who may use a sandbox.
+/// Access rules of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Access {
-    /// What the guest agent asks of its callers. The edge compares it only before it wakes a sandbox for one of them.
+    /// Token that the guest agent requires. The edge compares it only before it wakes the sandbox for such a request.
     pub envd_token: Option<Secret>,
-    /// What every other port asks of its callers; `None`: nothing.
+    /// Token that requests to every other port need; `None` if they need none.
     pub traffic_token: Option<Secret>,
-    /// Whether a request may wake it.
+    /// Whether a request may wake the sandbox.
     pub auto_resume: bool,
-    /// The `Host` its ports are shown, `${PORT}` standing for the port; `None`: the one that was asked for.
+    /// The `Host` header that the sandbox's ports receive, in which `${PORT}` is replaced by the port; `None`: the header
+    /// of the request.
     pub mask_request_host: Option<String>,
-    /// Ports whose services speak TLS, with certificates that nobody vouches for.
+    /// Ports whose services use TLS, with certificates that are not verified.
     #[serde(default)]
     pub https_ports: Vec<u16>,
 }
 
-/// A host's right to run a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Which sandbox.
-    pub sandbox: SandboxId,
-    /// Which host.
-    pub node: NodeId,
-    /// In which life.
-    pub epoch: Epoch,
-    /// When it ends, by this process's clock.
-    pub until: Instant,
+/// The placements of all sandboxes, in memory.
+#[derive(Debug, Default)]
+pub struct Coordinator {
+    placements: Mutex<HashMap<SandboxId, Placement>>,
 }
 
-/// Keeps placements and claims. What it answers may be old by the time it is read; what it accepts is not.
-#[async_trait]
-pub trait Coordinator: fmt::Debug + Send + Sync {
-    /// Where a sandbox is; `None` when it is unknown.
-    async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Placement>, CoordinatorError>;
-
-    /// Says where a sandbox is. Replaces what was said of the same or an earlier life.
-    async fn publish(&self, sandbox: &SandboxId, placement: Placement) -> Result<(), PublishError>;
-
-    /// Forgets where a sandbox is. Does nothing to one that is unknown.
-    async fn withdraw(&self, sandbox: &SandboxId) -> Result<(), CoordinatorError>;
-
-    /// Takes the right to run a sandbox, in a life later than every one before.
-    async fn claim(
-        &self,
-        sandbox: &SandboxId,
-        node: &NodeId,
-        ttl: Duration,
-    ) -> Result<Claim, ClaimError>;
-
-    /// Moves a claim's end to `ttl` from now.
-    async fn renew(&self, claim: &mut Claim, ttl: Duration) -> Result<(), ClaimError>;
-
-    /// Gives a claim back. Does nothing when it was superseded.
-    async fn release(&self, claim: Claim) -> Result<(), CoordinatorError>;
-
-    /// Names of sandboxes whose placement changed from now on. A receiver that lags must forget all it remembers.
-    fn watch(&self) -> broadcast::Receiver<SandboxId>;
-}
-
-/// The coordinator could not be asked.
+/// The coordinator failed.
 #[derive(Debug, thiserror::Error)]
-#[error("ask the coordinator")]
+#[error("failed to query the coordinator")]
 pub struct CoordinatorError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// A placement that was not taken.
+/// A placement was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// A later life was published before.
-    #[error("sandbox {sandbox} lives life {current} already")]
+    /// A placement of a later epoch is published.
+    #[error("sandbox {sandbox} is already at epoch {current}")]
     Superseded {
-        /// Which.
+        /// The sandbox.
         sandbox: SandboxId,
-        /// The life that is known.
+        /// The published epoch.
         current: Epoch,
     },
-    /// It could not be asked.
+    /// The coordinator failed.
     #[error(transparent)]
     Coordinator(#[from] CoordinatorError),
 }
 
-/// A claim that was not given.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
-    /// Another claim stands.
-    #[error("sandbox {sandbox} is held by host {holder}")]
-    Held {
-        /// Which.
-        sandbox: SandboxId,
-        /// By whom.
-        holder: NodeId,
-    },
-    /// The claim is no more the latest, or ended.
-    #[error("the claim on sandbox {0} is over")]
-    Over(SandboxId),
-    /// It could not be asked.
-    #[error(transparent)]
-    Coordinator(#[from] CoordinatorError),
+impl Coordinator {
+    fn placements(&self) -> MutexGuard<'_, HashMap<SandboxId, Placement>> {
+        self.placements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks up the placement of a sandbox.
+    pub async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Placement>, CoordinatorError> {
+        Ok(self.placements().get(sandbox).cloned())
+    }
+
+    /// Publishes the placement of a sandbox, replacing one of the same or an earlier epoch.
+    pub async fn publish(
+        &self,
+        sandbox: &SandboxId,
+        placement: Placement,
+    ) -> Result<(), PublishError> {
+        let mut placements = self.placements();
+        if let Some(published) = placements.get(sandbox)
+            && published.epoch > placement.epoch
+        {
+            return Err(PublishError::Superseded {
+                sandbox: sandbox.clone(),
+                current: published.epoch,
+            });
+        }
+        placements.insert(sandbox.clone(), placement);
+        Ok(())
+    }
+
+    /// Withdraws the placement of a sandbox, if it has one.
+    pub async fn withdraw(&self, sandbox: &SandboxId) -> Result<(), CoordinatorError> {
+        self.placements().remove(sandbox);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement(epoch: u64) -> Placement {
+        Placement {
+            node: "n1".parse().unwrap(),
+            epoch: Epoch(epoch),
+            access: Access {
+                auto_resume: true,
+                ..Access::default()
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn placement_with_stale_epoch_is_rejected() {
+        let coordinator = Coordinator::default();
+        let id: SandboxId = "iplaced".parse().unwrap();
+        assert_eq!(coordinator.locate(&id).await.unwrap(), None);
+        coordinator.publish(&id, placement(2)).await.unwrap();
+        let stale = coordinator.publish(&id, placement(1)).await;
+        assert!(
+            matches!(
+                stale,
+                Err(PublishError::Superseded {
+                    current: Epoch(2),
+                    ..
+                })
+            ),
+            "{stale:?}"
+        );
+        let mut same = placement(2);
+        same.access.auto_resume = false;
+        coordinator.publish(&id, same.clone()).await.unwrap();
+        assert_eq!(coordinator.locate(&id).await.unwrap(), Some(same));
+    }
+
+    #[tokio::test]
+    async fn withdrawn_placement_is_not_located() {
+        let coordinator = Coordinator::default();
+        let id: SandboxId = "iplaced".parse().unwrap();
+        coordinator.publish(&id, placement(1)).await.unwrap();
+        coordinator.withdraw(&id).await.unwrap();
+        assert_eq!(coordinator.locate(&id).await.unwrap(), None);
+        coordinator.withdraw(&id).await.unwrap();
+        coordinator.publish(&id, placement(1)).await.unwrap();
+    }
 }

@@ -1,19 +1,23 @@
 use std::str::FromStr;
 
-use pool_api::{Resources, SnapshotId};
+use pool_api::{Epoch, PauseCause, Resources, SnapshotId, SnapshotScope};
 use serde_json::json;
 use sqlx::{ConnectOptions, Connection, Row as _, sqlite::SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{reference::Tag, time::Window};
+use crate::{
+    ids::BuildId,
+    reference::Tag,
+    time::{Lifetime, Micros},
+};
 
 async fn open(dir: &TempDir) -> Ledger {
     Ledger::open(dir.path().join("control.db")).await.unwrap()
 }
 
-/// The file as it was before the second migration, with rows.
-async fn old(dir: &TempDir) {
+/// Creates a database with the first migration only, and rows.
+async fn create_v1(dir: &TempDir) {
     let path = dir.path().join("control.db");
     let options = SqliteConnectOptions::new()
         .filename(&path)
@@ -23,19 +27,19 @@ async fn old(dir: &TempDir) {
     first.migrations = first
         .migrations
         .iter()
-        .filter(|one| one.version == 1)
+        .filter(|migration| migration.version == 1)
         .cloned()
         .collect();
     first.run(&mut file).await.unwrap();
     for (id, state, network) in [
         (
-            "iruns",
+            "irunning",
             "running",
             Some(
                 r#"{"allowInternetAccess":false,"allowPublicTraffic":false,"maskRequestHost":"h"}"#,
             ),
         ),
-        ("isleeps", "paused", None),
+        ("ipaused", "paused", None),
     ] {
         sqlx::query(
             "INSERT INTO sandboxes VALUES (?, 'base', ?, 3, 1000000, 2000000, 420, NULL, 1, 1, 'envd', 'traffic', 1, \
@@ -52,39 +56,47 @@ async fn old(dir: &TempDir) {
 }
 
 #[tokio::test]
-async fn a_ledger_of_the_first_version_is_brought_up_to_date() {
+async fn version_1_ledger_is_migrated() {
     let dir = tempfile::tempdir().unwrap();
-    old(&dir).await;
+    create_v1(&dir).await;
     let ledger = open(&dir).await;
-    let entry = ledger
-        .get(&"iruns".parse().unwrap())
+    let record = ledger
+        .get(&"irunning".parse().unwrap())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(entry.lasting.alias.as_deref(), Some("base"));
-    assert_eq!(entry.lasting.timeout, Window::For(Duration::from_secs(420)));
-    assert_eq!((entry.keep, entry.doomed_at), (None, None));
-    assert_eq!(entry.lasting.auto_pause_keep, SnapshotScope::Full);
-    assert!(entry.lasting.auto_pause && !entry.lasting.kill_paused);
-    let access = entry.access();
+    assert_eq!(record.alias.as_deref(), Some("base"));
+    assert_eq!(
+        record.settings.lifetime,
+        Lifetime::For(Duration::from_secs(420))
+    );
+    assert_eq!((record.pause_scope, record.kill_at), (None, None));
+    assert_eq!(record.settings.auto_pause_scope, SnapshotScope::Full);
+    assert!(record.settings.auto_pause && !record.settings.kill_paused);
+    let access = record.access();
     assert_eq!(access.traffic_token.unwrap().expose(), "traffic");
     assert_eq!(access.mask_request_host.as_deref(), Some("h"));
-    assert_eq!(ledger.first_end().await.unwrap(), Some(Micros(2_000_000)));
+    assert_eq!(
+        ledger.next_deadline().await.unwrap(),
+        Some(Micros(2_000_000))
+    );
     assert_eq!(ledger.all().await.unwrap().len(), 2);
-    // Once more changes nothing.
+    // Opening again changes nothing.
     ledger.close().await;
     assert_eq!(open(&dir).await.all().await.unwrap().len(), 2);
 }
 
-fn entry(id: &str) -> Entry {
-    Entry {
+fn record(id: &str) -> SandboxRecord {
+    SandboxRecord {
         id: id.parse().unwrap(),
+        template: "base".parse().unwrap(),
+        alias: None,
         running: true,
         epoch: Epoch(1),
         started_at: Micros(1),
         end_at: Micros::NEVER,
-        doomed_at: None,
-        keep: Some(SnapshotScope::DiskOnly),
+        kill_at: None,
+        pause_scope: Some(SnapshotScope::DiskOnly),
         resources: Resources {
             vcpus: 2,
             memory: 1 << 30,
@@ -92,44 +104,45 @@ fn entry(id: &str) -> Entry {
         },
         envd_token: None,
         traffic_token: None,
-        lasting: Lasting {
-            template: "base".parse().unwrap(),
-            alias: None,
-            timeout: Window::Never,
+        settings: SandboxSettings {
+            lifetime: Lifetime::Unlimited,
             idle_timeout: Some(Duration::from_secs(9)),
             auto_pause: true,
-            auto_pause_keep: SnapshotScope::DiskOnly,
+            auto_pause_scope: SnapshotScope::DiskOnly,
             kill_paused: true,
             auto_resume: false,
             metadata: [("k".to_owned(), "v\0'\"".to_owned())].into(),
             env: [("A".to_owned(), "B".to_owned())].into(),
-            network: Some(json!({ "denyOut": ["1.1.1.1"] })),
+            network: serde_json::from_value(json!({ "denyOut": ["1.1.1.1"] })).unwrap(),
         },
     }
 }
 
 #[tokio::test]
-async fn an_entry_comes_back_as_it_went() {
+async fn records_round_trip() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
-    let kept = entry("ione");
-    ledger.insert(&kept, None).await.unwrap();
-    let read = ledger.get(&kept.id).await.unwrap().unwrap();
-    assert_eq!(format!("{read:?}"), format!("{kept:?}"));
+    let inserted = record("ione");
+    ledger.insert(&inserted, None).await.unwrap();
+    let read = ledger.get(&inserted.id).await.unwrap().unwrap();
+    assert_eq!(format!("{read:?}"), format!("{inserted:?}"));
 }
 
 #[tokio::test]
-async fn a_sandbox_and_its_answer_are_both_there_or_neither() {
+async fn record_and_response_are_inserted_atomically() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
-    let answer = Answer {
+    let response = StoredResponse {
         key: "k".to_owned(),
         digest: "d".to_owned(),
         body: "b".to_owned(),
     };
-    ledger.insert(&entry("ione"), Some(&answer)).await.unwrap();
-    let twice = ledger.insert(&entry("itwo"), Some(&answer)).await;
-    assert!(twice.is_err());
+    ledger
+        .insert(&record("ione"), Some(&response))
+        .await
+        .unwrap();
+    let duplicate = ledger.insert(&record("itwo"), Some(&response)).await;
+    assert!(duplicate.is_err());
     assert!(
         ledger
             .get(&"itwo".parse().unwrap())
@@ -137,21 +150,24 @@ async fn a_sandbox_and_its_answer_are_both_there_or_neither() {
             .unwrap()
             .is_none()
     );
-    assert_eq!(ledger.answer("k").await.unwrap(), Some(answer.clone()));
-    assert_eq!(ledger.answer("other").await.unwrap(), None);
+    assert_eq!(ledger.response("k").await.unwrap(), Some(response.clone()));
+    assert_eq!(ledger.response("other").await.unwrap(), None);
 
-    // A day later it is forgotten, and the key is free.
+    // After a day the response has expired and the key is free.
     sqlx::query("UPDATE answers SET created_at = created_at - 86400000001")
         .execute(&ledger.pool)
         .await
         .unwrap();
-    assert_eq!(ledger.answer("k").await.unwrap(), None);
-    ledger.insert(&entry("itwo"), Some(&answer)).await.unwrap();
-    assert_eq!(ledger.answer("k").await.unwrap(), Some(answer));
+    assert_eq!(ledger.response("k").await.unwrap(), None);
+    ledger
+        .insert(&record("itwo"), Some(&response))
+        .await
+        .unwrap();
+    assert_eq!(ledger.response("k").await.unwrap(), Some(response));
 }
 
 #[tokio::test]
-async fn no_more_answers_are_kept_than_there_is_room_for() {
+async fn oldest_responses_beyond_the_maximum_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
     let now = Micros::now().0;
@@ -163,81 +179,81 @@ async fn no_more_answers_are_kept_than_there_is_room_for() {
     .execute(&ledger.pool)
     .await
     .unwrap();
-    let answer = Answer {
+    let response = StoredResponse {
         key: "new".to_owned(),
         digest: "d".to_owned(),
         body: "b".to_owned(),
     };
-    ledger.insert(&entry("ione"), Some(&answer)).await.unwrap();
+    ledger
+        .insert(&record("ione"), Some(&response))
+        .await
+        .unwrap();
     let row = sqlx::query("SELECT count(*), min(number) FROM answers")
         .fetch_one(&ledger.pool)
         .await
         .unwrap();
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (100_000, 5));
-    assert!(ledger.answer("new").await.unwrap().is_some());
+    assert!(ledger.response("new").await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn a_row_that_nobody_wrote_is_named() {
+async fn malformed_row_is_reported_with_its_column() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
-    ledger.insert(&entry("ione"), None).await.unwrap();
+    ledger.insert(&record("ione"), None).await.unwrap();
     for (change, column) in [
         ("metadata = '[]'", "metadata"),
         ("timeout = -2", "timeout"),
         ("vcpus = 300", "vcpus"),
+        ("network = '[]'", "network"),
     ] {
-        let mut row = entry("itwo");
-        row.id = "itwo".parse().unwrap();
-        ledger.insert(&row, None).await.unwrap();
+        let record = record("itwo");
+        ledger.insert(&record, None).await.unwrap();
         let sql = sqlx::AssertSqlSafe(format!("UPDATE sandboxes SET {change} WHERE id = 'itwo'"));
         sqlx::query(sql).execute(&ledger.pool).await.unwrap();
-        let error = ledger.get(&row.id).await.unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("the ledger's row of sandbox itwo has no valid {column}")
-        );
-        assert!(ledger.remove(&row.id).await.unwrap());
+        let error = ledger.get(&record.id).await.unwrap_err().to_string();
+        assert_eq!(error, format!("ledger row itwo has an invalid {column}"));
+        assert!(ledger.remove(&record.id).await.unwrap());
     }
 }
 
-fn build(id: &str, snapshot: u8) -> Build {
+fn build(number: u8) -> Build {
     Build {
-        id: id.to_owned(),
-        template: format!("t{id}").parse().unwrap(),
-        snapshot: SnapshotId::from_str(&format!("{snapshot:064x}")).unwrap(),
-        keep: SnapshotScope::Full,
+        id: BuildId::generate(),
+        template: format!("t{number}").parse().unwrap(),
+        snapshot: SnapshotId::from_str(&format!("{number:064x}")).unwrap(),
+        scope: SnapshotScope::Full,
         origin: "iorigin".parse().unwrap(),
-        resources: entry("ione").resources,
+        resources: record("ione").resources,
         created_at: Micros(7),
     }
 }
 
 #[tokio::test]
-async fn builds_at_the_same_time_share_a_name() {
+async fn concurrent_builds_of_one_name_share_a_template() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
     let (name, tag) = ("n".parse().unwrap(), Tag::default());
-    let builds: Vec<Build> = (0..8).map(|n| build(&format!("b{n}"), n)).collect();
+    let builds: Vec<Build> = (0..8).map(build).collect();
     let added = builds
         .iter()
         .map(|build| ledger.add_build(build, Some(&name), &tag));
     let mut templates = Vec::new();
-    let mut dropped = Vec::new();
+    let mut released = Vec::new();
     for added in futures::future::join_all(added).await {
-        let (template, gone) = added.unwrap().unwrap();
+        let (template, snapshots) = added.unwrap().unwrap();
         templates.push(template);
-        dropped.extend(gone);
+        released.extend(snapshots);
     }
     templates.dedup();
     assert_eq!(templates.len(), 1);
-    assert_eq!(dropped.len(), 7, "each pushed out the one before");
-    let kept = ledger.promised().await.unwrap();
-    assert_eq!(kept.len(), 1);
-    assert!(!dropped.contains(&kept[0]));
-    let gone = ledger.remove_template(&templates[0]).await.unwrap();
-    assert_eq!(gone, Some(kept));
-    assert_eq!(ledger.named(&name).await.unwrap(), None);
+    assert_eq!(released.len(), 7, "each build replaces the one before");
+    let referenced = ledger.referenced_snapshots().await.unwrap();
+    assert_eq!(referenced.len(), 1);
+    assert!(!released.contains(&referenced[0]));
+    let removed = ledger.remove_template(&templates[0]).await.unwrap();
+    assert_eq!(removed, Some(referenced));
+    assert_eq!(ledger.template_named(&name).await.unwrap(), None);
     assert_eq!(ledger.remove_template(&templates[0]).await.unwrap(), None);
     let left = sqlx::query("SELECT (SELECT count(*) FROM templates) + (SELECT count(*) FROM tags) + (SELECT count(*) FROM builds)")
         .fetch_one(&ledger.pool)
@@ -247,36 +263,126 @@ async fn builds_at_the_same_time_share_a_name() {
 }
 
 #[tokio::test]
-async fn a_rollback_keeps_the_end_whoever_noted_it_first() {
+async fn rollback_keeps_the_deadline_before_and_after_its_event() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
-    let mut known = entry("ione");
-    known.end_at = Micros(900);
-    ledger.insert(&known, None).await.unwrap();
-    // The follower was faster, and took it for a wake.
+    let mut rolled_back = record("ione");
+    rolled_back.end_at = Micros(900);
+    ledger.insert(&rolled_back, None).await.unwrap();
+    let started = |epoch: Epoch| {
+        let mut woken = record("ione");
+        woken.start(
+            epoch,
+            Micros(50),
+            Lifetime::For(Duration::from_micros(4950)),
+        );
+        woken
+    };
+    // The event is applied first, as a wake with a new deadline.
+    rolled_back.epoch = Epoch(2);
     ledger
-        .woken(&known.id, Epoch(2), Micros(50), Micros(5000))
+        .record_running(&started(Epoch(2)), StartSource::Host)
         .await
         .unwrap();
-    ledger.rolled_back(&known, Epoch(2)).await.unwrap();
-    let read = ledger.get(&known.id).await.unwrap().unwrap();
+    ledger
+        .record_running(&rolled_back, StartSource::Rollback)
+        .await
+        .unwrap();
+    let read = ledger.get(&rolled_back.id).await.unwrap().unwrap();
     assert_eq!(
         (read.started_at, read.end_at, read.epoch),
         (Micros(1), Micros(900), Epoch(2))
     );
-    // The follower was slower, and somebody moved the end meanwhile.
-    let window = Window::For(Duration::from_secs(10));
-    let longest = Duration::from_secs(1 << 40);
+    // The event is applied last, and a request has moved the deadline meanwhile.
+    let lifetime = Lifetime::For(Duration::from_secs(10));
+    let max = Duration::from_secs(1 << 40);
     let moved = ledger
-        .set_end(&known.id, window, longest, true)
+        .set_deadline(&rolled_back.id, lifetime, max, DeadlineChange::Extend)
         .await
         .unwrap()
         .unwrap();
-    ledger.rolled_back(&known, Epoch(3)).await.unwrap();
+    rolled_back.epoch = Epoch(3);
     ledger
-        .woken(&known.id, Epoch(3), Micros(50), Micros(5000))
+        .record_running(&rolled_back, StartSource::Rollback)
         .await
         .unwrap();
-    let read = ledger.get(&known.id).await.unwrap().unwrap();
+    let applied = ledger
+        .record_running(&started(Epoch(3)), StartSource::Host)
+        .await
+        .unwrap();
+    assert!(!applied, "the epoch is recorded as running");
+    let read = ledger.get(&rolled_back.id).await.unwrap().unwrap();
     assert_eq!((read.started_at, read.end_at), (Micros(1), moved));
+}
+
+#[tokio::test]
+async fn request_replaces_the_times_that_an_event_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir).await;
+    let mut running = record("ione");
+    ledger.insert(&running, None).await.unwrap();
+    for (source, end_at, applied) in [
+        (StartSource::Host, 100, true),
+        (StartSource::Host, 200, false),
+        (StartSource::Request, 300, true),
+    ] {
+        running.start(
+            Epoch(2),
+            Micros(0),
+            Lifetime::For(Duration::from_micros(end_at)),
+        );
+        let changed = ledger.record_running(&running, source).await.unwrap();
+        assert_eq!(changed, applied, "{source:?} {end_at}");
+    }
+    let read = ledger.get(&running.id).await.unwrap().unwrap();
+    assert_eq!(read.end_at, Micros(300));
+    running.epoch = Epoch(1);
+    let stale = ledger.record_running(&running, StartSource::Request).await;
+    assert!(!stale.unwrap(), "a stale epoch changes nothing");
+}
+
+#[tokio::test]
+async fn cause_of_a_pause_decides_whether_the_deadline_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir).await;
+    for (number, (cause, kill_paused, auto_pause, stays)) in [
+        (PauseCause::Requested, false, false, false),
+        (PauseCause::Idle, false, false, false),
+        (PauseCause::Idle, true, false, true),
+        (PauseCause::Shutdown, false, false, true),
+        (PauseCause::Shutdown, false, true, false),
+        (PauseCause::MachineLost, false, false, true),
+        (PauseCause::StartFailed, false, false, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut running = record(&format!("i{number}"));
+        running.end_at = Micros(900);
+        running.settings.kill_paused = kill_paused;
+        running.settings.auto_pause = auto_pause;
+        ledger.insert(&running, None).await.unwrap();
+        let pause = PauseReport {
+            epoch: Epoch(1),
+            at: Micros(500),
+            scope: SnapshotScope::Full,
+            cause,
+        };
+        assert!(ledger.record_paused(&running.id, &pause).await.unwrap());
+        assert!(!ledger.record_paused(&running.id, &pause).await.unwrap());
+        let paused = ledger.get(&running.id).await.unwrap().unwrap();
+        let kill_at = stays.then_some(Micros(900));
+        assert_eq!(
+            (paused.end_at, paused.kill_at),
+            (Micros(500), kill_at),
+            "{cause:?} {kill_paused} {auto_pause}"
+        );
+        ledger
+            .clear_kill_deadline(&running.id, Epoch(1))
+            .await
+            .unwrap();
+        let cleared = ledger.get(&running.id).await.unwrap().unwrap();
+        let kill_at = kill_at.filter(|_| kill_paused);
+        assert_eq!(cleared.kill_at, kill_at, "{cause:?}");
+    }
 }

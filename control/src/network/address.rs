@@ -1,8 +1,8 @@
-//! Addresses and ranges of them.
+//! IP addresses and CIDR ranges.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A range of addresses; a lone address is one of its own.
+/// A range of addresses. A single address is a range with the full prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cidr {
     address: IpAddr,
@@ -10,7 +10,7 @@ pub(crate) struct Cidr {
 }
 
 impl Cidr {
-    /// Reads `address` or `address/bits`.
+    /// Parses `address` or `address/bits`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (address, prefix) = match text.split_once('/') {
@@ -28,12 +28,12 @@ impl Cidr {
     }
 }
 
-/// Addresses that nothing in a sandbox may ever reach, whatever was asked for.
-pub(super) fn is_never_allowed(address: IpAddr) -> bool {
+/// Whether an address is in a private, loopback, link-local or shared range, which no sandbox may reach.
+pub(super) fn is_denied_range(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => is_inside(address),
+        IpAddr::V4(address) => is_internal_v4(address),
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(address) => is_inside(address),
+            Some(address) => is_internal_v4(address),
             None => {
                 let first = address.segments()[0];
                 address == Ipv6Addr::LOCALHOST
@@ -44,7 +44,7 @@ pub(super) fn is_never_allowed(address: IpAddr) -> bool {
     }
 }
 
-fn is_inside(address: Ipv4Addr) -> bool {
+fn is_internal_v4(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     address.is_loopback()
         || address.is_private()

@@ -3,13 +3,13 @@ use serde_json::json;
 
 use super::*;
 
-fn checked(body: Value) -> Result<(), String> {
+fn validate(body: Value) -> Result<(), String> {
     let network: Network = serde_json::from_value(body).map_err(|error| error.to_string())?;
-    network.check().map_err(|failure| failure.to_string())
+    network.validate().map_err(|failure| failure.to_string())
 }
 
 #[test]
-fn what_can_be_meant_is_taken() {
+fn valid_networks_are_accepted() {
     for body in [
         json!({}),
         json!({ "allowOut": ["1.2.3.4", "10.0.0.0/8", "2001:db8::/32"], "denyOut": ["0.0.0.0/0"] }),
@@ -24,17 +24,17 @@ fn what_can_be_meant_is_taken() {
         json!({ "maskRequestHost": "localhost:8080" }),
         json!({ "maskRequestHost": "[::1]:80" }),
     ] {
-        assert_eq!(checked(body.clone()), Ok(()), "{body}");
+        assert_eq!(validate(body.clone()), Ok(()), "{body}");
     }
 }
 
-fn refuses(body: &Value, message: &str) {
-    let wrong = checked(body.clone()).unwrap_err();
-    assert!(wrong.contains(message), "{body}: {wrong}");
+fn assert_rejected(body: &Value, message: &str) {
+    let error = validate(body.clone()).unwrap_err();
+    assert!(error.contains(message), "{body}: {error}");
 }
 
 #[test]
-fn what_cannot_be_meant_is_named() {
+fn invalid_networks_are_rejected_by_entry() {
     for (body, message) in [
         (
             json!({ "denyOut": ["example.com"] }),
@@ -73,7 +73,7 @@ fn what_cannot_be_meant_is_named() {
             "invalid egress proxy address proxy",
         ),
         (json!({ "dnsServers": ["::1"] }), "invalid DNS server ::1"),
-        (json!({ "httpsPorts": [0] }), "a port that is none"),
+        (json!({ "httpsPorts": [0] }), "must not contain 0"),
         (
             json!({ "maskRequestHost": "a b" }),
             "maskRequestHost must be",
@@ -89,24 +89,24 @@ fn what_cannot_be_meant_is_named() {
         (json!({ "maskRequestHost": "" }), "maskRequestHost must be"),
         (json!({ "maskRequestHost": "ä" }), "maskRequestHost must be"),
     ] {
-        refuses(&body, message);
+        assert_rejected(&body, message);
     }
 }
 
 #[test]
-fn what_has_a_wrong_type_is_refused() {
+fn members_of_the_wrong_type_are_rejected() {
     for body in [
         json!({ "allowOut": "x" }),
         json!({ "rules": 7 }),
         json!({ "httpsPorts": [70000] }),
         json!({ "allowPublicTraffic": "no" }),
     ] {
-        assert!(checked(body.clone()).is_err(), "{body}");
+        assert!(validate(body.clone()).is_err(), "{body}");
     }
 }
 
 #[test]
-fn rules_have_limits() {
+fn oversized_rules_are_rejected() {
     let many: BTreeMap<String, Value> = (0..11).map(|n| (format!("d{n}.x"), json!([]))).collect();
     let headers: BTreeMap<String, String> =
         (0..21).map(|n| (format!("x-{n}"), String::new())).collect();
@@ -129,40 +129,41 @@ fn rules_have_limits() {
             "invalid value of the header x",
         ),
     ] {
-        refuses(&body, message);
+        assert_rejected(&body, message);
     }
 }
 
 #[test]
-fn a_password_is_kept_and_never_shown() {
+fn proxy_password_is_stored_and_not_returned() {
     let body = json!({ "egressProxy": { "address": "p.x:1", "password": "hush" }, "allowInternetAccess": true, "odd": 1 });
     let network: Network = serde_json::from_value(body).unwrap();
-    let kept = network.kept().unwrap();
-    assert_eq!(kept["egressProxy"]["password"], "hush");
-    assert_eq!(Network::read(Some(&kept)), network);
+    let stored = network.to_stored().unwrap();
+    assert_eq!(stored["egressProxy"]["password"], "hush");
+    let read: Network = serde_json::from_value(stored).unwrap();
+    assert_eq!(read, network);
     assert_eq!(
-        network.shown().unwrap(),
+        network.redacted().unwrap(),
         json!({ "egressProxy": { "address": "p.x:1" } })
     );
 }
 
 #[test]
-fn an_injected_secret_is_kept_and_never_shown() {
+fn injected_secret_is_stored_and_not_returned() {
     let inject = |injection: Value| json!({ "rules": [{ "name": "n", "action": { "allow": true, "inject": [injection] } }] });
     let body = inject(json!({ "header": "X", "secret": "hush" }));
     let network: Network = serde_json::from_value(body.clone()).unwrap();
-    assert_eq!(network.kept(), Some(body));
-    assert_eq!(network.shown(), Some(inject(json!({ "header": "X" }))));
-    // Of any shape.
+    assert_eq!(network.to_stored(), Some(body));
+    assert_eq!(network.redacted(), Some(inject(json!({ "header": "X" }))));
+    // Rules of any shape are accepted.
     let odd = json!({ "rules": [{ "action": { "inject": { "secret": 1 } } }, { "action": 7 }] });
     let network: Network = serde_json::from_value(odd.clone()).unwrap();
-    assert_eq!(network.shown(), Some(odd));
+    assert_eq!(network.redacted(), Some(odd));
 }
 
 proptest! {
     #[test]
-    fn any_entry_is_answered(entry in ".{0,80}") {
-        drop(checked(json!({ "allowOut": [entry], "denyOut": [entry], "maskRequestHost": entry })));
-        drop(checked(json!({ "egressProxy": { "address": entry }, "dnsServers": [entry], "rules": { entry: [] } })));
+    fn any_entry_is_validated_without_panic(entry in ".{0,80}") {
+        drop(validate(json!({ "allowOut": [entry], "denyOut": [entry], "maskRequestHost": entry })));
+        drop(validate(json!({ "egressProxy": { "address": entry }, "dnsServers": [entry], "rules": { entry: [] } })));
     }
 }

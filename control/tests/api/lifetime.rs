@@ -1,95 +1,128 @@
-//! Ends, wakes by traffic, crashes.
+//! Rows of the specification: responses and codes of connect and timeout; lifetimes.
 
-use std::{os::unix::fs::PermissionsExt, sync::Arc};
-
-use control::{Config, Control};
-use coordinator::InMemory;
-use pool_api::{Epoch, IfPaused, Node, Origin, SandboxSpec, SandboxState, Secret, SnapshotScope};
+use pool_api::{Epoch, IfPaused, Node};
 use serde_json::{Value, json};
 
-use crate::rig::{KEY, PATIENCE, Rig, sandbox};
+use crate::rig::{Rig, lifetime, sandbox};
 
-fn seconds(seen: &Value) -> f64 {
-    let time = |name: &str| {
-        seen[name]
-            .as_str()
-            .unwrap()
-            .parse::<jiff::Timestamp>()
-            .unwrap()
-    };
-    (time("endAt") - time("startedAt"))
-        .total(jiff::Unit::Second)
-        .unwrap()
+const PYTHON: (&str, &str) = ("user-agent", "e2b-python-sdk/2.45.1");
+
+async fn end_at(rig: &Rig, id: &str, headers: &[(&str, &str)]) -> Value {
+    let path = format!("/sandboxes/{id}");
+    let detail = rig
+        .call_with("GET", &path, json!({}), headers)
+        .await
+        .expect(200);
+    let listed = rig
+        .call_with("GET", "/v2/sandboxes", json!({}), headers)
+        .await
+        .expect(200);
+    let mut listed = listed.as_array().unwrap().iter();
+    let listed = listed.find(|sandbox| sandbox["sandboxID"] == id).unwrap();
+    assert_eq!(listed["endAt"], detail["endAt"], "list and detail agree");
+    detail["endAt"].clone()
+}
+
+/// Creates a sandbox without a deadline.
+async fn create_unlimited(rig: &Rig) -> String {
+    let body = json!({ "templateID": "base", "timeout": -1 });
+    let created = rig.call("POST", "/sandboxes", body).await.expect(201);
+    created["sandboxID"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_sandbox_is_killed_at_its_end() {
+async fn connect_resumes_or_extends_and_never_shortens() {
     let rig = Rig::new().await;
     let id = rig
-        .create(json!({ "templateID": "base", "timeout": 1 }))
+        .create(json!({ "templateID": "base", "timeout": 1000 }))
         .await;
-    let name = sandbox(&id);
-    let gone = rig
-        .fake
-        .wait_for(&name, |state| matches!(state, SandboxState::Stopped(_)));
-    tokio::time::timeout(PATIENCE, gone).await.unwrap();
-    rig.until(&id, |reply| reply.status == 404).await;
-    assert_eq!(rig.placement(&id).await, None);
+    let (path, v1, v2) = (
+        format!("/sandboxes/{id}"),
+        format!("/sandboxes/{id}/connect"),
+        format!("/v2/sandboxes/{id}/connect"),
+    );
+    let before = rig.get(&path).await.expect(200);
+    rig.call("POST", &v1, json!({ "timeout": 10 }))
+        .await
+        .expect(200);
+    rig.call("POST", &v2, Value::Null).await.expect(200);
+    assert_eq!(rig.get(&path).await.expect(200), before, "unchanged");
+    rig.call("POST", &v2, json!({ "timeout": 2000 }))
+        .await
+        .expect(200);
+    assert!(lifetime(&rig.get(&path).await.expect(200)) > 1_900_000_000);
+    for invalid in [json!({ "timeout": 0 }), json!({ "timeout": -2 })] {
+        rig.call("POST", &v1, invalid).await.error(400);
+    }
+    rig.call("POST", &format!("{path}/pause"), json!({}))
+        .await
+        .expect(204);
+    let token = before["envdAccessToken"].clone();
+    let woken = rig.call("POST", &v2, json!({})).await.expect(201);
+    assert_eq!(woken["envdAccessToken"], token, "the token stays");
+    assert_eq!(lifetime(&rig.get(&path).await.expect(200)), 300_000_000);
 }
 
 #[tokio::test]
-async fn a_timeout_of_zero_ends_it_at_once() {
+async fn timeout_replaces_and_refresh_extends_the_deadline() {
     let rig = Rig::new().await;
     let id = rig
-        .create(json!({ "templateID": "base", "timeout": 1000, "autoPause": true }))
+        .create(json!({ "templateID": "base", "timeout": 1000 }))
         .await;
+    let path = format!("/sandboxes/{id}");
     rig.call(
         "POST",
-        &format!("/sandboxes/{id}/timeout"),
-        json!({ "timeout": 0 }),
+        &format!("{path}/timeout"),
+        json!({ "timeout": 100 }),
     )
     .await
     .expect(204);
-    let paused = rig
-        .until(&id, |reply| reply.expect(200)["state"] == "paused")
+    let detail = rig.get(&path).await.expect(200);
+    assert!(lifetime(&detail) < 200_000_000);
+    rig.call("POST", &format!("{path}/refreshes"), Value::Null)
         .await
-        .expect(200);
-    assert_eq!(paused["lifecycle"]["onTimeout"], "pause");
-    assert!(
-        rig.placement(&id).await.is_some(),
-        "a sleeping sandbox has a place"
-    );
+        .expect(204);
+    assert_eq!(rig.get(&path).await.expect(200)["endAt"], detail["endAt"]);
+    rig.call(
+        "POST",
+        &format!("{path}/refreshes"),
+        json!({ "duration": 3600 }),
+    )
+    .await
+    .expect(204);
+    assert!(lifetime(&rig.get(&path).await.expect(200)) > 3_500_000_000);
+    rig.call(
+        "POST",
+        &format!("{path}/refreshes"),
+        json!({ "duration": 3601 }),
+    )
+    .await
+    .error(400);
+    rig.call("POST", &format!("{path}/timeout"), json!({ "timeout": -2 }))
+        .await
+        .error(400);
+    rig.call("POST", &format!("{path}/timeout"), json!({}))
+        .await
+        .error(400);
+    let message = rig
+        .call(
+            "POST",
+            &format!("{path}/timeout"),
+            json!({ "timeout": 86401 }),
+        )
+        .await
+        .error(400);
+    assert_eq!(message, "Max instance length exceeded");
 }
 
 #[tokio::test]
-async fn a_sandbox_that_sleeps_has_no_end() {
+async fn wake_by_request_grants_a_new_lifetime() {
     let rig = Rig::new().await;
-    let id = rig
-        .create(json!({ "templateID": "base", "timeout": 1, "idleTimeout": 1000 }))
-        .await;
-    let other = rig
-        .create(json!({ "templateID": "base", "timeout": 1 }))
-        .await;
-    // As if nobody had used it for a while.
-    rig.fake
-        .pause(&sandbox(&id), Epoch(1), SnapshotScope::Full)
-        .await
-        .unwrap();
-    rig.until(&other, |reply| reply.status == 404).await;
-    assert_eq!(
-        rig.get(&format!("/sandboxes/{id}")).await.expect(200)["state"],
-        "paused"
-    );
-}
-
-#[tokio::test]
-async fn a_wake_by_traffic_grants_a_window() {
-    let rig = Rig::new().await;
-    for (timeout, granted) in [(420, 420.0), (20, 300.0)] {
+    for (timeout, granted) in [(420, 420_000_000), (20, 300_000_000)] {
         let body =
             json!({ "templateID": "base", "timeout": timeout, "autoResume": { "enabled": true } });
         let id = rig.create(body).await;
-        // What was set later does not count.
+        // A later timeout does not count.
         rig.call(
             "POST",
             &format!("/sandboxes/{id}/timeout"),
@@ -102,9 +135,7 @@ async fn a_wake_by_traffic_grants_a_window() {
             .expect(204);
         drop(rig.fake.enter(&sandbox(&id), IfPaused::Wake).await.unwrap());
         let woken = rig
-            .until(&id, |reply| {
-                (seconds(&reply.expect(200)) - granted).abs() < 1e-9
-            })
+            .poll_until(&id, |reply| lifetime(&reply.expect(200)) == granted)
             .await
             .expect(200);
         assert_eq!(woken["state"], "running");
@@ -113,198 +144,202 @@ async fn a_wake_by_traffic_grants_a_window() {
 }
 
 #[tokio::test]
-async fn a_crashed_sandbox_is_forgotten() {
+async fn unlimited_sandbox_has_no_deadline() {
     let rig = Rig::new().await;
-    let id = rig.create(json!({ "templateID": "base" })).await;
-    rig.fake.crash(&sandbox(&id));
+    let id = create_unlimited(&rig).await;
+    let id = id.as_str();
+    for agent in [
+        "e2b-python-sdk/2.63.0",
+        "e2b-js-sdk/2.51.0",
+        "x e2b-code-interpreter/1",
+    ] {
+        assert_eq!(
+            end_at(&rig, id, &[("user-agent", agent)]).await,
+            "9999-12-31T23:59:59Z"
+        );
+    }
     assert_eq!(
-        rig.get(&format!("/sandboxes/{id}")).await.status,
-        404,
-        "at once"
+        end_at(&rig, id, &[("user-agent", "python-requests/2")]).await,
+        Value::Null
     );
-    let gone = async {
-        while rig.placement(&id).await.is_some() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert!(
+        rig.get(&format!("/sandboxes/{id}"))
+            .await
+            .expect(200)
+            .get("endAt")
+            .is_none()
+    );
 }
 
 #[tokio::test]
-async fn after_a_crash_the_ledger_and_the_host_agree() {
+async fn only_a_timeout_limits_an_unlimited_sandbox() {
     let rig = Rig::new().await;
-    let mut made = Vec::new();
-    for _ in 0..4 {
-        made.push(rig.create(json!({ "templateID": "base", "metadata": { "k": "v" }, "autoResume": { "enabled": true } })).await);
+    let id = create_unlimited(&rig).await;
+    let id = id.as_str();
+    let other = rig
+        .create(json!({ "templateID": "base", "timeout": 60 }))
+        .await;
+    // Connects and refreshes do not limit it.
+    for (path, body, status) in [
+        (
+            format!("/v2/sandboxes/{id}/connect"),
+            json!({ "timeout": 60 }),
+            200,
+        ),
+        (
+            format!("/sandboxes/{id}/refreshes"),
+            json!({ "duration": 60 }),
+            204,
+        ),
+        (format!("/sandboxes/{id}/connect"), json!({}), 200),
+    ] {
+        rig.call("POST", &path, body).await.expect(status);
+        assert_eq!(end_at(&rig, id, &[PYTHON]).await, "9999-12-31T23:59:59Z");
     }
-    let [stays, sleeps, wakes, ends] = [0, 1, 2, 3].map(|n: usize| made[n].clone());
-    rig.call("POST", &format!("/sandboxes/{wakes}/pause"), Value::Null)
+    rig.call(
+        "POST",
+        &format!("/sandboxes/{id}/timeout"),
+        json!({ "timeout": 60 }),
+    )
+    .await
+    .expect(204);
+    assert!(lifetime(&rig.get(&format!("/sandboxes/{id}")).await.expect(200)) < 70_000_000);
+    // A timeout and a connect with -1 make it unlimited again.
+    for path in [
+        format!("/sandboxes/{id}/timeout"),
+        format!("/sandboxes/{other}/connect"),
+    ] {
+        let reply = rig.call("POST", &path, json!({ "timeout": -1 })).await;
+        assert!(reply.status < 300, "{}", reply.text);
+    }
+    let (fake, dir) = rig.crash().await;
+    let rig = Rig::over(fake, dir).await;
+    for id in [id, &other] {
+        assert_eq!(
+            end_at(&rig, id, &[PYTHON]).await,
+            "9999-12-31T23:59:59Z",
+            "after a crash"
+        );
+    }
+}
+
+#[tokio::test]
+async fn cubesandbox_create_without_timeout_is_unlimited() {
+    let rig = Rig::new().await;
+    let cube = [("user-agent", "python-requests/2.32.5")];
+    let body = json!({ "templateID": "base" });
+    let created = rig
+        .call_with("POST", "/sandboxes", body, &cube)
+        .await
+        .expect(201);
+    let id = created["sandboxID"].as_str().unwrap();
+    assert_eq!(end_at(&rig, id, &cube).await, Value::Null);
+    let path = format!("/sandboxes/{id}");
+    rig.call("POST", &format!("{path}/pause"), Value::Null)
         .await
         .expect(204);
-    let before = rig.get(&format!("/sandboxes/{stays}")).await.expect(200);
-    let (fake, dir) = rig.crash().await;
-
-    // While control is down: one falls asleep, one is woken, one ends, and one is made that nobody was told of.
-    fake.pause(&sandbox(&sleeps), Epoch(1), SnapshotScope::Full)
+    rig.call_with("POST", &format!("{path}/resume"), json!({}), &cube)
         .await
-        .unwrap();
-    drop(fake.enter(&sandbox(&wakes), IfPaused::Wake).await.unwrap());
-    fake.crash(&sandbox(&ends));
-    let orphan = SandboxSpec {
-        id: sandbox("iorphan"),
-        epoch: Epoch(1),
-        origin: Origin::Template("base".parse().unwrap()),
-        template: "base".parse().unwrap(),
-        idle: None,
-        env: std::collections::BTreeMap::new(),
-        access_token: None,
-    };
-    fake.create(orphan).await.unwrap();
-
-    let rig = Rig::over(fake, dir).await;
-    assert_eq!(
-        rig.get(&format!("/sandboxes/{stays}")).await.expect(200),
-        before,
-        "to the microsecond, tokens too"
-    );
-    assert_eq!(
-        rig.get(&format!("/sandboxes/{sleeps}")).await.expect(200)["state"],
-        "paused"
-    );
-    let woken = rig.get(&format!("/sandboxes/{wakes}")).await.expect(200);
-    assert_eq!(
-        (&woken["state"], woken["metadata"]["k"].as_str()),
-        (&json!("running"), Some("v"))
-    );
-    assert!((seconds(&woken) - 300.0).abs() < 1e-9, "{woken}");
-    rig.get(&format!("/sandboxes/{ends}")).await.error(404);
-    assert!(rig.fake.info(&sandbox("iorphan")).await.is_none());
-    for (id, known) in [
-        (&stays, true),
-        (&sleeps, true),
-        (&wakes, true),
-        (&ends, false),
-    ] {
-        assert_eq!(rig.placement(id).await.is_some(), known);
-    }
-    assert!(rig.placement(&stays).await.unwrap().access.auto_resume);
+        .expect(201);
+    assert_eq!(end_at(&rig, id, &cube).await, Value::Null);
+    let body = json!({ "templateID": "base", "timeout": 30 });
+    let created = rig
+        .call_with("POST", "/sandboxes", body, &cube)
+        .await
+        .expect(201);
+    let path = format!("/sandboxes/{}", created["sandboxID"].as_str().unwrap());
+    assert_eq!(lifetime(&rig.get(&path).await.expect(200)), 30_000_000);
 }
 
 #[tokio::test]
-async fn ends_are_kept_over_a_crash() {
+async fn v2_routes_reject_an_unlimited_timeout() {
+    let rig = Rig::new().await;
+    let id = rig.create(json!({ "templateID": "base" })).await;
+    for (path, body) in [
+        (
+            "/v2/sandboxes".to_owned(),
+            json!({ "templateID": "base", "timeout": -1 }),
+        ),
+        (
+            format!("/v2/sandboxes/{id}/connect"),
+            json!({ "timeout": -1 }),
+        ),
+        (
+            "/sandboxes".to_owned(),
+            json!({ "templateID": "base", "timeout": -2 }),
+        ),
+    ] {
+        assert_eq!(
+            rig.call("POST", &path, body).await.error(400),
+            "Timeout must be greater than 0"
+        );
+    }
+}
+
+#[tokio::test]
+async fn resumed_sandbox_gets_the_lifetime_of_its_creation() {
+    let rig = Rig::new().await;
+    let id = create_unlimited(&rig).await;
+    let id = id.as_str();
+    let path = format!("/sandboxes/{id}");
+    rig.call("POST", &format!("{path}/pause"), Value::Null)
+        .await
+        .expect(204);
+    let paused = rig.get(&path).await.expect(200);
+    assert!(
+        paused["endAt"].as_str() < Some("9999"),
+        "the time of the pause"
+    );
+    // A connect without a timeout grants the lifetime requested at creation.
+    rig.call("POST", &format!("{path}/connect"), json!({}))
+        .await
+        .expect(201);
+    assert_eq!(end_at(&rig, id, &[PYTHON]).await, "9999-12-31T23:59:59Z");
+    rig.call("POST", &format!("{path}/pause"), Value::Null)
+        .await
+        .expect(204);
+    rig.call("POST", &format!("{path}/resume"), json!({ "timeout": 30 }))
+        .await
+        .expect(201);
+    assert_eq!(lifetime(&rig.get(&path).await.expect(200)), 30_000_000);
+}
+
+#[tokio::test]
+async fn lifetime_is_capped_at_the_maximum() {
     let rig = Rig::new().await;
     let id = rig
-        .create(json!({ "templateID": "base", "timeout": 1 }))
+        .create(json!({ "templateID": "base", "timeout": 86_400 }))
         .await;
-    let (fake, dir) = rig.crash().await;
-    let rig = Rig::over(fake, dir).await;
-    rig.until(&id, |reply| reply.status == 404).await;
-    assert!(rig.fake.info(&sandbox(&id)).await.is_none());
-}
-
-#[tokio::test]
-async fn what_the_host_put_to_sleep_ends_when_it_was_to_end() {
-    let rig = Rig::new().await;
-    let make = async |body: Value| rig.create(body).await;
-    let kill = make(json!({ "templateID": "base", "timeout": 3 })).await;
-    let pause = make(json!({ "templateID": "base", "timeout": 3, "autoPause": true })).await;
-    let asked = make(json!({ "templateID": "base", "timeout": 3 })).await;
-    let before = rig.get(&format!("/sandboxes/{kill}")).await.expect(200);
-    let (fake, dir) = rig.crash().await;
-    // As a host does that shuts down.
-    for id in [&kill, &pause, &asked] {
-        fake.pause(&sandbox(id), Epoch(1), SnapshotScope::Full)
+    let (path, day) = (format!("/sandboxes/{id}"), 86_400_000_000);
+    let before = rig.get(&path).await.expect(200);
+    assert_eq!(lifetime(&before), day);
+    for (route, status) in [("timeout", 204), ("connect", 200)] {
+        let body = json!({ "timeout": 86_400 });
+        rig.call("POST", &format!("{path}/{route}"), body)
             .await
-            .unwrap();
+            .expect(status);
+        assert_eq!(
+            rig.get(&path).await.expect(200),
+            before,
+            "{route} is clamped"
+        );
     }
-    let rig = Rig::over(fake, dir).await;
-    let seen = rig.get(&format!("/sandboxes/{kill}")).await.expect(200);
-    assert_eq!(
-        (&seen["state"], &seen["endAt"]),
-        (&json!("paused"), &before["endAt"]),
-        "its window survives"
-    );
-    // Whoever wants it asleep has it asleep, although it is already.
-    rig.call("POST", &format!("/sandboxes/{asked}/pause"), Value::Null)
-        .await
-        .error(409);
-    rig.until(&kill, |reply| reply.status == 404).await;
-    for id in [pause, asked] {
-        let seen = rig.get(&format!("/sandboxes/{id}")).await.expect(200);
-        assert_eq!(seen["state"], "paused");
-        let moment = seen["endAt"].as_str();
-        assert!(moment < before["endAt"].as_str(), "the time of the pause");
+    for (route, message) in [
+        ("timeout", "Max instance length exceeded"),
+        ("connect", "Timeout cannot be greater than 24 hours"),
+        ("fork", "Timeout cannot be greater than 24 hours"),
+    ] {
+        let body = json!({ "timeout": 86_401 });
+        let reply = rig.call("POST", &format!("{path}/{route}"), body).await;
+        assert_eq!(reply.error(400), message);
     }
-}
-
-#[tokio::test]
-async fn a_ledger_that_is_none_is_said_with_its_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("control.db");
-    std::fs::write(
-        &path,
-        "this is not a database, it only looks long enough to be one".repeat(100),
-    )
-    .unwrap();
-    let config = Config::new(path.clone(), Secret::new(KEY), "n1".parse().unwrap());
-    let fake = pool_api::fake::FakeNode::default();
-    let error = Control::start(config, Arc::new(fake), Arc::new(InMemory::default()))
+    // A resume begins a new epoch with the full lifetime.
+    rig.call("POST", &format!("{path}/pause"), Value::Null)
         .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains(path.to_str().unwrap()),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn control_serves_on_a_unix_socket_and_replaces_a_stale_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("control.sock");
-    drop(tokio::net::UnixListener::bind(&path).unwrap());
-    let config = Config::new(
-        dir.path().join("control.db"),
-        Secret::new(KEY),
-        "n1".parse().unwrap(),
-    );
-    let fake = Arc::new(pool_api::fake::FakeNode::default());
-    let control = Control::start(config, fake, Arc::new(InMemory::default()))
+        .expect(204);
+    let body = json!({ "timeout": 86_400 });
+    rig.call("POST", &format!("{path}/connect"), body)
         .await
-        .unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let (socket, until) = (path.clone(), async move { drop(stopped.await) });
-    let served = tokio::spawn(control.serve_unix(&socket, until).unwrap());
-    let answer = async {
-        loop {
-            // The stale socket refuses until the new one is there.
-            if let Ok(stream) = tokio::net::UnixStream::connect(&path).await {
-                break stream;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let stream = tokio::time::timeout(PATIENCE, answer).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
-            .await
-            .unwrap();
-    tokio::spawn(connection);
-    let request = http::Request::get("/health")
-        .header("host", "x")
-        .body(http_body_util::Empty::<bytes::Bytes>::new())
-        .unwrap();
-    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
-    for file in ["control.sock", "control.db", "control.db-wal"] {
-        let mode = std::fs::metadata(dir.path().join(file))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600, "{file}");
-    }
-    drop((sender, stop));
-    tokio::time::timeout(PATIENCE, served)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+        .expect(201);
+    assert_eq!(lifetime(&rig.get(&path).await.expect(200)), day);
 }

@@ -1,4 +1,4 @@
-//! The console, as logs.
+//! Rows of the specification: none; the console as logs.
 
 use serde_json::{Value, json};
 
@@ -9,10 +9,10 @@ const CONSOLE: &[u8] =
     2026-11-22T01:35:13.000000Z three \xff\xfe\n";
 
 async fn messages(rig: &Rig, path: &str) -> Vec<String> {
-    let seen = rig.get(path).await.expect(200);
-    let entries = seen
+    let logs = rig.get(path).await.expect(200);
+    let entries = logs
         .get("logEntries")
-        .unwrap_or(&seen["logs"])
+        .unwrap_or(&logs["logs"])
         .as_array()
         .unwrap();
     let text = |entry: &Value| {
@@ -26,7 +26,7 @@ async fn messages(rig: &Rig, path: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn both_generations_tell_the_console() {
+async fn both_log_versions_return_console_lines() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     rig.fake.set_console(CONSOLE);
@@ -37,17 +37,17 @@ async fn both_generations_tell_the_console() {
     let all = ["one [1mbold", "two", "three \u{fffd}\u{fffd}"];
     assert_eq!(messages(&rig, &v1).await, all);
     assert_eq!(messages(&rig, &v2).await, all);
-    let seen = rig.get(&v1).await.expect(200);
+    let logs = rig.get(&v1).await.expect(200);
     assert_eq!(
-        seen["logs"][1],
+        logs["logs"][1],
         json!({ "timestamp": "2026-11-22T01:35:12.500000Z", "line": "two" })
     );
     assert_eq!(
-        seen["logEntries"][1]["timestamp"],
+        logs["logEntries"][1]["timestamp"],
         "2026-11-22T01:35:12.500000Z"
     );
     let second = 1_795_311_312_500_i64;
-    for (path, want) in [
+    for (path, expected) in [
         (format!("{v1}?limit=1"), &all[2..]),
         (format!("{v1}?limit=0"), &all[..0]),
         (format!("{v1}?start={second}"), &all[1..]),
@@ -62,19 +62,20 @@ async fn both_generations_tell_the_console() {
         (format!("{v2}?level=info&search=three"), &all[2..]),
         (format!("{v2}?level=warn"), &all[..0]),
     ] {
-        assert_eq!(messages(&rig, &path).await, want, "{path}");
+        assert_eq!(messages(&rig, &path).await, expected, "{path}");
     }
-    let back = messages(&rig, &format!("{v2}?cursor={second}&direction=backward")).await;
-    assert_eq!(back, [all[1], all[0]]);
-    for wrong in [
+    let backward = messages(&rig, &format!("{v2}?cursor={second}&direction=backward")).await;
+    assert_eq!(backward, [all[1], all[0]]);
+    for invalid in [
         "limit=x",
         "limit=-1",
         "cursor=x",
         "direction=up",
         "level=loud",
     ] {
-        rig.get(&format!("{v2}?{wrong}")).await.error(400);
+        rig.get(&format!("{v2}?{invalid}")).await.error(400);
     }
+    rig.get(&format!("{v1}?limit=x")).await.error(400);
     let long = "x".repeat(257);
     rig.get(&format!("{v2}?search={long}")).await.error(400);
     assert_eq!(
@@ -84,17 +85,17 @@ async fn both_generations_tell_the_console() {
 }
 
 #[tokio::test]
-async fn lines_without_a_time_have_the_start_of_their_sandbox() {
+async fn untimed_line_has_the_start_time_of_its_sandbox() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     rig.fake.set_console("old\n");
     let started = rig.get(&format!("/sandboxes/{id}")).await.expect(200)["startedAt"].clone();
-    let seen = rig.get(&format!("/sandboxes/{id}/logs")).await.expect(200);
+    let logs = rig.get(&format!("/sandboxes/{id}/logs")).await.expect(200);
     assert_eq!(
-        seen["logs"],
+        logs["logs"],
         json!([{ "timestamp": started, "line": "old" }])
     );
     rig.fake.set_console("");
-    let seen = rig.get(&format!("/sandboxes/{id}/logs")).await.expect(200);
-    assert_eq!(seen, json!({ "logs": [], "logEntries": [] }));
+    let logs = rig.get(&format!("/sandboxes/{id}/logs")).await.expect(200);
+    assert_eq!(logs, json!({ "logs": [], "logEntries": [] }));
 }

@@ -1,23 +1,25 @@
-//! The API over HTTP, with a fake host behind it and a real ledger.
+//! Tests of the HTTP API over a fake host and a real ledger.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod creating;
-mod forking;
-mod hostile;
+mod authorization;
+mod concurrency;
+mod create;
+mod disk_only;
+mod expiry;
+mod fork;
+mod idempotency;
 mod lifetime;
-mod listing;
+mod list;
 mod logs;
-mod memory;
 mod metrics;
-mod networks;
-mod never;
-mod once;
-mod races;
+mod network;
+mod pause_resume;
+mod recovery;
 mod rig;
 mod rollback;
 mod routes;
+mod server;
 mod snapshots;
-mod tags;
 mod templates;
-mod waking;
+mod validation;

@@ -1,4 +1,4 @@
-//! What guests say of themselves.
+//! Rows of the specification: guest metrics.
 
 use std::time::SystemTime;
 
@@ -12,16 +12,16 @@ fn unix() -> u64 {
 }
 
 #[tokio::test]
-async fn a_guest_is_asked_right_after_it_starts() {
+async fn guest_is_polled_right_after_its_start() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
-    // Before anybody wants to know.
+    // Before the first request for metrics.
     rig.fake.wait_for_metrics(1).await;
-    let seen = rig
+    let listed = rig
         .get(&format!("/sandboxes/{id}/metrics"))
         .await
         .expect(200);
-    let sample = seen.as_array().unwrap().last().unwrap();
+    let sample = listed.as_array().unwrap().last().unwrap();
     let (mib, gib) = (1u64 << 20, 1u64 << 30);
     assert_eq!(
         [
@@ -44,33 +44,33 @@ async fn a_guest_is_asked_right_after_it_starts() {
     assert_eq!(sample["cpuUsedPct"], json!(12.5));
     let at: jiff::Timestamp = sample["timestamp"].as_str().unwrap().parse().unwrap();
     assert_eq!(sample["timestampUnix"], at.as_second());
-    let many = rig
+    let latest = rig
         .get(&format!("/sandboxes/metrics?sandbox_ids={id},iother"))
         .await
         .expect(200);
-    assert_eq!(many["sandboxes"].as_object().unwrap().len(), 1);
-    assert_eq!(many["sandboxes"][&id]["cpuCount"], 1);
+    assert_eq!(latest["sandboxes"].as_object().unwrap().len(), 1);
+    assert_eq!(latest["sandboxes"][&id]["cpuCount"], 1);
 }
 
 #[tokio::test]
-async fn a_range_is_a_range() {
+async fn metrics_are_filtered_by_time_range() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
-    let of = async |query: &str| {
-        let seen = rig.get(&format!("/sandboxes/{id}/metrics?{query}")).await;
-        seen.expect(200).as_array().unwrap().len()
+    let samples = async |query: &str| {
+        let listed = rig.get(&format!("/sandboxes/{id}/metrics?{query}")).await;
+        listed.expect(200).as_array().unwrap().len()
     };
-    assert!(of("").await >= 1, "asked when nothing is known yet");
+    assert!(samples("").await >= 1, "polled if there is no sample");
     let now = unix();
     assert_eq!(
-        of(&format!("end={}", now - 60)).await,
+        samples(&format!("end={}", now - 60)).await,
         0,
-        "before it was made"
+        "before its creation"
     );
-    assert_eq!(of(&format!("start={}", now + 60)).await, 0);
-    assert!(of(&format!("start={}&end={}", now - 60, now + 60)).await >= 1);
-    for wrong in ["start=x", "end=1.5"] {
-        rig.get(&format!("/sandboxes/{id}/metrics?{wrong}"))
+    assert_eq!(samples(&format!("start={}", now + 60)).await, 0);
+    assert!(samples(&format!("start={}&end={}", now - 60, now + 60)).await >= 1);
+    for invalid in ["start=x", "end=1.5"] {
+        rig.get(&format!("/sandboxes/{id}/metrics?{invalid}"))
             .await
             .error(400);
     }
@@ -79,15 +79,17 @@ async fn a_range_is_a_range() {
         missing("iunknown")
     );
     rig.get("/sandboxes/metrics").await.error(400);
-    rig.get("/sandboxes/metrics?sandbox_ids=A").await.error(400);
-    let many = vec!["i"; 101].join(",");
-    rig.get(&format!("/sandboxes/metrics?sandbox_ids={many}"))
+    rig.get("/sandboxes/metrics?sandbox_ids=a_b")
+        .await
+        .error(400);
+    let latest = vec!["i"; 101].join(",");
+    rig.get(&format!("/sandboxes/metrics?sandbox_ids={latest}"))
         .await
         .error(400);
 }
 
 #[tokio::test]
-async fn one_that_sleeps_or_is_silent_is_not_woken_for_it() {
+async fn metrics_request_does_not_wake_a_sandbox() {
     let rig = Rig::new().await;
     rig.fake.set_metrics_unanswered(true);
     let id = rig.create(json!({ "templateID": "base" })).await;
@@ -104,17 +106,17 @@ async fn one_that_sleeps_or_is_silent_is_not_woken_for_it() {
     rig.call("POST", &format!("{path}/pause"), Value::Null)
         .await
         .expect(204);
-    let asked = rig.fake.metrics_calls();
+    let calls = rig.fake.metrics_calls();
     assert_ne!(
         rig.get(&format!("{path}/metrics")).await.expect(200),
         json!([]),
-        "what it said is remembered"
+        "earlier samples are returned"
     );
-    assert_eq!((rig.fake.metrics_calls(), rig.fake.wakes()), (asked, 0));
+    assert_eq!((rig.fake.metrics_calls(), rig.fake.wakes()), (calls, 0));
     rig.call("DELETE", &path, Value::Null).await.expect(204);
-    let many = rig
+    let latest = rig
         .get(&format!("/sandboxes/metrics?sandbox_ids={id}"))
         .await
         .expect(200);
-    assert_eq!(many, json!({ "sandboxes": {} }));
+    assert_eq!(latest, json!({ "sandboxes": {} }));
 }

@@ -1,10 +1,10 @@
-//! Control on a loopback port, and a client.
+//! Control on a loopback port, and a client for it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use control::{Config, Control, ServeError};
-use coordinator::{Coordinator, InMemory, Placement};
+use coordinator::{Coordinator, Placement};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -18,19 +18,21 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// The longest any test waits for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait of any test.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const KEY: &str = "e2b_0000000000000000000000000000000000000000";
 
+/// Control over a fake host.
 pub(crate) struct Rig {
     pub(crate) fake: FakeNode,
-    pub(crate) coordinator: Arc<InMemory>,
+    pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) dir: TempDir,
     port: u16,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), ServeError>>,
 }
 
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -47,9 +49,9 @@ impl Rig {
         .await
     }
 
-    /// Control over a host and a data directory that may have a past.
+    /// Starts control over an existing host and data directory.
     pub(crate) async fn over(fake: FakeNode, dir: TempDir) -> Self {
-        let coordinator = Arc::new(InMemory::default());
+        let coordinator = Arc::new(Coordinator::default());
         let config = Config::new(
             dir.path().join("control.db"),
             Secret::new(KEY),
@@ -72,17 +74,17 @@ impl Rig {
         }
     }
 
-    /// Control dies with no word; what it kept stays.
+    /// Aborts control, as a crash does. Returns the host and the data directory.
     pub(crate) async fn crash(self) -> (FakeNode, TempDir) {
         self.served.abort();
         assert!(self.served.await.unwrap_err().is_cancelled());
         (self.fake, self.dir)
     }
 
-    /// Control ends as it should.
-    pub(crate) async fn end(self) {
+    /// Shuts control down.
+    pub(crate) async fn shut_down(self) {
         self.stop.send(()).unwrap();
-        tokio::time::timeout(PATIENCE, self.served)
+        tokio::time::timeout(TIMEOUT, self.served)
             .await
             .unwrap()
             .unwrap()
@@ -93,7 +95,7 @@ impl Rig {
         &self,
         method: &str,
         path: &str,
-        fields: &[(&str, &str)],
+        headers: &[(&str, &str)],
         body: &str,
     ) -> Reply {
         let socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
@@ -103,13 +105,13 @@ impl Rig {
             .method(Method::try_from(method).unwrap())
             .uri(path)
             .header("host", "x");
-        for (name, value) in fields {
+        for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request
             .body(Full::new(Bytes::from(body.to_owned())))
             .unwrap();
-        let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
+        let response = tokio::time::timeout(TIMEOUT, sender.send_request(request))
             .await
             .unwrap()
             .unwrap();
@@ -122,84 +124,87 @@ impl Rig {
         }
     }
 
-    /// With the key, and a body if it is not null.
+    /// Sends a request with the key, and with a body unless it is null.
     pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
         let body = if body.is_null() {
             String::new()
         } else {
             body.to_string()
         };
-        let fields = [("x-api-key", KEY), ("content-type", "application/json")];
+        let headers = [("x-api-key", KEY), ("content-type", "application/json")];
         self.raw(
             method,
             path,
             if body.is_empty() {
-                &fields[..1]
+                &headers[..1]
             } else {
-                &fields
+                &headers
             },
             &body,
         )
         .await
     }
 
-    /// As [`Rig::call`], with header fields.
+    /// Sends a request with the key, a body and more headers.
     pub(crate) async fn call_with(
         &self,
         method: &str,
         path: &str,
         body: Value,
-        fields: &[(&str, &str)],
+        headers: &[(&str, &str)],
     ) -> Reply {
         let mut all = vec![("x-api-key", KEY), ("content-type", "application/json")];
-        all.extend_from_slice(fields);
+        all.extend_from_slice(headers);
         self.raw(method, path, &all, &body.to_string()).await
     }
 
-    /// A connection whose requests are written byte by byte.
+    /// Connects for raw requests.
     pub(crate) async fn socket(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.port)).await.unwrap()
     }
 
-    /// Returns once the host keeps exactly so many snapshots.
-    pub(crate) async fn until_kept(&self, count: usize) {
+    /// Waits until the host retains exactly this number of snapshots.
+    pub(crate) async fn wait_for_retained(&self, count: usize) {
         let wait = async {
             while self.fake.retained_snapshots().await.len() != count {
                 tokio::task::yield_now().await;
             }
         };
-        let kept = tokio::time::timeout(PATIENCE, wait).await;
-        assert!(kept.is_ok(), "{:?}", self.fake.retained_snapshots().await);
+        let reached = tokio::time::timeout(TIMEOUT, wait).await;
+        assert!(
+            reached.is_ok(),
+            "{:?}",
+            self.fake.retained_snapshots().await
+        );
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
         self.call("GET", path, Value::Null).await
     }
 
-    /// A sandbox made with this body; its id.
+    /// Creates a sandbox and returns its id.
     pub(crate) async fn create(&self, body: Value) -> String {
-        let made = self.call("POST", "/v2/sandboxes", body).await.expect(201);
-        made["sandboxID"].as_str().unwrap().to_owned()
+        let created = self.call("POST", "/v2/sandboxes", body).await.expect(201);
+        created["sandboxID"].as_str().unwrap().to_owned()
     }
 
     pub(crate) async fn placement(&self, id: &str) -> Option<Placement> {
         self.coordinator.locate(&sandbox(id)).await.unwrap()
     }
 
-    /// Asks for the sandbox until `done` likes the answer, once for each change the coordinator tells of.
-    pub(crate) async fn until(&self, id: &str, done: impl Fn(&Reply) -> bool) -> Reply {
-        let mut changes = self.coordinator.watch();
+    /// Polls the sandbox until the reply satisfies `done`.
+    pub(crate) async fn poll_until(&self, id: &str, done: impl Fn(&Reply) -> bool) -> Reply {
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
         let wait = async {
             loop {
+                ticks.tick().await;
                 let reply = self.get(&format!("/sandboxes/{id}")).await;
                 if done(&reply) {
                     return reply;
                 }
-                // Not every change of the ledger is one of the coordinator's; look again after a while.
-                drop(tokio::time::timeout(Duration::from_millis(20), changes.recv()).await);
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap()
+        tokio::time::timeout(TIMEOUT, wait).await.unwrap()
     }
 }
 
@@ -207,15 +212,15 @@ pub(crate) fn sandbox(id: &str) -> SandboxId {
     id.parse().unwrap()
 }
 
-/// What is said of a sandbox that is not there.
+/// The message about an unknown sandbox.
 pub(crate) fn missing(id: &str) -> String {
     format!("Sandbox \"{id}\" doesn't exist or you don't have access to it")
 }
 
 /// Microseconds from `startedAt` to `endAt`.
-pub(crate) fn lifetime(seen: &Value) -> i64 {
+pub(crate) fn lifetime(sandbox: &Value) -> i64 {
     let time = |name: &str| {
-        seen[name]
+        sandbox[name]
             .as_str()
             .unwrap()
             .parse::<jiff::Timestamp>()
@@ -226,7 +231,7 @@ pub(crate) fn lifetime(seen: &Value) -> i64 {
 }
 
 impl Reply {
-    /// The body as JSON, if the status is this.
+    /// Asserts the status and returns the body.
     #[track_caller]
     pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -241,7 +246,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    /// The message of an error with this status.
+    /// Asserts the status of an error and returns its message.
     #[track_caller]
     pub(crate) fn error(&self, status: u16) -> String {
         let body = self.expect(status);

@@ -1,9 +1,9 @@
-//! Rollback.
+//! Rows of the specification: rollback.
 
 use pool_api::{Node, SandboxState, fake::WakeScript};
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, lifetime, missing, sandbox};
+use crate::rig::{Reply, Rig, lifetime, missing, sandbox};
 
 async fn with_snapshot(rig: &Rig, name: &str) -> String {
     let id = rig
@@ -16,14 +16,14 @@ async fn with_snapshot(rig: &Rig, name: &str) -> String {
     id
 }
 
-async fn roll_back(rig: &Rig, id: &str, snapshot: &str) -> crate::rig::Reply {
+async fn roll_back(rig: &Rig, id: &str, snapshot: &str) -> Reply {
     let body = json!({ "snapshotID": snapshot });
     rig.call("POST", &format!("/sandboxes/{id}/rollback"), body)
         .await
 }
 
 #[tokio::test]
-async fn a_sandbox_is_put_back_and_stays_who_it_is() {
+async fn rollback_keeps_identity_and_deadline() {
     let rig = Rig::new().await;
     let id = with_snapshot(&rig, "n").await;
     let path = format!("/sandboxes/{id}");
@@ -34,10 +34,14 @@ async fn a_sandbox_is_put_back_and_stays_who_it_is() {
         (&json!(id), &json!("catnap/n:default"), &json!("success"))
     );
     assert!(done["operationID"].is_string());
-    assert_eq!(rig.get(&path).await.expect(200), before, "its times stay");
+    assert_eq!(
+        rig.get(&path).await.expect(200),
+        before,
+        "start and deadline are unchanged"
+    );
     assert_eq!(rig.placement(&id).await.unwrap().epoch.0, 2);
 
-    // One that sleeps runs after it, with a window of its own.
+    // A paused sandbox runs afterwards, with a new lifetime.
     rig.call("POST", &format!("{path}/pause"), Value::Null)
         .await
         .expect(204);
@@ -51,7 +55,7 @@ async fn a_sandbox_is_put_back_and_stays_who_it_is() {
 }
 
 #[tokio::test]
-async fn only_ones_own_snapshots_are_rolled_back_to() {
+async fn rollback_to_a_foreign_snapshot_is_404() {
     let rig = Rig::new().await;
     let (id, other) = (
         with_snapshot(&rig, "mine").await,
@@ -65,7 +69,7 @@ async fn only_ones_own_snapshots_are_rolled_back_to() {
         );
         assert!(
             !message.contains("template"),
-            "clients would take it for a template"
+            "clients would report a missing template"
         );
     }
     roll_back(&rig, &other, "theirs").await.expect(200);
@@ -81,7 +85,7 @@ async fn only_ones_own_snapshots_are_rolled_back_to() {
 }
 
 #[tokio::test]
-async fn a_rollback_that_fails_leaves_it_paused() {
+async fn failed_rollback_leaves_the_sandbox_paused() {
     let rig = Rig::new().await;
     let id = with_snapshot(&rig, "n").await;
     rig.fake.script_wake(WakeScript::Fails);

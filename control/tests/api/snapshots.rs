@@ -1,4 +1,4 @@
-//! Snapshots: taken, named, listed, used, deleted, and kept over crashes.
+//! Rows of the specification: references to snapshots; snapshots after a crash.
 
 use pool_api::{Node, Origin, SnapshotScope, Start};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn id_of(snapshot: &Value) -> &str {
     snapshot["snapshotID"].as_str().unwrap()
 }
 
-/// As clients encode a segment.
+/// Encodes a path segment as clients do.
 fn segment(text: &str) -> String {
     text.replace('/', "%2F").replace(':', "%3A")
 }
@@ -26,7 +26,7 @@ async fn delete(rig: &Rig, reference: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
+async fn unnamed_snapshot_outlives_its_sandbox() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     let before = rig.get(&format!("/sandboxes/{origin}")).await.expect(200);
@@ -36,7 +36,7 @@ async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
     assert_eq!(
         rig.get(&format!("/sandboxes/{origin}")).await.expect(200),
         before,
-        "it goes on, with its end where it was"
+        "it runs on with the same deadline"
     );
     rig.call("DELETE", &format!("/sandboxes/{origin}"), Value::Null)
         .await
@@ -48,16 +48,16 @@ async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
         format!(" {} ", template.to_uppercase()),
         format!("catnap/{template}"),
     ] {
-        let made = rig
+        let created = rig
             .call("POST", "/v2/sandboxes", json!({ "templateID": reference }))
             .await
             .expect(201);
-        assert_eq!(made["templateID"], template, "{reference}");
-        assert!(made.get("alias").is_none());
-        let id = sandbox(made["sandboxID"].as_str().unwrap());
+        assert_eq!(created["templateID"], template, "{reference}");
+        assert!(created.get("alias").is_none());
+        let id = sandbox(created["sandboxID"].as_str().unwrap());
         let spec = rig.fake.spec_of(&id).unwrap();
-        let kept = rig.fake.retained_snapshots().await;
-        assert!(matches!(&spec.origin, Origin::Snapshot(id) if kept == [id.clone()]));
+        let retained = rig.fake.retained_snapshots().await;
+        assert!(matches!(&spec.origin, Origin::Snapshot(id) if retained == [id.clone()]));
         assert_eq!(spec.template.as_str(), template);
         assert_eq!(rig.fake.start_of(&id), Some(Start::Fork));
     }
@@ -68,20 +68,28 @@ async fn a_snapshot_without_a_name_is_a_template_that_outlives_its_sandbox() {
     assert_eq!(listed.as_array().unwrap().len(), 4);
 
     assert_eq!(delete(&rig, id_of(&taken)).await, 204);
-    rig.until_kept(0).await;
-    assert_eq!(delete(&rig, id_of(&taken)).await, 404, "a second time");
+    rig.wait_for_retained(0).await;
+    assert_eq!(
+        delete(&rig, id_of(&taken)).await,
+        404,
+        "the second deletion"
+    );
     let body = json!({ "templateID": template });
-    let gone = rig.call("POST", "/v2/sandboxes", body).await.error(404);
-    assert_eq!(gone, format!("template '{template}' not found"));
+    let deleted = rig.call("POST", "/v2/sandboxes", body).await.error(404);
+    assert_eq!(deleted, format!("template '{template}' not found"));
     let listed = rig
         .get(&format!("/v2/sandboxes?template={template}"))
         .await
         .expect(200);
-    assert_eq!(listed.as_array().unwrap().len(), 4, "they need it no more");
+    assert_eq!(
+        listed.as_array().unwrap().len(),
+        4,
+        "sandboxes outlive their template"
+    );
 }
 
 #[tokio::test]
-async fn a_tag_is_part_of_a_name_unless_it_is_the_one_that_is_meant_without() {
+async fn snapshot_names_omit_only_the_default_tag() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     for (name, names) in [("n1:v9", "catnap/n1:v9"), ("n1:default", "catnap/n1")] {
@@ -92,7 +100,7 @@ async fn a_tag_is_part_of_a_name_unless_it_is_the_one_that_is_meant_without() {
 }
 
 #[tokio::test]
-async fn the_same_name_again_is_a_new_build_that_is_served_at_once() {
+async fn snapshot_of_the_same_name_replaces_the_build() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     let first = take(&rig, &origin, json!({ "name": "N1" })).await;
@@ -103,16 +111,16 @@ async fn the_same_name_again_is_a_new_build_that_is_served_at_once() {
     let old = rig.fake.retained_snapshots().await;
     let second = take(&rig, &origin, json!({ "name": "catnap/n1" })).await;
     assert_eq!(second, first);
-    rig.until_kept(1).await;
+    rig.wait_for_retained(1).await;
     let new = rig.fake.retained_snapshots().await;
-    assert_ne!(new, old, "the old one is given up");
+    assert_ne!(new, old, "the old snapshot is released");
     for reference in ["n1", "catnap/n1", "n1:default", " Catnap/N1:Default"] {
-        let made = rig
+        let created = rig
             .call("POST", "/sandboxes", json!({ "templateID": reference }))
             .await
             .expect(201);
-        assert_eq!(made["alias"], "n1");
-        let id = sandbox(made["sandboxID"].as_str().unwrap());
+        assert_eq!(created["alias"], "n1");
+        let id = sandbox(created["sandboxID"].as_str().unwrap());
         let spec = rig.fake.spec_of(&id).unwrap();
         assert!(matches!(spec.origin, Origin::Snapshot(id) if id == new[0]));
     }
@@ -127,12 +135,12 @@ async fn the_same_name_again_is_a_new_build_that_is_served_at_once() {
         );
     }
     assert_eq!(delete(&rig, "catnap/n1:default").await, 204);
-    rig.until_kept(0).await;
+    rig.wait_for_retained(0).await;
     assert_eq!(delete(&rig, "n1").await, 404);
 }
 
 #[tokio::test]
-async fn what_a_tag_still_means_is_kept() {
+async fn tagged_build_keeps_its_snapshot() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{origin}/snapshots");
@@ -140,14 +148,14 @@ async fn what_a_tag_still_means_is_kept() {
     assert_eq!(id_of(&tagged), "catnap/n:v1");
     take(&rig, &origin, json!({ "name": "n" })).await;
     take(&rig, &origin, json!({ "name": "n" })).await;
-    rig.until_kept(2).await;
-    // One written as it is, in two segments.
+    rig.wait_for_retained(2).await;
+    // A `/` that is not encoded.
     rig.call("DELETE", "/templates/catnap/n:v1", Value::Null)
         .await
         .expect(204);
-    rig.until_kept(1).await;
+    rig.wait_for_retained(1).await;
     assert_eq!(delete(&rig, "n").await, 204);
-    rig.until_kept(0).await;
+    rig.wait_for_retained(0).await;
 
     rig.call("POST", "/templates/mine/build", Value::Null)
         .await
@@ -156,14 +164,14 @@ async fn what_a_tag_still_means_is_kept() {
         let body = json!({ "name": name });
         rig.call("POST", &path, body).await.error(400);
     }
-    rig.until_kept(0).await;
+    rig.wait_for_retained(0).await;
     take(&rig, &origin, json!({ "name": "taken" })).await;
     let taken = rig.call("POST", "/templates/taken/build", Value::Null);
     taken.await.error(409);
 }
 
 #[tokio::test]
-async fn a_snapshot_that_two_names_share_goes_with_the_last() {
+async fn shared_snapshot_is_released_with_its_last_name() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     rig.call("POST", &format!("/sandboxes/{origin}/pause"), Value::Null)
@@ -174,22 +182,21 @@ async fn a_snapshot_that_two_names_share_goes_with_the_last() {
     assert_eq!(
         rig.fake.retained_snapshots().await.len(),
         1,
-        "a paused sandbox has one"
+        "both names reference one snapshot"
     );
     assert_eq!(delete(&rig, "one").await, 204);
     let third = rig.create(json!({ "templateID": "base" })).await;
     take(&rig, &third, json!({ "name": "three" })).await;
     assert_eq!(delete(&rig, "three").await, 204);
-    // What is given up is given up in order: the first is long decided.
-    rig.until_kept(1).await;
+    // Releases run in order, so that of the first name has been decided.
+    rig.wait_for_retained(1).await;
     rig.create(json!({ "templateID": "two" })).await;
     assert_eq!(delete(&rig, "two").await, 204);
-    rig.until_kept(0).await;
+    rig.wait_for_retained(0).await;
 }
 
-#[tokio::test]
-async fn snapshots_are_listed_page_by_page() {
-    let rig = Rig::new().await;
+/// Takes snapshots of two sandboxes. Returns the id of the first one and the snapshots, newest first.
+async fn take_six(rig: &Rig) -> (String, Vec<Value>) {
     let (one, two) = (
         rig.create(json!({ "templateID": "base" })).await,
         rig.create(json!({ "templateID": "base" })).await,
@@ -197,59 +204,79 @@ async fn snapshots_are_listed_page_by_page() {
     let mut taken = Vec::new();
     for number in 0..5 {
         let origin = if number % 2 == 0 { &one } else { &two };
-        taken.push(take(&rig, origin, json!({ "name": format!("n{number}") })).await);
+        taken.push(take(rig, origin, json!({ "name": format!("n{number}") })).await);
     }
-    taken.push(take(&rig, &two, json!({ "name": "n4:old" })).await);
+    taken.push(take(rig, &two, json!({ "name": "n4:old" })).await);
     taken.reverse();
-    let (mut got, mut from) = (Vec::new(), String::new());
+    (one, taken)
+}
+
+#[tokio::test]
+async fn snapshot_list_is_paged_newest_first() {
+    let rig = Rig::new().await;
+    let (_, taken) = take_six(&rig).await;
+    let (mut listed, mut from) = (Vec::new(), String::new());
     for page in 0..3 {
         let reply = rig.get(&format!("/snapshots?limit=2{from}")).await;
-        got.extend(reply.expect(200).as_array().unwrap().clone());
+        listed.extend(reply.expect(200).as_array().unwrap().clone());
         let next = reply.headers.get("x-next-token");
-        assert_eq!(next.is_some(), page < 2, "only if there are more");
+        assert_eq!(
+            next.is_some(),
+            page < 2,
+            "a token on every page but the last"
+        );
         from = next.map_or(String::new(), |token| {
             format!("&nextToken={}", token.to_str().unwrap())
         });
     }
-    assert_eq!(got, taken, "the last first");
-    let of = async |query: &str| {
+    assert_eq!(listed, taken);
+}
+
+#[tokio::test]
+async fn snapshot_list_is_filtered_by_sandbox_and_name() {
+    let rig = Rig::new().await;
+    let (one, _) = take_six(&rig).await;
+    let list = async |query: &str| {
         let listed = rig.get(&format!("/snapshots?{query}")).await.expect(200);
         let listed = listed.as_array().unwrap().iter();
         listed
             .map(|snapshot| id_of(snapshot).to_owned())
             .collect::<Vec<_>>()
     };
-    let want = [
+    let expected = [
         "catnap/n4:default",
         "catnap/n2:default",
         "catnap/n0:default",
     ];
-    assert_eq!(of(&format!("sandboxID={one}-6532622b")).await, want);
-    assert_eq!(of("name=n3").await, ["catnap/n3:default"]);
-    assert_eq!(of("name=catnap/N3:default").await, ["catnap/n3:default"]);
-    assert_eq!(of("name=n4").await, ["catnap/n4:old", "catnap/n4:default"]);
-    assert_eq!(of("name=n4:old").await, ["catnap/n4:old"]);
+    assert_eq!(list(&format!("sandboxID={one}-6532622b")).await, expected);
+    assert_eq!(list("name=n3").await, ["catnap/n3:default"]);
+    assert_eq!(list("name=catnap/N3:default").await, ["catnap/n3:default"]);
+    assert_eq!(
+        list("name=n4").await,
+        ["catnap/n4:old", "catnap/n4:default"]
+    );
+    assert_eq!(list("name=n4:old").await, ["catnap/n4:old"]);
     for none in [
         "name=unknown",
         "name=base",
         "name=n4:odd",
         "sandboxID=iunknown",
     ] {
-        assert_eq!(of(none).await, [""; 0], "{none}");
+        assert_eq!(list(none).await, [""; 0], "{none}");
     }
-    for wrong in [
+    for invalid in [
         "limit=0",
         "limit=101",
         "nextToken=x",
         "name=a%20b",
-        "sandboxID=A",
+        "sandboxID=a_b",
     ] {
-        rig.get(&format!("/snapshots?{wrong}")).await.error(400);
+        rig.get(&format!("/snapshots?{invalid}")).await.error(400);
     }
 }
 
 #[tokio::test]
-async fn a_snapshot_without_memory_boots() {
+async fn sandbox_from_a_disk_only_snapshot_boots() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     let taken = take(&rig, &origin, json!({ "memory": false, "name": "disk" })).await;
@@ -258,7 +285,7 @@ async fn a_snapshot_without_memory_boots() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_fails_promises_nothing() {
+async fn failed_snapshot_is_not_listed() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
     let path = format!("/sandboxes/{origin}/snapshots");
@@ -276,17 +303,17 @@ async fn a_snapshot_that_fails_promises_nothing() {
 }
 
 #[tokio::test]
-async fn over_a_crash_no_promise_is_lost_and_nothing_is_kept_for_nobody() {
+async fn crash_neither_loses_nor_leaks_snapshots() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;
-    let kept = take(&rig, &origin, json!({ "name": "kept" })).await;
-    let promised = rig.fake.retained_snapshots().await;
+    let snapshot = take(&rig, &origin, json!({ "name": "saved" })).await;
+    let referenced = rig.fake.retained_snapshots().await;
     take(&rig, &origin, json!({ "name": "gone" })).await;
-    // The crash comes between the promise taken back and the snapshot given up.
+    // A crash between the removal of the reference and the release of the snapshot.
     rig.fake.set_release_fails(true);
     assert_eq!(delete(&rig, "gone").await, 204);
     let (fake, dir) = rig.crash().await;
-    // And between a snapshot and its promise.
+    // A crash between a snapshot and its reference.
     let orphan = fake
         .snapshot(&sandbox(&origin), SnapshotScope::Full)
         .await
@@ -295,19 +322,22 @@ async fn over_a_crash_no_promise_is_lost_and_nothing_is_kept_for_nobody() {
     fake.set_release_fails(false);
 
     let rig = Rig::over(fake, dir).await;
-    let now = rig.fake.retained_snapshots().await;
-    assert_eq!(now, promised, "agreed before anything is served");
-    assert!(!now.contains(&orphan.id));
+    let retained = rig.fake.retained_snapshots().await;
+    assert_eq!(
+        retained, referenced,
+        "reconciled before requests are served"
+    );
+    assert!(!retained.contains(&orphan.id));
     let listed = rig.get("/snapshots").await.expect(200);
-    assert_eq!(listed, json!([kept]));
-    rig.create(json!({ "templateID": "kept" })).await;
+    assert_eq!(listed, json!([snapshot]));
+    rig.create(json!({ "templateID": "saved" })).await;
 
-    // A host that lost one is no reason to forget it: it may be back tomorrow.
+    // The record stays if the host has lost the snapshot: the loss may be temporary.
     let (fake, dir) = rig.crash().await;
-    fake.release_snapshot(&promised[0]).await.unwrap();
+    fake.release_snapshot(&referenced[0]).await.unwrap();
     let rig = Rig::over(fake, dir).await;
-    assert_eq!(rig.get("/snapshots").await.expect(200), json!([kept]));
-    let body = json!({ "templateID": "kept" });
+    assert_eq!(rig.get("/snapshots").await.expect(200), json!([snapshot]));
+    let body = json!({ "templateID": "saved" });
     let lost = rig.call("POST", "/v2/sandboxes", body).await.error(404);
-    assert_eq!(lost, "template 'kept' not found");
+    assert_eq!(lost, "template 'saved' not found");
 }

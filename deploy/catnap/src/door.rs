@@ -110,7 +110,7 @@ mod test {
         ];
         let error = tls(&door(&args), dir.path()).unwrap_err();
         assert!(
-            format!("{error:#}").starts_with(&format!("read {path}: ")),
+            format!("{error:#}").starts_with(&format!("failed to read {path}: ")),
             "{error:#}"
         );
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use pool::{Artefacts, Limits, Pool};
-use snapshotter::Mode;
+use snapshotter::MemoryMode;
 use vmm_api::Kvm;
 
 use crate::cli::{self, Memory};
@@ -48,9 +48,9 @@ pub(crate) fn open(args: &cli::Up, data_dir: &Path) -> Result<Arc<Pool>> {
     };
     let mut config = pool::Config::new(data_dir.to_owned(), artefacts, hypervisor, limits);
     config.memory = match args.memory {
-        Memory::Auto => Mode::Auto,
-        Memory::Cow => Mode::Cow,
-        Memory::Paged => Mode::Paged,
+        Memory::Auto => MemoryMode::Auto,
+        Memory::Cow => MemoryMode::Cow,
+        Memory::Paged => MemoryMode::Paged,
     };
     Ok(Pool::start(config)?)
 }

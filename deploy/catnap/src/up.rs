@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use control::Control;
-use coordinator::InMemory;
+use coordinator::Coordinator;
 use edge::{Edge, Limits, Tls};
 use pool_api::{Node, NodeId, Secret, TemplateName};
 use tokio::sync::{oneshot, watch};
@@ -101,7 +101,7 @@ pub async fn run(
     ready: Option<oneshot::Sender<Addresses>>,
 ) -> Result<()> {
     let socket = config.data_dir.join("control.sock");
-    let coordinator = Arc::new(InMemory::default());
+    let coordinator = Arc::new(Coordinator::default());
     // First of all, so that a port in use is said before anything is touched.
     let edge = edge::Config {
         tls: config.tls,

@@ -269,7 +269,7 @@ async fn a_port_in_use_is_one_sentence() {
         .await
         .unwrap_err();
     assert!(
-        format!("{error:#}").starts_with(&format!("listen on {}: ", gateway.address)),
+        format!("{error:#}").starts_with(&format!("failed to listen on {}: ", gateway.address)),
         "{error:#}"
     );
     assert!(format!("{error:#}").ends_with("choose another address"));

@@ -159,13 +159,13 @@ async fn what_is_wrong_with_a_certificate_is_one_sentence() {
     let (code, complaint) = up(&missing, &missing).await;
     assert_eq!((code, complaint.lines().count()), (1, 1), "{complaint}");
     assert!(
-        complaint.starts_with(&format!("catnap: read {missing}: ")),
+        complaint.starts_with(&format!("catnap: failed to read {missing}: ")),
         "{complaint}"
     );
     let (code, complaint) = up(&file("cert.pem"), &file("ca-key.pem")).await;
     assert_eq!((code, complaint.lines().count()), (1, 1), "{complaint}");
     assert!(
-        complaint.starts_with("catnap: use the key in "),
+        complaint.starts_with("catnap: failed to use the key in "),
         "{complaint}"
     );
     for args in [

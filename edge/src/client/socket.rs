@@ -1,4 +1,4 @@
-//! What Pingora reads from and writes to.
+//! The stream of a client's connection that Pingora reads and writes.
 
 use std::{
     io,
@@ -14,62 +14,66 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::Link;
+use super::connection::ClientConnection;
 
-/// The reading and writing end of a client's connection.
+/// Reads and writes a client's connection within its limits.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    link: Arc<Link>,
-    alarm: Option<(Instant, Pin<Box<Sleep>>)>,
+    connection: Arc<ClientConnection>,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Socket {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { link, alarm: None }
+    pub(crate) fn new(connection: Arc<ClientConnection>) -> Self {
+        Self {
+            connection,
+            timer: None,
+        }
     }
 
-    /// Ready when the head that is being read is late.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the current head has exceeded its deadline.
+    fn poll_head_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = {
-            let head = self.link.head();
-            head.deadline.filter(|_| !head.in_hand)
+            let head = self.connection.head();
+            head.deadline.filter(|_| !head.complete)
         };
         let Some(deadline) = deadline else {
-            self.alarm = None;
+            self.timer = None;
             return Poll::Pending;
         };
-        if self.alarm.as_ref().is_none_or(|(at, _)| *at != deadline) {
-            self.alarm = Some((deadline, Box::pin(tokio::time::sleep_until(deadline))));
+        if self.timer.as_ref().is_none_or(|(at, _)| *at != deadline) {
+            self.timer = Some((deadline, Box::pin(tokio::time::sleep_until(deadline))));
         }
-        match &mut self.alarm {
-            Some((_, alarm)) => alarm.as_mut().poll(cx),
+        match &mut self.timer {
+            Some((_, timer)) => timer.as_mut().poll(cx),
             None => Poll::Pending,
         }
     }
 
-    /// Counts bytes that came.
-    fn took(&self, count: usize) -> io::Result<()> {
-        let mut head = self.link.head();
-        if head.in_hand {
+    /// Counts bytes towards the current head.
+    fn count_head_bytes(&self, count: usize) -> io::Result<()> {
+        let limits = &self.connection.limits;
+        let mut head = self.connection.head();
+        if head.complete {
             return Ok(());
         }
         head.deadline
-            .get_or_insert_with(|| Instant::now() + self.link.limits.time);
-        head.taken = head.taken.saturating_add(count);
-        if head.taken > self.link.limits.bytes {
+            .get_or_insert_with(|| Instant::now() + limits.timeout);
+        head.bytes_read = head.bytes_read.saturating_add(count);
+        if head.bytes_read > limits.bytes {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the head of a request is too long",
+                "the request head is too large",
             ));
         }
         Ok(())
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
-        let stream = &self.link.stream;
+    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let stream = &self.connection.stream;
         let space = buf.initialize_unfilled();
-        if self.link.head().watched {
-            // Whoever watched may have said that nothing is there when something was.
+        if self.connection.head().readiness_consumed {
+            // The socket may be readable although the runtime considers it drained.
             match rustix::net::recv(stream, &mut *space, RecvFlags::DONTWAIT) {
                 Ok((count, _)) => {
                     buf.advance(count);
@@ -102,11 +106,11 @@ impl AsyncRead for Socket {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if self.poll_late(cx).is_ready() {
+        if self.poll_head_timeout(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let count = ready!(self.poll_take(cx, buf))?;
-        Poll::Ready(self.took(count))
+        let count = ready!(self.poll_recv(cx, buf))?;
+        Poll::Ready(self.count_head_bytes(count))
     }
 }
 
@@ -116,7 +120,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let stream = &self.link.stream;
+        let stream = &self.connection.stream;
         loop {
             ready!(stream.poll_write_ready(cx))?;
             match stream.try_write(bytes) {
@@ -131,13 +135,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = rustix::net::shutdown(&self.link.stream, Shutdown::Write);
-        Poll::Ready(done.map_err(io::Error::from))
+        let shutdown = rustix::net::shutdown(&self.connection.stream, Shutdown::Write);
+        Poll::Ready(shutdown.map_err(io::Error::from))
     }
 }
 
 impl VirtualSocket for Socket {
-    /// They are set before the socket is wrapped.
+    /// Does nothing: the options are set before the socket is wrapped.
     fn set_socket_option(&self, _option: VirtualSockOpt) -> io::Result<()> {
         Ok(())
     }

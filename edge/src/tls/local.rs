@@ -1,7 +1,7 @@
-//! A certificate authority of one's own, for local use.
+//! A local certificate authority and the certificate that it signs.
 //!
-//! It is made once and kept: clients are told to trust `ca.pem`, and that must hold over restarts. The certificate it
-//! signs is made again when it nears its end or is for other names. Keys are for their owner alone.
+//! The authority is generated once, because clients trust its `ca.pem` across restarts. The certificate is regenerated
+//! when it nears its expiry or the domain changes. Only the owner can read the keys.
 
 use std::{
     collections::BTreeSet,
@@ -24,21 +24,24 @@ use time::{Duration, OffsetDateTime};
 use tracing::info;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use super::{TlsError, read, read_chain, read_key, server_config, validity};
+use super::{
+    error::TlsError,
+    pem::{read, read_chain, read_key, server_config, validity},
+};
 
-/// How long the authority lasts. It is made anew when what is left is less than a certificate's time.
+/// Validity of the authority. It is regenerated when less than the validity of a certificate remains.
 const AUTHORITY_DAYS: i64 = 3650;
-/// How long a certificate lasts: what browsers accept at most.
+/// Validity of a certificate: the most that browsers accept.
 const CERTIFICATE_DAYS: i64 = 397;
-/// A certificate that ends sooner is made again.
+/// A certificate that expires sooner is regenerated.
 const RENEW_DAYS: i64 = 30;
 
-/// A certificate for local use.
+/// A certificate of the local authority.
 #[derive(Debug, Clone)]
-pub struct Local {
-    /// What to serve with.
+pub struct LocalCertificate {
+    /// The configuration of the TLS server.
     pub config: Arc<ServerConfig>,
-    /// The authority's certificate, which clients must trust.
+    /// The certificate of the authority, which clients must trust.
     pub authority: PathBuf,
 }
 
@@ -48,7 +51,6 @@ struct Authority {
     key: KeyPair,
 }
 
-/// The files.
 struct Paths {
     authority: PathBuf,
     authority_key: PathBuf,
@@ -56,9 +58,15 @@ struct Paths {
     certificate_key: PathBuf,
 }
 
-/// A certificate for `domain`, every name directly under it, `localhost` and the loopback addresses, kept in `dir`,
-/// which is made if need be.
-pub fn local(dir: &Path, domain: &str) -> Result<Local, TlsError> {
+/// A failure while a certificate is generated.
+enum GenerateError {
+    Generate(rcgen::Error),
+    Write(TlsError),
+}
+
+/// Loads or generates a certificate for `domain`, every name directly below it, `localhost` and the loopback addresses.
+/// The files are in `dir`, which is created if it does not exist.
+pub fn local(dir: &Path, domain: &str) -> Result<LocalCertificate, TlsError> {
     fs::create_dir_all(dir).map_err(|source| TlsError::Write {
         path: dir.to_owned(),
         source,
@@ -69,105 +77,75 @@ pub fn local(dir: &Path, domain: &str) -> Result<Local, TlsError> {
         certificate: dir.join("cert.pem"),
         certificate_key: dir.join("key.pem"),
     };
-    let authority = match kept_authority(&paths, dir, domain)? {
+    let authority = match load_authority(&paths, dir, domain)? {
         Some(authority) => authority,
-        None => make_authority(&paths).map_err(|error| error.of(domain))?,
+        None => generate_authority(&paths).map_err(|error| error.for_domain(domain))?,
     };
-    let config = match kept_certificate(&paths, &authority, domain) {
+    let config = match load_certificate(&paths, &authority, domain) {
         Some(config) => config,
-        None => make_certificate(&paths, &authority, domain)?,
+        None => generate_certificate(&paths, &authority, domain)?,
     };
-    Ok(Local {
+    Ok(LocalCertificate {
         config,
         authority: paths.authority,
     })
 }
 
-/// The authority that is there. `None`: there is none, or not for long.
-fn kept_authority(paths: &Paths, dir: &Path, domain: &str) -> Result<Option<Authority>, TlsError> {
+/// Loads the authority. `None`: it does not exist or expires too soon.
+fn load_authority(paths: &Paths, dir: &Path, domain: &str) -> Result<Option<Authority>, TlsError> {
     if !paths.authority.exists() || !paths.authority_key.exists() {
         return Ok(None);
     }
-    let torn = || TlsError::Torn {
+    let mismatch = || TlsError::KeyMismatch {
         dir: dir.to_owned(),
     };
     let certificate = read_chain(&paths.authority)?.swap_remove(0);
-    let text = String::from_utf8(read(&paths.authority_key)?).map_err(|_| torn())?;
-    let key = KeyPair::from_pem(&text).map_err(|source| TlsError::Make {
+    let text = String::from_utf8(read(&paths.authority_key)?).map_err(|_| mismatch())?;
+    let key = KeyPair::from_pem(&text).map_err(|source| TlsError::Generate {
         domain: domain.to_owned(),
         source,
     })?;
-    let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| torn())?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| mismatch())?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err(torn());
+        return Err(mismatch());
     }
-    let lasts = lasts(&certificate, CERTIFICATE_DAYS);
-    Ok(lasts.then_some(Authority { certificate, key }))
+    let is_valid = valid_for(&certificate, CERTIFICATE_DAYS);
+    Ok(is_valid.then_some(Authority { certificate, key }))
 }
 
-/// Something went wrong while making.
-enum MakeError {
-    Make(rcgen::Error),
-    Write(TlsError),
-}
-
-impl MakeError {
-    fn of(self, domain: &str) -> TlsError {
-        match self {
-            Self::Make(source) => TlsError::Make {
-                domain: domain.to_owned(),
-                source,
-            },
-            Self::Write(error) => error,
-        }
-    }
-}
-
-impl From<rcgen::Error> for MakeError {
-    fn from(error: rcgen::Error) -> Self {
-        Self::Make(error)
-    }
-}
-
-impl From<TlsError> for MakeError {
-    fn from(error: TlsError) -> Self {
-        Self::Write(error)
-    }
-}
-
-fn make_authority(paths: &Paths) -> Result<Authority, MakeError> {
+fn generate_authority(paths: &Paths) -> Result<Authority, GenerateError> {
     let key = KeyPair::generate()?;
-    let made = authority_params(&key)?.self_signed(&key)?;
-    keep(&paths.authority_key, &key.serialize_pem(), 0o600)?;
-    keep(&paths.authority, &made.pem(), 0o644)?;
-    info!(path = %paths.authority.display(), "made a certificate authority for local use");
-    let certificate = made.der().clone();
+    let authority = authority_params(&key)?.self_signed(&key)?;
+    write_atomic(&paths.authority_key, &key.serialize_pem(), 0o600)?;
+    write_atomic(&paths.authority, &authority.pem(), 0o644)?;
+    info!(path = %paths.authority.display(), "local certificate authority generated");
+    let certificate = authority.der().clone();
     Ok(Authority { certificate, key })
 }
 
-/// The same for the same key, but for the time.
+/// Returns the parameters of the authority. They depend only on its key and the time.
 fn authority_params(key: &KeyPair) -> Result<CertificateParams, rcgen::Error> {
-    // Each has a name of its own, so that one in a trust store is never taken for another.
-    let mark = key
-        .public_key_raw()
-        .iter()
-        .skip(1)
-        .take(4)
-        .fold(String::new(), |mut mark, byte| {
-            let written = write!(mark, "{byte:02x}");
-            debug_assert!(written.is_ok(), "writing to a string does not fail");
-            mark
-        });
+    // A name per key distinguishes authorities in a trust store.
+    let suffix =
+        key.public_key_raw()
+            .iter()
+            .skip(1)
+            .take(4)
+            .fold(String::new(), |mut suffix, byte| {
+                let written = write!(suffix, "{byte:02x}");
+                debug_assert!(written.is_ok(), "writing to a string does not fail");
+                suffix
+            });
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name = name(&format!("Catnap local CA {mark}"));
+    params.distinguished_name = common_name(&format!("Catnap local CA {suffix}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (params.not_before, params.not_after) = span(AUTHORITY_DAYS);
+    (params.not_before, params.not_after) = validity_from_now(AUTHORITY_DAYS);
     Ok(params)
 }
 
-/// The certificate that is there. `None`: it has to be made.
-fn kept_certificate(
+/// Loads the certificate. `None`: it must be generated.
+fn load_certificate(
     paths: &Paths,
     authority: &Authority,
     domain: &str,
@@ -175,23 +153,23 @@ fn kept_certificate(
     let chain = read_chain(&paths.certificate).ok()?;
     let certificate = chain.first()?;
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let (_, above) = X509Certificate::from_der(&authority.certificate).ok()?;
-    let fits = lasts(certificate, RENEW_DAYS)
-        && parsed.issuer().as_raw() == above.subject().as_raw()
-        && names_of(&parsed)? == names(domain);
-    if !fits {
+    let (_, issuer) = X509Certificate::from_der(&authority.certificate).ok()?;
+    let is_current = valid_for(certificate, RENEW_DAYS)
+        && parsed.issuer().as_raw() == issuer.subject().as_raw()
+        && subject_names(&parsed)? == required_names(domain);
+    if !is_current {
         return None;
     }
     server_config(chain, read_key(&paths.certificate_key).ok()?).ok()
 }
 
-fn make_certificate(
+fn generate_certificate(
     paths: &Paths,
     authority: &Authority,
     domain: &str,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    sign(paths, authority, domain).map_err(|error| error.of(domain))?;
-    info!(path = %paths.certificate.display(), domain, "made a certificate for local use");
+    sign(paths, authority, domain).map_err(|error| error.for_domain(domain))?;
+    info!(path = %paths.certificate.display(), domain, "local certificate generated");
     let chain = read_chain(&paths.certificate)?;
     server_config(chain, read_key(&paths.certificate_key)?).map_err(|source| TlsError::Unusable {
         certificate: paths.certificate.clone(),
@@ -200,29 +178,30 @@ fn make_certificate(
     })
 }
 
-fn sign(paths: &Paths, authority: &Authority, domain: &str) -> Result<(), MakeError> {
-    let mut params = CertificateParams::new(names(domain).into_iter().collect::<Vec<_>>())?;
-    params.distinguished_name = name("Catnap local gateway");
+fn sign(paths: &Paths, authority: &Authority, domain: &str) -> Result<(), GenerateError> {
+    let names = required_names(domain).into_iter().collect::<Vec<_>>();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = common_name("Catnap local gateway");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    (params.not_before, params.not_after) = span(CERTIFICATE_DAYS);
+    (params.not_before, params.not_after) = validity_from_now(CERTIFICATE_DAYS);
     let issuer = Issuer::new(authority_params(&authority.key)?, &authority.key);
     let key = KeyPair::generate()?;
-    let made = params.signed_by(&key, &issuer)?;
-    keep(&paths.certificate_key, &key.serialize_pem(), 0o600)?;
-    keep(&paths.certificate, &made.pem(), 0o644)?;
+    let certificate = params.signed_by(&key, &issuer)?;
+    write_atomic(&paths.certificate_key, &key.serialize_pem(), 0o600)?;
+    write_atomic(&paths.certificate, &certificate.pem(), 0o644)?;
     Ok(())
 }
 
-fn name(text: &str) -> DistinguishedName {
+fn common_name(text: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, text);
     name
 }
 
-/// What a certificate is for.
-fn names(domain: &str) -> BTreeSet<String> {
+/// Returns the names that the certificate of a domain must have.
+fn required_names(domain: &str) -> BTreeSet<String> {
     let domain = domain.to_ascii_lowercase();
     [
         format!("*.{domain}"),
@@ -234,7 +213,8 @@ fn names(domain: &str) -> BTreeSet<String> {
     .into()
 }
 
-fn names_of(certificate: &X509Certificate<'_>) -> Option<BTreeSet<String>> {
+/// Returns the alternative names of a certificate.
+fn subject_names(certificate: &X509Certificate<'_>) -> Option<BTreeSet<String>> {
     let names = certificate.subject_alternative_name().ok()??;
     names
         .value
@@ -252,38 +232,66 @@ fn names_of(certificate: &X509Certificate<'_>) -> Option<BTreeSet<String>> {
         .collect()
 }
 
-/// From a day ago, for clocks that are slow, for so many days.
-fn span(days: i64) -> (OffsetDateTime, OffsetDateTime) {
-    let begins = OffsetDateTime::now_utc() - Duration::DAY;
-    (begins, begins + Duration::days(days))
+/// Returns a validity of `days` that starts a day ago, to tolerate slow clocks.
+fn validity_from_now(days: i64) -> (OffsetDateTime, OffsetDateTime) {
+    let start = OffsetDateTime::now_utc() - Duration::DAY;
+    (start, start + Duration::days(days))
 }
 
-/// Whether a certificate is good now and for so many days.
-fn lasts(certificate: &CertificateDer<'_>, days: i64) -> bool {
+/// Whether a certificate is valid now and for `days` more.
+fn valid_for(certificate: &CertificateDer<'_>, days: i64) -> bool {
     let now = OffsetDateTime::now_utc();
-    validity(certificate).is_some_and(|(from, to)| from <= now && to >= now + Duration::days(days))
+    validity(certificate).is_some_and(|(not_before, not_after)| {
+        not_before <= now && not_after >= now + Duration::days(days)
+    })
 }
 
-/// Written aside and renamed, so that a crash leaves a whole file or none.
-fn keep(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
-    let aside = path.with_extension("new");
+/// Writes a temporary file and renames it, so that a crash leaves no partial file.
+fn write_atomic(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
+    let temporary = path.with_extension("new");
     let write = || -> io::Result<()> {
-        match fs::remove_file(&aside) {
+        match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Made new, so that the mode holds from the first byte on.
+        // A new file has its mode from the first byte on.
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode)
-            .open(&aside)?;
+            .open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&aside, path)
+        fs::rename(&temporary, path)
     };
     write().map_err(|source| TlsError::Write {
         path: path.to_owned(),
         source,
     })
+}
+
+// === impl GenerateError ===
+
+impl GenerateError {
+    fn for_domain(self, domain: &str) -> TlsError {
+        match self {
+            Self::Generate(source) => TlsError::Generate {
+                domain: domain.to_owned(),
+                source,
+            },
+            Self::Write(error) => error,
+        }
+    }
+}
+
+impl From<rcgen::Error> for GenerateError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Generate(error)
+    }
+}
+
+impl From<TlsError> for GenerateError {
+    fn from(error: TlsError) -> Self {
+        Self::Write(error)
+    }
 }

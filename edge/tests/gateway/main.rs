@@ -1,13 +1,20 @@
-//! The edge over real loopback HTTP, with a fake host behind it.
+//! The edge over loopback HTTP, in front of a fake host.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod answers;
-mod carrying;
-mod hostile;
+mod authorization;
+mod clients;
+mod cors;
+mod errors;
+mod h2;
+mod limits;
+mod listen;
 mod metrics;
-mod paths;
 mod resets;
+mod rewrite;
 mod rig;
-mod secure;
-mod waking;
+mod streaming;
+mod target;
+mod tls;
+mod upstream;
+mod wake;

@@ -1,14 +1,15 @@
-//! What Prometheus is told.
+//! SPECIFICATION.md, Requests: metrics and their endpoint.
 
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use pool_api::Port;
+use http::Method;
+use pool_api::{Port, fake::PortScript};
 
-use crate::rig::{PATIENCE, Rig, open, private};
+use crate::rig::{Rig, TIMEOUT, connect, get_on, public, request, with_traffic_token};
 
 async fn rig() -> Rig {
-    Rig::with(|config| config.metrics = Some("127.0.0.1:0".parse().unwrap())).await
+    Rig::with_config(|config| config.metrics = Some("127.0.0.1:0".parse().unwrap())).await
 }
 
 fn samples(text: &str) -> BTreeMap<&str, f64> {
@@ -53,37 +54,47 @@ const EXPECTED: [(&str, f64); 17] = [
     (r#"catnap_sandboxes{state="paused"}"#, 0.0),
 ];
 
+/// Scrapes until `count` wakes are counted: the edge counts them after it admits their requests.
+async fn scrape_after_wakes(rig: &Rig, count: u32) -> String {
+    let counted = format!("catnap_wakes_total{{start=\"restore\"}} {count}\n");
+    let scrape = async {
+        loop {
+            let text = rig.scrape().await;
+            if text.contains(&counted) {
+                return text;
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, scrape).await.unwrap()
+}
+
 #[tokio::test]
 async fn requests_refusals_and_wakes_are_counted() {
     let rig = rig().await;
-    let (id, asleep) = (
-        rig.sandbox("iabc", private("t")).await,
-        rig.sleeping("izzz", open()).await,
+    let (id, paused) = (
+        rig.sandbox("iabc", with_traffic_token("t")).await,
+        rig.paused_sandbox("izzz", public()).await,
     );
-    rig.visit(80, &id, &[]).await;
-    rig.visit(80, &id, &[("e2b-traffic-access-token", "t")])
+    rig.get_port(80, &id, &[]).await;
+    rig.get_port(80, &id, &[("e2b-traffic-access-token", "t")])
         .await;
-    rig.visit(80, &"iunknown".parse().unwrap(), &[]).await;
+    rig.get_port(80, &"iunknown".parse().unwrap(), &[]).await;
     rig.get("/", &[("host", "a b")]).await;
     rig.get("/", &[("host", "localhost")]).await;
-    rig.fake.script_port(
-        Port::try_from(81).unwrap(),
-        pool_api::fake::PortScript::Closed,
-    );
-    rig.visit(81, &id, &[("e2b-traffic-access-token", "t")])
+    rig.node
+        .script_port(Port::try_from(81).unwrap(), PortScript::Closed);
+    rig.get_port(81, &id, &[("e2b-traffic-access-token", "t")])
         .await;
-    // Many wait for one wake.
-    rig.fake.hold_wakes(true);
-    let waiting = join_all((0..10).map(|_| rig.visit(80, &asleep, &[])));
+    // Ten requests wait for one wake.
+    rig.node.hold_wakes(true);
+    let waiting = join_all((0..10).map(|_| rig.get_port(80, &paused, &[])));
     let release = async {
-        rig.fake.wait_for_entering(10).await;
-        rig.fake.hold_wakes(false);
+        rig.wait_for_entering(10).await;
+        rig.node.hold_wakes(false);
     };
     tokio::join!(waiting, release);
-    tokio::time::timeout(PATIENCE, rig.fake.wait_for_leases(0))
-        .await
-        .unwrap();
-    let text = rig.scrape().await;
+    rig.wait_for_leases(0).await;
+    let text = scrape_after_wakes(&rig, 1).await;
     let samples = samples(&text);
     for (name, expected) in EXPECTED {
         assert_eq!(samples.get(name), Some(&expected), "{name}\n{text}");
@@ -92,26 +103,30 @@ async fn requests_refusals_and_wakes_are_counted() {
     assert!(samples[r#"catnap_connections_total{transport="plain"}"#] >= 16.0);
     assert!(
         !text.contains("iabc") && !text.contains("izzz"),
-        "no names of sandboxes"
+        "no label names a sandbox"
     );
 }
 
 #[tokio::test]
-async fn they_are_at_one_path_and_nowhere_else() {
+async fn only_get_metrics_is_served() {
     let rig = rig().await;
     let port = rig.metrics_port.unwrap();
-    let mut sender = crate::rig::connect(port).await;
+    let mut sender = connect(port).await;
     for (path, status) in [("/", 404), ("/metrics", 200)] {
         sender.ready().await.unwrap();
-        let reply = crate::rig::get_on(&mut sender, path, &[("host", "x")]).await;
+        let reply = get_on(&mut sender, path, &[("host", "x")]).await;
         assert_eq!(reply.status, status, "{path}");
         assert!(reply.header("content-type").starts_with("text/plain"));
     }
+    let mut post = request("/metrics", &[("host", "x")]);
+    *post.method_mut() = Method::POST;
+    sender.ready().await.unwrap();
+    assert_eq!(sender.send_request(post).await.unwrap().status(), 405);
     assert_eq!(
         rig.get("/metrics", &[("host", "localhost")]).await.status,
         503,
-        "there it is the API's"
+        "elsewhere the path is the API's"
     );
-    let off = Rig::new().await;
-    assert_eq!(off.metrics_port, None);
+    let default = Rig::new().await;
+    assert_eq!(default.metrics_port, None);
 }

@@ -1,7 +1,7 @@
-//! The host's side of the agent's HTTP.
+//! The HTTP client of the host for the guest agent.
 //!
-//! One request over a stream that is connected already. The agent is hostile: its answer is bounded, and nothing is
-//! taken from it but whether it did as asked. Nothing here bounds the wait, as only the caller knows how long it has.
+//! Each function sends one request over a connected stream. The agent is untrusted: the length of its response is bounded,
+//! and only the status is used, except for metrics. There are no timeouts: the caller must set them.
 
 use std::io;
 
@@ -12,35 +12,35 @@ use tokio::{
 
 use crate::{InitRequest, Metrics};
 
-/// Most bytes of an answer that are read, head and body together.
-const MAX_ANSWER: usize = 16 * 1024;
+/// The longest response, head and body together.
+const MAX_RESPONSE_LEN: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
-/// Most characters of a refusal's text that are kept.
-const MAX_REASON: usize = 400;
+/// The most characters of an error response that are kept.
+const MAX_REASON_LEN: usize = 400;
 
-/// An agent that did not do as asked.
+/// An error of a request to the guest agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// It answered that it will not or could not.
-    #[error("the guest agent answered {status}: {reason}")]
+    /// The agent returned an error status.
+    #[error("guest agent answered {status}: {reason}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// The beginning of its answer, printable characters only. The guest wrote it.
+        /// The beginning of the untrusted response body, without control characters.
         reason: String,
     },
-    /// What it answered is not HTTP, or too long.
-    #[error("read answer of the guest agent: {0}")]
+    /// The response is invalid or too long.
+    #[error("invalid response of the guest agent: {0}")]
     Malformed(&'static str),
-    /// The stream failed, or ended before the answer did.
-    #[error("talk to the guest agent")]
+    /// The stream failed, or ended before the response was complete.
+    #[error("connection to the guest agent failed")]
     Io(#[source] io::Error),
-    /// The request could not be written down.
-    #[error("encode init request")]
+    /// The request cannot be encoded.
+    #[error("failed to encode init request")]
     Encode(#[source] serde_json::Error),
 }
 
-/// Tells the agent what the guest is now, and returns when it has taken effect. A disk that is frozen is thawed.
+/// Assigns clock, entropy and identity, and returns once they are in effect. Thaws a frozen disk.
 pub async fn init(stream: UnixStream, request: &InitRequest) -> Result<(), AgentError> {
     let body = serde_json::to_vec(request).map_err(AgentError::Encode)?;
     let head = format!(
@@ -54,40 +54,38 @@ pub async fn init(stream: UnixStream, request: &InitRequest) -> Result<(), Agent
     Ok(())
 }
 
-/// Returns when the agent says it is healthy.
+/// Succeeds if the agent is healthy.
 pub async fn health(stream: UnixStream) -> Result<(), AgentError> {
     exchange(stream, &request("GET", "/health")).await?;
     Ok(())
 }
 
-/// Has everything written to the guest's root disk, and nothing more until [`unfreeze`] or [`init`]. A disk that is
-/// frozen already stays so. Callers of the agent that write files wait meanwhile, as do programs of the guest.
+/// Syncs and freezes the guest's root disk until [`unfreeze`] or [`init`]. Succeeds if it is frozen already. Writes of
+/// clients and of programs in the guest block meanwhile.
 pub async fn freeze(stream: UnixStream) -> Result<(), AgentError> {
     exchange(stream, &request("POST", "/freeze")).await?;
     Ok(())
 }
 
-/// Has the template's own programs bring into memory what its sandboxes start first, and returns when they are done.
+/// Runs the template's hooks that load programs into memory before its snapshot, and waits for them.
 pub async fn warm(stream: UnixStream) -> Result<(), AgentError> {
     exchange(stream, &request("POST", "/warm")).await?;
     Ok(())
 }
 
-/// Lets the guest's root disk be written to again. One that is not frozen stays so.
+/// Thaws the guest's root disk. Succeeds if it is not frozen.
 pub async fn unfreeze(stream: UnixStream) -> Result<(), AgentError> {
     exchange(stream, &request("POST", "/unfreeze")).await?;
     Ok(())
 }
 
-/// How busy the guest says it is.
+/// Reads the resource usage that the guest reports.
 pub async fn metrics(stream: UnixStream) -> Result<Metrics, AgentError> {
     let body = exchange(stream, &request("GET", "/metrics")).await?;
     let metrics: Metrics =
         serde_json::from_slice(&body).map_err(|_| AgentError::Malformed("not metrics"))?;
     if !(0.0..=100.0).contains(&metrics.cpu_used_pct) {
-        return Err(AgentError::Malformed(
-            "more or less processor than there is",
-        ));
+        return Err(AgentError::Malformed("CPU usage is not between 0 and 100"));
     }
     Ok(metrics)
 }
@@ -102,36 +100,35 @@ fn request(method: &str, path: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Sends a request and returns the body of a good answer: what came until the agent ended the stream, or until as much
-/// as it said.
+/// Sends a request and returns the body of a successful response. Without `content-length` the body is ignored.
 async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<Vec<u8>, AgentError> {
     stream.write_all(message).await.map_err(AgentError::Io)?;
-    let mut answer = Vec::with_capacity(512);
+    let mut response = Vec::with_capacity(512);
     let head = loop {
-        if let Some(head) = parse_head(&answer)? {
+        if let Some(head) = parse_head(&response)? {
             break head;
         }
-        if !read_more(&mut stream, &mut answer).await? {
+        if !read_more(&mut stream, &mut response).await? {
             return Err(AgentError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
     };
-    let good = (200..300).contains(&head.status);
-    let whole = head.length.map(|length| head.end.saturating_add(length));
-    if good && whole.is_none() {
+    let is_success = (200..300).contains(&head.status);
+    let total = head.length.map(|length| head.end.saturating_add(length));
+    if is_success && total.is_none() {
         return Ok(Vec::new());
     }
-    let whole = whole.unwrap_or(MAX_ANSWER);
-    while answer.len() < whole.min(MAX_ANSWER) {
-        if !read_more(&mut stream, &mut answer).await? {
+    let total = total.unwrap_or(MAX_RESPONSE_LEN);
+    while response.len() < total.min(MAX_RESPONSE_LEN) {
+        if !read_more(&mut stream, &mut response).await? {
             break;
         }
     }
-    let body = answer.get(head.end..).unwrap_or_default();
-    if good && answer.len() >= whole {
+    let body = response.get(head.end..).unwrap_or_default();
+    if is_success && response.len() >= total {
         return Ok(body.to_vec());
     }
-    if good {
-        return Err(AgentError::Malformed("answer is cut short or too long"));
+    if is_success {
+        return Err(AgentError::Malformed("incomplete or too long"));
     }
     Err(AgentError::Refused {
         status: head.status,
@@ -139,36 +136,36 @@ async fn exchange(mut stream: UnixStream, message: &[u8]) -> Result<Vec<u8>, Age
     })
 }
 
-/// Reads what there is; `false` at the end of the stream.
-async fn read_more(stream: &mut UnixStream, answer: &mut Vec<u8>) -> Result<bool, AgentError> {
-    let room = MAX_ANSWER.saturating_sub(answer.len());
+/// Reads available bytes; `false` at the end of the stream.
+async fn read_more(stream: &mut UnixStream, response: &mut Vec<u8>) -> Result<bool, AgentError> {
+    let room = MAX_RESPONSE_LEN.saturating_sub(response.len());
     if room == 0 {
         return Err(AgentError::Malformed("longer than 16 KiB"));
     }
     let limit = u64::try_from(room).unwrap_or(u64::MAX);
-    let got = stream
+    let len = stream
         .take(limit)
-        .read_buf(answer)
+        .read_buf(response)
         .await
         .map_err(AgentError::Io)?;
-    Ok(got > 0)
+    Ok(len > 0)
 }
 
-/// What of an answer's head matters.
+/// The relevant parts of a response head.
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
-    /// Where the body begins.
+    /// The offset of the body.
     end: usize,
-    /// The length of the body, in bytes, if it is said.
+    /// The `content-length`, if present.
     length: Option<usize>,
 }
 
-/// An answer's head; `None` while it is not whole. Total.
-fn parse_head(answer: &[u8]) -> Result<Option<Head>, AgentError> {
+/// Parses a response head; `None` while it is incomplete. Never panics.
+fn parse_head(bytes: &[u8]) -> Result<Option<Head>, AgentError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
-    let end = match response.parse(answer) {
+    let end = match response.parse(bytes) {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(AgentError::Malformed("not HTTP")),
@@ -180,7 +177,7 @@ fn parse_head(answer: &[u8]) -> Result<Option<Head>, AgentError> {
         .find(|header| header.name.eq_ignore_ascii_case("content-length"))
         .map(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
     match length {
-        Some(None) => Err(AgentError::Malformed("length is no number")),
+        Some(None) => Err(AgentError::Malformed("content-length is not a number")),
         length => Ok(Some(Head {
             status,
             end,
@@ -193,24 +190,24 @@ fn printable(body: &[u8]) -> String {
     String::from_utf8_lossy(body)
         .chars()
         .filter(|c| !c.is_control())
-        .take(MAX_REASON)
+        .take(MAX_REASON_LEN)
         .collect()
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    async fn asked(answer: &'static [u8]) -> (Result<(), AgentError>, String) {
+    async fn init_with_response(response: &'static [u8]) -> (Result<(), AgentError>, String) {
         let (host, mut guest) = UnixStream::pair().unwrap();
         let guest = async move {
             let mut request = Vec::new();
             while !request.ends_with(b"{}") {
                 assert!(guest.read_buf(&mut request).await.unwrap() > 0);
             }
-            guest.write_all(answer).await.unwrap();
+            guest.write_all(response).await.unwrap();
             String::from_utf8(request).unwrap()
         };
         let request = InitRequest::default();
@@ -218,28 +215,28 @@ mod test {
     }
 
     #[tokio::test]
-    async fn a_good_answer_is_enough() {
-        let (result, request) = asked(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+    async fn success_without_a_body_is_enough() {
+        let (result, request) = init_with_response(b"HTTP/1.1 204 No Content\r\n\r\n").await;
         result.unwrap();
         assert!(request.starts_with("POST /init HTTP/1.1\r\n"));
         assert!(request.contains("content-length: 2\r\n"));
     }
 
     #[tokio::test]
-    async fn a_refusal_is_told_with_its_reason() {
-        let (result, _) = asked(b"HTTP/1.1 400 No\r\n\r\nbad \x1b[31mthing").await;
+    async fn error_status_is_returned_with_its_printable_reason() {
+        let (result, _) = init_with_response(b"HTTP/1.1 400 No\r\n\r\nbad \x1b[31mthing").await;
         let text = result.unwrap_err().to_string();
-        assert_eq!(text, "the guest agent answered 400: bad [31mthing");
+        assert_eq!(text, "guest agent answered 400: bad [31mthing");
     }
 
     #[tokio::test]
-    async fn an_answer_cut_short_or_never_ending_is_an_error() {
+    async fn truncated_and_endless_responses_are_errors() {
         assert!(matches!(
-            asked(b"HTTP/1.1 204 No").await.0,
+            init_with_response(b"HTTP/1.1 204 No").await.0,
             Err(AgentError::Io(_))
         ));
         assert!(matches!(
-            asked(b"no http\r\n\r\n").await.0,
+            init_with_response(b"no http\r\n\r\n").await.0,
             Err(AgentError::Malformed(_))
         ));
         let endless: &'static [u8] = Box::leak(
@@ -248,12 +245,12 @@ mod test {
                 .into(),
         );
         assert!(matches!(
-            asked(endless).await.0,
+            init_with_response(endless).await.0,
             Err(AgentError::Malformed(_))
         ));
     }
 
-    async fn measured(answer: &'static [u8]) -> Result<Metrics, AgentError> {
+    async fn metrics_from_response(response: &'static [u8]) -> Result<Metrics, AgentError> {
         let (host, mut guest) = UnixStream::pair().unwrap();
         let guest = async move {
             let mut request = Vec::new();
@@ -261,45 +258,45 @@ mod test {
                 assert!(guest.read_buf(&mut request).await.unwrap() > 0);
             }
             assert!(request.starts_with(b"GET /metrics HTTP/1.1\r\n"));
-            guest.write_all(answer).await.unwrap();
+            guest.write_all(response).await.unwrap();
         };
         tokio::join!(metrics(host), guest).0
     }
 
     #[tokio::test]
-    async fn metrics_are_whole_or_an_error() {
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 36\r\n\r\n{\"cpu_count\":2,\"cpu_used_pct\":12.5} ";
+    async fn incomplete_and_invalid_metrics_are_errors() {
+        let valid = b"HTTP/1.1 200 OK\r\ncontent-length: 36\r\n\r\n{\"cpu_count\":2,\"cpu_used_pct\":12.5} ";
         assert_eq!(
-            measured(answer).await.unwrap(),
+            metrics_from_response(valid).await.unwrap(),
             Metrics {
                 cpu_count: 2,
                 cpu_used_pct: 12.5,
                 ..Metrics::default()
             }
         );
-        let bad: [&[u8]; 5] = [
+        let invalid: [&[u8]; 5] = [
             b"HTTP/1.1 200 OK\r\ncontent-length: 36\r\n\r\n{\"cpu_count\":2",
             b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{}",
             b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n{}",
             b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ntrue",
             b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{\"cpu_used_pct\":1e300}",
         ];
-        for answer in bad {
-            let error = measured(answer).await.unwrap_err();
+        for response in invalid {
+            let error = metrics_from_response(response).await.unwrap_err();
             assert!(matches!(error, AgentError::Malformed(_)), "{error}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_head_or_are_refused(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             if let Ok(Some(head)) = parse_head(&bytes) {
                 prop_assert!(head.end <= bytes.len());
             }
         }
 
         #[test]
-        fn a_changed_head_is_read_or_refused(at in 0usize..40, byte: u8) {
+        fn mutated_heads_do_not_panic(at in 0usize..40, byte: u8) {
             let mut head = b"HTTP/1.1 204 No Content\r\ndate: now\r\n\r\n".to_vec();
             let at = at % head.len();
             head[at] = byte;

@@ -1,11 +1,11 @@
-//! What a guest is told it is.
+//! The body of `POST /init`, which assigns clock, entropy and identity.
 
 use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-/// A part of an [`InitRequest`] that is not what it should be. The part itself is not repeated.
+/// An invalid part of an [`InitRequest`]. The error does not contain the value, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidInit {
     /// See [`Entropy`].
@@ -19,30 +19,30 @@ pub enum InvalidInit {
     Hostname,
 }
 
-/// The body of `POST /init`. The first six fields are those of E2B's agent. A field that is absent changes nothing, so
-/// that a plain restore says little and costs little.
+/// The body of `POST /init`. The first six fields are those of E2B's agent. An absent field changes nothing, which keeps
+/// a plain restore cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InitRequest {
-    /// Environment of every process started from now on; replaces the earlier one whole.
+    /// Environment variables of processes started from now on. Replaces all earlier ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env_vars: Option<BTreeMap<String, String>>,
-    /// What a caller of the agent must show; the empty token lets everybody in.
+    /// The token that clients of the agent must present. The empty token allows every client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_token: Option<Token>,
-    /// The time now (RFC 3339). The guest's clock is set when it is more than 50 ms behind or 5 s ahead of it.
+    /// The current time (RFC 3339). The guest sets its clock if that is more than 50 ms behind or 5 s ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<String>,
-    /// Who runs processes and owns files when a caller names nobody.
+    /// The user of requests that name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_user: Option<String>,
-    /// Where processes run when a caller names no directory.
+    /// The working directory of requests that name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_workdir: Option<String>,
-    /// The life of the sandbox, for logs.
+    /// The epoch of the sandbox, for logs.
     #[serde(rename = "lifecycleID", skip_serializing_if = "Option::is_none")]
     pub lifecycle_id: Option<String>,
-    /// Fresh randomness for the kernel's pool.
+    /// Random bytes for the kernel's pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entropy: Option<Entropy>,
     /// The new `/etc/machine-id`.
@@ -51,20 +51,20 @@ pub struct InitRequest {
     /// The new host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<Hostname>,
-    /// The sandbox this guest is now. When it differs from the last one, the hooks for forks run.
+    /// The ID of the sandbox. If it differs from the last one, the fork hooks run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<String>,
-    /// The template the sandbox was made from.
+    /// The ID of the sandbox's template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template_id: Option<String>,
 }
 
-/// A token that must not be printed. `Debug` hides it; it has no `Display`.
+/// A secret token. `Debug` hides it, and there is no `Display`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
 
-/// Randomness from the host, 1 to 512 bytes; base64 in JSON. `Debug` hides it.
+/// Random bytes from the host, 1 to 512; base64 in JSON. `Debug` hides them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Entropy(Vec<u8>);
@@ -87,7 +87,7 @@ impl Token {
         Self(text.into())
     }
 
-    /// The token itself. Compare in constant time, and do not log it.
+    /// Returns the token. Compare it in constant time, and do not log it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -102,7 +102,7 @@ impl fmt::Debug for Token {
 // === impl Entropy ===
 
 impl Entropy {
-    /// Most bytes that can be given at once: what the kernel's pool takes in one call.
+    /// The most bytes of one request, which the agent adds to the kernel's pool in one call.
     pub const MAX_LEN: usize = 512;
 
     /// Wraps random bytes.
@@ -114,7 +114,7 @@ impl Entropy {
         }
     }
 
-    /// The random bytes. Do not log them.
+    /// Returns the random bytes. Do not log them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -207,7 +207,7 @@ impl From<Hostname> for String {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -229,7 +229,7 @@ mod test {
     }
 
     #[test]
-    fn the_names_on_the_wire_are_those_of_the_contract() {
+    fn json_has_the_field_names_of_the_contract() {
         let json = serde_json::to_value(full()).unwrap();
         let names: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
         let expected = [
@@ -254,7 +254,7 @@ mod test {
     }
 
     #[test]
-    fn unknown_fields_and_nulls_change_nothing() {
+    fn unknown_fields_and_nulls_are_ignored() {
         let json = r#"{"hyperloopIP":"1.2.3.4","volumeMounts":[{"nfs_target":"x","path":"/m"}],
                        "caBundle":"-----BEGIN","accessToken":null}"#;
         assert_eq!(
@@ -264,7 +264,7 @@ mod test {
     }
 
     #[test]
-    fn secrets_are_not_printed() {
+    fn debug_output_hides_secrets() {
         let text = format!("{:?}", full());
         assert!(
             !text.contains("very secret") && !text.contains("165"),
@@ -273,7 +273,7 @@ mod test {
     }
 
     #[test]
-    fn lengths_are_checked() {
+    fn invalid_lengths_and_characters_are_refused() {
         assert_eq!(Entropy::new(vec![]), Err(InvalidInit::Entropy));
         assert_eq!(Entropy::new(vec![0; 513]), Err(InvalidInit::Entropy));
         let long = String::from(Entropy::new(vec![7; 512]).unwrap());
@@ -292,21 +292,21 @@ mod test {
 
     proptest! {
         #[test]
-        fn any_body_is_a_request_or_is_refused(body: Vec<u8>) {
+        fn arbitrary_bodies_round_trip_or_are_refused(body: Vec<u8>) {
             if let Ok(request) = serde_json::from_slice::<InitRequest>(&body) {
-                let again = serde_json::to_vec(&request).unwrap();
-                prop_assert_eq!(serde_json::from_slice::<InitRequest>(&again).unwrap(), request);
+                let encoded = serde_json::to_vec(&request).unwrap();
+                prop_assert_eq!(serde_json::from_slice::<InitRequest>(&encoded).unwrap(), request);
             }
         }
 
         #[test]
-        fn a_changed_body_is_a_request_or_is_refused(at: prop::sample::Index, byte: u8) {
+        fn mutated_bodies_round_trip_or_are_refused(at: prop::sample::Index, byte: u8) {
             let mut body = serde_json::to_vec(&full()).unwrap();
             let at = at.index(body.len());
             body[at] = byte;
             if let Ok(request) = serde_json::from_slice::<InitRequest>(&body) {
-                let again = serde_json::to_vec(&request).unwrap();
-                prop_assert_eq!(serde_json::from_slice::<InitRequest>(&again).unwrap(), request);
+                let encoded = serde_json::to_vec(&request).unwrap();
+                prop_assert_eq!(serde_json::from_slice::<InitRequest>(&encoded).unwrap(), request);
             }
         }
     }

@@ -1,10 +1,10 @@
-//! What the host says to the guest and what it answers.
+//! The protocol between the host and the guest agent.
 //!
-//! Three vsock ports lead into a guest. On [`HOST_VSOCK_PORT`] the agent speaks HTTP/1.1 with the host itself: [`client`]
-//! asks whether it is healthy and how busy ([`Metrics`]), has its disk frozen for a snapshot, and tells it what it is now
-//! ([`InitRequest`]). On [`AGENT_VSOCK_PORT`] it serves those whose
-//! bytes the host passes on, who must not tell it that. A stream to [`RELAY_VSOCK_PORT`] begins with a [`relay`] preamble
-//! that names a TCP port of the guest, and carries that port's bytes from then on.
+//! A guest has three vsock ports. On [`HOST_VSOCK_PORT`] the agent serves HTTP/1.1 requests of the host itself: [`client`]
+//! checks its health, reads its [`Metrics`], freezes its disk for a snapshot, and assigns clock, entropy and identity with
+//! an [`InitRequest`]. On [`AGENT_VSOCK_PORT`] it serves clients whose bytes the host relays, and refuses the host's
+//! requests. A stream to [`RELAY_VSOCK_PORT`] begins with a [`relay`] preamble that selects a TCP port of the guest, and
+//! then carries the bytes of that port.
 
 #![forbid(unsafe_code)]
 
@@ -21,12 +21,11 @@ pub use self::{
     relay::RelayError,
 };
 
-/// Where the host itself speaks to the guest agent. Never connect a caller's bytes to it.
+/// The vsock port for requests of the host itself. Never relay a client's bytes to it.
 pub const HOST_VSOCK_PORT: u32 = 1025;
 
-/// Where the guest agent serves callers, as a vsock port. It serves the same on the TCP port of this number for programs
-/// in the guest.
+/// The vsock port for clients. Programs in the guest use the TCP port with the same number.
 pub const AGENT_VSOCK_PORT: u32 = envd::AGENT_PORT as u32;
 
-/// Where the guest takes streams to be relayed to one of its TCP ports.
+/// The vsock port for streams to TCP ports of the guest.
 pub const RELAY_VSOCK_PORT: u32 = 1024;

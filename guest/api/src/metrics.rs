@@ -1,30 +1,30 @@
-//! How busy a guest is.
+//! Resource usage of a guest.
 
 use serde::{Deserialize, Serialize};
 
-/// The answer of `GET /metrics`, in bytes where nothing else is said. The guest wrote it: what it says can be anything,
-/// and is at least of these types.
+/// The response of `GET /metrics`. Sizes are in bytes unless stated otherwise. The guest is untrusted: every value of
+/// these types is possible.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
-    /// When it was measured, in seconds of 1970 by the guest's clock.
+    /// The time of the sample in Unix seconds, by the clock of the guest.
     pub ts: i64,
-    /// Processors.
+    /// The number of CPUs.
     pub cpu_count: u32,
-    /// Per cent of all of them that were busy since the last answer, 0 to 100; since the guest's start in the first.
+    /// Usage of all CPUs in per cent, 0 to 100, since the previous sample; in the first sample since boot.
     pub cpu_used_pct: f64,
-    /// Memory there is.
+    /// Total memory.
     pub mem_total: u64,
-    /// Memory that programs could not have.
+    /// Memory that is not available to programs.
     pub mem_used: u64,
-    /// Memory that keeps files and can be had.
+    /// Memory of the page cache.
     pub mem_cache: u64,
     /// [`Metrics::mem_total`] in MiB.
     pub mem_total_mib: u64,
     /// [`Metrics::mem_used`] in MiB.
     pub mem_used_mib: u64,
-    /// What is used of the root disk.
+    /// Used space of the root disk.
     pub disk_used: u64,
-    /// The size of the root disk.
+    /// Size of the root disk.
     pub disk_total: u64,
 }

@@ -1,4 +1,4 @@
-//! `POST /files/compose`: files put together into one.
+//! `POST /files/compose`: concatenates files.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,109 +7,104 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use error_chain::chain;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
-use super::{
-    Failure, Target, bad,
-    store::{self, Written},
-};
+use super::{error::FilesError, store::StoredFile, target::Target};
 use crate::{
-    agent::Agent,
-    metadata::Notes,
-    place,
-    respond::{self, Answer},
+    create_dirs,
+    file_metadata::FileMetadata,
+    request_body,
+    response::{self, HttpResponse},
+    state::AgentState,
     user::User,
 };
 
 #[derive(Debug, Deserialize)]
-struct Order {
+struct ComposeRequest {
     source_paths: Vec<String>,
     destination: String,
     #[serde(default)]
     username: Option<String>,
 }
 
-/// Answers `POST /files/compose`.
-pub(crate) async fn compose(agent: &Agent, request: Request<Incoming>) -> Answer {
-    match put_together(agent, request).await {
-        Ok(written) => respond::json(StatusCode::OK, &written),
-        Err(failure) => failure.into(),
+/// Handles `POST /files/compose`.
+pub(crate) async fn compose(state: &AgentState, request: Request<Incoming>) -> HttpResponse {
+    match try_compose(state, request).await {
+        Ok(file) => response::json(StatusCode::OK, &file),
+        Err(error) => error.into(),
     }
 }
 
-async fn put_together(agent: &Agent, request: Request<Incoming>) -> Result<Written, Failure> {
-    let body = respond::collect(request.into_body())
+async fn try_compose(
+    state: &AgentState,
+    request: Request<Incoming>,
+) -> Result<StoredFile, FilesError> {
+    let body = request_body::read(request.into_body())
         .await
-        .map_err(|error| bad(respond::chain(&error)))?;
-    let order: Order = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("error decoding request: {error}")))?;
-    let target = Target::of(agent, order.username.as_deref().unwrap_or_default())?;
-    let destination = target.resolve(&order.destination)?;
-    let sources = order
+        .map_err(|error| FilesError::bad_request(chain(&error).to_string()))?;
+    let request: ComposeRequest = serde_json::from_slice(&body)
+        .map_err(|error| FilesError::bad_request(format!("error decoding request: {error}")))?;
+    let target = Target::for_user(state, request.username.as_deref().unwrap_or_default())?;
+    let destination = target.resolve(&request.destination)?;
+    let sources = request
         .source_paths
         .iter()
         .map(|path| target.resolve(path))
         .collect::<Result<Vec<_>, _>>()?;
     if sources.is_empty() {
-        return Err(bad("source_paths is empty".to_owned()));
+        return Err(FilesError::bad_request("source_paths is empty"));
     }
     for source in &sources {
-        check(source)?;
+        require_regular_file(source)?;
     }
-    if fs::metadata(&destination).is_ok_and(|found| !found.is_file()) {
-        return Err(bad(format!(
-            "path '{}' is not a regular file",
-            destination.display()
-        )));
+    if fs::metadata(&destination).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(FilesError::not_regular(&destination));
     }
-    agent.disk().writable().await;
-    let written = Written::new(&destination, Notes::new());
+    state.disk().writable().await;
+    let file = StoredFile::new(&destination, FileMetadata::new());
     let user = target.user;
-    // It may be long, and others must not wait for it.
-    spawn_blocking(move || build(&sources, &destination, &user))
+    // Copying may take long, and must not block other requests.
+    spawn_blocking(move || concatenate(&sources, &destination, &user))
         .await
         .unwrap_or_else(|error| {
-            Err(Failure(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("error composing files: {error}"),
-            ))
+            Err(FilesError::internal(format!(
+                "error composing files: {error}"
+            )))
         })?;
-    Ok(written)
+    Ok(file)
 }
 
-fn check(source: &Path) -> Result<(), Failure> {
-    let shown = source.display();
-    match fs::metadata(source) {
-        Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(bad(format!("path '{shown}' is not a regular file"))),
-        Err(_) => Err(Failure(
-            StatusCode::NOT_FOUND,
-            format!("path '{shown}' does not exist"),
-        )),
+fn require_regular_file(path: &Path) -> Result<(), FilesError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(FilesError::not_regular(path)),
+        Err(_) => Err(FilesError::not_found(path)),
     }
 }
 
-/// Puts the sources together beside the destination, so that it is whole or as before, and then removes them.
-fn build(sources: &[PathBuf], destination: &Path, user: &User) -> Result<(), Failure> {
-    let failed = |error: io::Error| store::failure(destination, &error);
-    place::make_parents(destination, user)
-        .map_err(|error| store::failure(&error.path, &error.source))?;
+/// Concatenates the sources into a temporary file, renames it to the destination, and removes the sources. A failure to
+/// copy leaves the destination unchanged.
+fn concatenate(sources: &[PathBuf], destination: &Path, user: &User) -> Result<(), FilesError> {
+    create_dirs::create_parents(destination, user)
+        .map_err(|error| FilesError::write(&error.path, &error.source))?;
     let mut name = std::ffi::OsString::from(".compose-");
     name.push(destination.file_name().unwrap_or_default());
-    let beside = destination.with_file_name(name);
-    let made = fill(sources, &beside, user).and_then(|()| fs::rename(&beside, destination));
-    if let Err(error) = made {
-        // What went wrong is told; what it left is only in the way.
-        let _removed = fs::remove_file(&beside);
-        return Err(failed(error));
+    let temporary = destination.with_file_name(name);
+    let composed =
+        copy_all(sources, &temporary, user).and_then(|()| fs::rename(&temporary, destination));
+    if let Err(error) = composed {
+        // The error of the copy is the one to report.
+        let _removed = fs::remove_file(&temporary);
+        return Err(FilesError::write(destination, &error));
     }
     for source in sources.iter().filter(|source| *source != destination) {
         match fs::remove_file(source) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(store::failure(source, &error));
+                return Err(FilesError::write(source, &error));
             }
             _ => {}
         }
@@ -117,13 +112,13 @@ fn build(sources: &[PathBuf], destination: &Path, user: &User) -> Result<(), Fai
     Ok(())
 }
 
-fn fill(sources: &[PathBuf], path: &Path, user: &User) -> io::Result<()> {
+fn copy_all(sources: &[PathBuf], path: &Path, user: &User) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o666)
         .open(path)?;
-    place::give(&file, user)?;
+    create_dirs::chown_to(&file, user)?;
     for source in sources {
         io::copy(&mut File::open(source)?, &mut file)?;
     }

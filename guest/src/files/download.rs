@@ -1,4 +1,4 @@
-//! `GET /files`: a whole file, or a part of it.
+//! `GET /files`: downloads a file or a range of it.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -15,166 +15,179 @@ use hyper::body::Incoming;
 use nix::libc;
 
 use super::{
-    CHUNK, Failure, Target, bad,
-    condition::{self, Part, Verdict},
-    content::{Content, Gzipped, gzip, read_chunk},
-    encoding::{self, Encoding},
-    kind,
+    content_type,
+    encoding::{self, Encoding, Offer},
+    error::FilesError,
+    file_body::{CHUNK_LEN, FileBody, GzipBody, gzip, read_chunk},
+    preconditions::{self, ByteRange, Precondition},
+    target::Target,
 };
 use crate::{
     access::Operation,
-    agent::Agent,
-    respond::{self, Answer},
+    response::{self, HttpResponse},
+    state::AgentState,
 };
 
-/// A file that was opened, and what is known of it.
-struct Opened {
+/// An open file with its first chunk.
+struct OpenFile {
     file: File,
-    changed: SystemTime,
-    first: Bytes,
-    /// In bytes; `None` for one of the kernel's that is longer than a chunk.
+    modified: SystemTime,
+    first_chunk: Bytes,
+    /// The size in bytes; `None` for a virtual file longer than a chunk.
     size: Option<u64>,
 }
 
-/// Answers `GET /files`.
-pub(crate) fn download(agent: &Agent, request: &Request<Incoming>) -> Answer {
-    match serve(agent, request) {
-        Ok(answer) => answer,
-        Err(failure) => failure.into(),
+/// Handles `GET /files`.
+pub(crate) fn download(state: &AgentState, request: &Request<Incoming>) -> HttpResponse {
+    match respond(state, request) {
+        Ok(response) => response,
+        Err(error) => error.into(),
     }
 }
 
-fn serve(agent: &Agent, request: &Request<Incoming>) -> Result<Answer, Failure> {
-    let target = Target::admit(agent, request, Operation::Read)?;
+fn respond(state: &AgentState, request: &Request<Incoming>) -> Result<HttpResponse, FilesError> {
+    let target = Target::authorize(state, request, Operation::Read)?;
     let path = target.path.unwrap_or(target.workdir);
-    let opened = open(&path)?;
+    let open_file = open(&path)?;
     let headers = request.headers();
-    // A part, or a condition, speaks of the file as it is.
-    let encoding = encoding::choose(headers, condition::are_there(headers))
-        .map_err(|error| Failure(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
-    let about = about(&path, &opened);
-    let mut answer = match condition::judge(headers, opened.changed) {
-        Verdict::Serve => opened.answer(headers, encoding).map_err(failed(&path))?,
-        Verdict::NotModified => empty(StatusCode::NOT_MODIFIED),
-        Verdict::Failed => empty(StatusCode::PRECONDITION_FAILED),
+    // Ranges and conditions refer to the unencoded file.
+    let offer = if preconditions::is_conditional(headers) {
+        Offer::IdentityOnly
+    } else {
+        Offer::GzipAndIdentity
     };
-    let unsent = matches!(
-        answer.status(),
+    let encoding = encoding::negotiate(headers, offer)
+        .map_err(|error| FilesError::new(StatusCode::NOT_ACCEPTABLE, error.to_string()))?;
+    let file_headers = file_headers(&path, &open_file);
+    let mut response = match preconditions::evaluate(headers, open_file.modified) {
+        Precondition::Passed => open_file
+            .into_response(headers, encoding)
+            .map_err(|error| FilesError::read(&path, &error))?,
+        Precondition::NotModified => empty(StatusCode::NOT_MODIFIED),
+        Precondition::Failed => empty(StatusCode::PRECONDITION_FAILED),
+    };
+    let without_content = matches!(
+        response.status(),
         StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED
     );
-    for (name, value) in about {
-        if !(unsent && name == header::CONTENT_TYPE) {
-            answer.headers_mut().insert(name, value);
+    for (name, value) in file_headers {
+        if !(without_content && name == header::CONTENT_TYPE) {
+            response.headers_mut().insert(name, value);
         }
     }
     if encoding == Encoding::Gzip {
-        answer
+        response
             .headers_mut()
             .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    Ok(answer)
+    Ok(response)
 }
 
-fn open(path: &Path) -> Result<Opened, Failure> {
-    // A FIFO must not keep the agent waiting for whoever writes to it.
+fn open(path: &Path) -> Result<OpenFile, FilesError> {
+    let failed = |error: io::Error| FilesError::read(path, &error);
+    // O_NONBLOCK: opening a FIFO must not block until it has a writer.
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
-        .map_err(failed(path))?;
-    let found = file.metadata().map_err(failed(path))?;
-    let kind = found.file_type();
-    if kind.is_dir() {
-        return Err(bad(format!("path '{}' is a directory", path.display())));
+        .map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        let message = format!("path '{}' is a directory", path.display());
+        return Err(FilesError::bad_request(message));
     }
-    if !kind.is_file() {
-        return Err(bad(format!(
-            "path '{}' is not a regular file",
-            path.display()
-        )));
+    if !metadata.is_file() {
+        return Err(FilesError::not_regular(path));
     }
-    let first = read_chunk(&mut file, CHUNK).map_err(failed(path))?;
-    Ok(Opened {
-        changed: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-        size: size(&found, &first),
+    let first_chunk = read_chunk(&mut file, CHUNK_LEN).map_err(failed)?;
+    Ok(OpenFile {
+        modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        size: size(&metadata, &first_chunk),
         file,
-        first,
+        first_chunk,
     })
 }
 
-/// A file of the kernel's says it is empty, or as long as a page, and is not: what was read is believed first.
-fn size(found: &Metadata, first: &Bytes) -> Option<u64> {
-    if first.len() < CHUNK {
-        return u64::try_from(first.len()).ok();
+/// The size of a file. Virtual files report a size of zero or of a page, so a short first chunk has precedence.
+fn size(metadata: &Metadata, first_chunk: &Bytes) -> Option<u64> {
+    if first_chunk.len() < CHUNK_LEN {
+        return u64::try_from(first_chunk.len()).ok();
     }
-    let chunk = u64::try_from(CHUNK).ok()?;
-    Some(found.len()).filter(|size| *size >= chunk)
+    let chunk = u64::try_from(CHUNK_LEN).ok()?;
+    Some(metadata.len()).filter(|size| *size >= chunk)
 }
 
-impl Opened {
-    fn answer(self, headers: &HeaderMap, encoding: Encoding) -> io::Result<Answer> {
-        let small = self.first.len() < CHUNK;
+impl OpenFile {
+    fn into_response(self, headers: &HeaderMap, encoding: Encoding) -> io::Result<HttpResponse> {
+        let is_small = self.first_chunk.len() < CHUNK_LEN;
         if encoding == Encoding::Gzip {
-            return Ok(if small {
-                respond::bytes(gzip(&self.first)?)
+            return Ok(if is_small {
+                response::bytes(gzip(&self.first_chunk)?)
             } else {
-                let content = Content::whole(self.file, self.first, self.size);
-                Response::new(Gzipped::new(content).boxed_unsync())
+                let body = FileBody::full(self.file, self.first_chunk, self.size);
+                Response::new(GzipBody::new(body).boxed_unsync())
             });
         }
         let Some(size) = self.size else {
-            let content = Content::whole(self.file, self.first, None);
-            return Ok(Response::new(content.boxed_unsync()));
+            let body = FileBody::full(self.file, self.first_chunk, None);
+            return Ok(Response::new(body.boxed_unsync()));
         };
-        let part = condition::part(headers, self.changed, size);
-        let mut answer = match part {
-            Part::None => empty(StatusCode::RANGE_NOT_SATISFIABLE),
-            Part::Whole if small => respond::bytes(self.first),
-            Part::Whole => sized(Content::whole(self.file, self.first, Some(size)), size),
-            Part::Bytes { start, len } if small => {
-                let at = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
-                respond::bytes(self.first.slice(at(start)?..at(start + len)?))
+        let range = preconditions::requested_range(headers, self.modified, size);
+        let mut response = match range {
+            ByteRange::Unsatisfiable => empty(StatusCode::RANGE_NOT_SATISFIABLE),
+            ByteRange::Full if is_small => response::bytes(self.first_chunk),
+            ByteRange::Full => sized(
+                FileBody::full(self.file, self.first_chunk, Some(size)),
+                size,
+            ),
+            ByteRange::Partial { start, len } if is_small => {
+                let index = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
+                response::bytes(self.first_chunk.slice(index(start)?..index(start + len)?))
             }
-            Part::Bytes { start, len } => sized(Content::part(self.file, start, len)?, len),
+            ByteRange::Partial { start, len } => {
+                sized(FileBody::range(self.file, start, len)?, len)
+            }
         };
-        let answered = answer.headers_mut();
-        answered.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        let range = match part {
-            Part::Whole => None,
-            Part::None => Some(format!("bytes */{size}")),
-            Part::Bytes { start, len } => Some(format!("bytes {start}-{}/{size}", start + len - 1)),
+        let response_headers = response.headers_mut();
+        response_headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let content_range = match range {
+            ByteRange::Full => None,
+            ByteRange::Unsatisfiable => Some(format!("bytes */{size}")),
+            ByteRange::Partial { start, len } => {
+                Some(format!("bytes {start}-{}/{size}", start + len - 1))
+            }
         };
-        if let Some(range) = range {
-            let value = HeaderValue::from_str(&range).map_err(io::Error::other)?;
-            answered.insert(header::CONTENT_RANGE, value);
-            if let Part::Bytes { .. } = part {
-                *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        if let Some(content_range) = content_range {
+            let value = HeaderValue::from_str(&content_range).map_err(io::Error::other)?;
+            response_headers.insert(header::CONTENT_RANGE, value);
+            if let ByteRange::Partial { .. } = range {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
-/// What is said of the file, whatever of it is sent.
-fn about(path: &Path, opened: &Opened) -> Vec<(HeaderName, HeaderValue)> {
-    let kind = HeaderValue::from_static(kind::of(path, &opened.first));
-    let mut about = vec![
-        (header::CONTENT_TYPE, kind),
+/// Headers that describe the file, for every status.
+fn file_headers(path: &Path, open_file: &OpenFile) -> Vec<(HeaderName, HeaderValue)> {
+    let content_type = HeaderValue::from_static(content_type::detect(path, &open_file.first_chunk));
+    let mut headers = vec![
+        (header::CONTENT_TYPE, content_type),
         (header::VARY, HeaderValue::from_static("Accept-Encoding")),
     ];
-    if let Some(disposition) = disposition(path) {
-        about.push((header::CONTENT_DISPOSITION, disposition));
+    if let Some(disposition) = content_disposition(path) {
+        headers.push((header::CONTENT_DISPOSITION, disposition));
     }
-    if opened.changed > SystemTime::UNIX_EPOCH
-        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(opened.changed))
+    if open_file.modified > SystemTime::UNIX_EPOCH
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(open_file.modified))
     {
-        about.push((header::LAST_MODIFIED, date));
+        headers.push((header::LAST_MODIFIED, date));
     }
-    about
+    headers
 }
 
-/// `inline; filename="..."`, with what a quoted string cannot hold left out.
-fn disposition(path: &Path) -> Option<HeaderValue> {
+/// Builds `inline; filename="..."`, without the characters that a quoted string cannot contain.
+fn content_disposition(path: &Path) -> Option<HeaderValue> {
     let name = path.file_name()?.to_string_lossy();
     let name: String = name
         .chars()
@@ -183,44 +196,30 @@ fn disposition(path: &Path) -> Option<HeaderValue> {
     HeaderValue::from_bytes(format!("inline; filename=\"{name}\"").as_bytes()).ok()
 }
 
-fn sized(content: Content, size: u64) -> Answer {
-    let mut answer = Response::new(content.boxed_unsync());
-    answer
+fn sized(body: FileBody, size: u64) -> HttpResponse {
+    let mut response = Response::new(body.boxed_unsync());
+    response
         .headers_mut()
         .insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-    answer
+    response
 }
 
-fn empty(status: StatusCode) -> Answer {
-    let mut answer = respond::bytes(Bytes::new());
-    *answer.status_mut() = status;
-    answer
-}
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> Failure {
-    let shown = path.display().to_string();
-    move |error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure(
-            StatusCode::NOT_FOUND,
-            format!("path '{shown}' does not exist"),
-        ),
-        _ => Failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("error reading file '{shown}': {error}"),
-        ),
-    }
+fn empty(status: StatusCode) -> HttpResponse {
+    let mut response = response::bytes(Bytes::new());
+    *response.status_mut() = status;
+    response
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
         #[test]
-        fn any_name_gives_a_header_or_none(name in "[^/\0]{1,40}") {
-            if let Some(value) = disposition(&Path::new("/x").join(name)) {
+        fn arbitrary_names_do_not_break_content_disposition(name in "[^/\0]{1,40}") {
+            if let Some(value) = content_disposition(&Path::new("/x").join(name)) {
                 prop_assert!(value.as_bytes().ends_with(b"\""));
             }
         }

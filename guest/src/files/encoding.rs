@@ -1,40 +1,47 @@
-//! How a caller wants bytes encoded.
+//! Negotiates the content encoding (RFC 9110).
 
 use http::{HeaderMap, header};
 
-/// What this can encode in.
+/// A supported content encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
     Gzip,
 }
 
-/// A caller that takes neither.
+/// The caller accepts none of the offered encodings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no acceptable encoding found, supported: [gzip, identity]")]
 pub(super) struct NotAcceptable;
 
-/// What `Accept-Encoding` likes best, the first of equals. Without `gzip` only if `plain`.
-pub(super) fn choose(headers: &HeaderMap, plain: bool) -> Result<Encoding, NotAcceptable> {
-    let mut liked: Vec<(u16, &str)> = headers
+/// The encodings that the server offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    GzipAndIdentity,
+    IdentityOnly,
+}
+
+/// Selects the offered encoding with the highest weight in `Accept-Encoding`, and of equal ones the first.
+pub(super) fn negotiate(headers: &HeaderMap, offer: Offer) -> Result<Encoding, NotAcceptable> {
+    let mut codings: Vec<(u16, &str)> = headers
         .get_all(header::ACCEPT_ENCODING)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
-        .filter_map(one)
+        .filter_map(parse_coding)
         .collect();
     let refused = |name: &str| {
-        liked
+        codings
             .iter()
-            .any(|(weight, liked)| *weight == 0 && liked.eq_ignore_ascii_case(name))
+            .any(|(weight, coding)| *weight == 0 && coding.eq_ignore_ascii_case(name))
     };
     let named = |name: &str| {
-        liked
+        codings
             .iter()
-            .any(|(_, liked)| liked.eq_ignore_ascii_case(name))
+            .any(|(_, coding)| coding.eq_ignore_ascii_case(name))
     };
     let no_identity = refused("identity") || (refused("*") && !named("identity"));
-    if plain {
+    if offer == Offer::IdentityOnly {
         return if no_identity {
             Err(NotAcceptable)
         } else {
@@ -42,10 +49,10 @@ pub(super) fn choose(headers: &HeaderMap, plain: bool) -> Result<Encoding, NotAc
         };
     }
     let no_gzip = refused("gzip");
-    liked.retain(|(weight, _)| *weight > 0);
-    // Stable: of equals the first stays the first.
-    liked.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    for (_, name) in &liked {
+    codings.retain(|(weight, _)| *weight > 0);
+    // The sort is stable, so equal weights keep their order.
+    codings.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    for (_, name) in &codings {
         match name.to_ascii_lowercase().as_str() {
             "gzip" => return Ok(Encoding::Gzip),
             "identity" => return Ok(Encoding::Identity),
@@ -61,16 +68,16 @@ pub(super) fn choose(headers: &HeaderMap, plain: bool) -> Result<Encoding, NotAc
     }
 }
 
-/// A name and its weight in thousandths; `None` when it is no such thing.
-fn one(text: &str) -> Option<(u16, &str)> {
+/// Parses a coding and its weight in thousandths; `None` if it is malformed.
+fn parse_coding(text: &str) -> Option<(u16, &str)> {
     let mut parts = text.split(';');
     let name = parts.next()?.trim();
     if name.is_empty() {
         return None;
     }
     let mut weight = 1000;
-    for part in parts {
-        if let Some((key, value)) = part.split_once('=')
+    for parameter in parts {
+        if let Some((key, value)) = parameter.split_once('=')
             && key.trim().eq_ignore_ascii_case("q")
         {
             weight = thousandths(value.trim())?;
@@ -79,7 +86,7 @@ fn one(text: &str) -> Option<(u16, &str)> {
     Some((weight, name))
 }
 
-/// `0`, `0.5`, `1.000`.
+/// Parses a weight such as `0`, `0.5` or `1.000`.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit());
@@ -92,20 +99,20 @@ fn thousandths(text: &str) -> Option<u16> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    use super::{Encoding::*, *};
+    use super::{Encoding::*, Offer::*, *};
 
-    fn chosen(text: &str, plain: bool) -> Result<Encoding, NotAcceptable> {
+    fn negotiated(text: &str, offer: Offer) -> Result<Encoding, NotAcceptable> {
         let mut headers = HeaderMap::new();
         headers.insert("accept-encoding", HeaderValue::from_str(text).unwrap());
-        choose(&headers, plain)
+        negotiate(&headers, offer)
     }
 
     #[test]
-    fn what_is_liked_best_is_chosen() {
+    fn highest_weight_is_selected() {
         for (text, expected) in [
             ("gzip, deflate", Ok(Gzip)),
             ("", Ok(Identity)),
@@ -122,19 +129,22 @@ mod test {
             ("*;q=0, identity", Ok(Identity)),
             ("gzip;q=x, br", Ok(Identity)),
         ] {
-            assert_eq!(chosen(text, false), expected, "{text}");
+            assert_eq!(negotiated(text, GzipAndIdentity), expected, "{text}");
         }
-        assert_eq!(choose(&HeaderMap::new(), false), Ok(Identity));
-        assert_eq!(chosen("gzip", true), Ok(Identity));
-        assert_eq!(chosen("gzip, identity;q=0", true), Err(NotAcceptable));
+        assert_eq!(negotiate(&HeaderMap::new(), GzipAndIdentity), Ok(Identity));
+        assert_eq!(negotiated("gzip", IdentityOnly), Ok(Identity));
+        assert_eq!(
+            negotiated("gzip, identity;q=0", IdentityOnly),
+            Err(NotAcceptable)
+        );
     }
 
     proptest! {
         #[test]
-        fn any_header_is_read(text in "[ -~]{0,40}", listed in "([a-z*]{0,8}(;q=[01](\\.[0-9]{0,4})?)?,?){0,5}") {
-            let _any = chosen(&text, false);
-            if chosen(&listed, true).is_ok() {
-                prop_assert!(chosen(&listed, false).is_ok());
+        fn arbitrary_headers_do_not_panic(text in "[ -~]{0,40}", listed in "([a-z*]{0,8}(;q=[01](\\.[0-9]{0,4})?)?,?){0,5}") {
+            let _any = negotiated(&text, GzipAndIdentity);
+            if negotiated(&listed, IdentityOnly).is_ok() {
+                prop_assert!(negotiated(&listed, GzipAndIdentity).is_ok());
             }
         }
     }

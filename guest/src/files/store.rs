@@ -1,4 +1,4 @@
-//! Writing one file.
+//! Writes an uploaded file.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,86 +15,87 @@ use nix::{errno::Errno, libc};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{CHUNK, Failure, bad};
+use super::{error::FilesError, file_body::CHUNK_LEN};
 use crate::{
+    create_dirs,
     disk::Disk,
-    metadata::{self, Notes},
-    place, respond,
+    file_metadata::{self, FileMetadata},
     user::User,
 };
 
-/// How long a caller may send nothing.
-const IDLE: Duration = Duration::from_secs(600);
+/// How long an upload may send no bytes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What the caller is told of each file.
+/// A written file, as the response describes it.
 #[derive(Debug, Serialize)]
-pub(super) struct Written {
+pub(super) struct StoredFile {
     path: String,
     name: String,
     #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Notes::is_empty")]
-    metadata: Notes,
+    file_type: &'static str,
+    #[serde(skip_serializing_if = "FileMetadata::is_empty")]
+    metadata: FileMetadata,
 }
 
-/// A file that is being written. What it has taken and not written is less than a chunk and what came last.
-struct Upload<'a> {
+/// Writes a file in chunks. Buffers less than a chunk beside the bytes that were received last.
+struct FileWriter<'a> {
     disk: &'a Disk,
     path: &'a Path,
     file: File,
-    waiting: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-/// Writes what comes to `path`, for `user`. A small file is written by one system call.
+/// Writes `content` to `path`, owned by `user`. A small file takes one `write`.
 pub(super) async fn store<S, E>(
     disk: &Disk,
     path: &Path,
     user: &User,
-    notes: &Notes,
+    metadata: &FileMetadata,
     mut content: S,
-) -> Result<Written, Failure>
+) -> Result<StoredFile, FilesError>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::error::Error + 'static,
 {
-    let mut upload = Upload::create(disk, path, user).await?;
-    while let Some(bytes) = next(&mut content).await? {
-        upload.take(&bytes).await?;
+    let mut writer = FileWriter::create(disk, path, user).await?;
+    while let Some(bytes) = next_chunk(&mut content).await? {
+        writer.push(&bytes).await?;
     }
-    upload.finish(notes).await?;
-    Ok(Written::new(path, notes.clone()))
+    writer.finish(metadata).await?;
+    Ok(StoredFile::new(path, metadata.clone()))
 }
 
-/// What a caller sends next, if it does in time.
-pub(super) async fn next<S, E>(content: &mut S) -> Result<Option<Bytes>, Failure>
+async fn next_chunk<S, E>(content: &mut S) -> Result<Option<Bytes>, FilesError>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::error::Error + 'static,
 {
-    match timeout(IDLE, content.next()).await {
-        Ok(next) => next.transpose().map_err(|error| broken(&error)),
-        Err(_) => Err(Failure(
+    match timeout(IDLE_TIMEOUT, content.next()).await {
+        Ok(chunk) => chunk
+            .transpose()
+            .map_err(|error| FilesError::upload(&error)),
+        Err(_) => Err(FilesError::new(
             StatusCode::REQUEST_TIMEOUT,
-            "nothing was uploaded for too long".to_owned(),
+            format!("no data received for {IDLE_TIMEOUT:?}"),
         )),
     }
 }
 
-impl Written {
-    pub(super) fn new(path: &Path, metadata: Notes) -> Self {
+impl StoredFile {
+    pub(super) fn new(path: &Path, metadata: FileMetadata) -> Self {
         let name = path.file_name().unwrap_or_default();
         Self {
             path: path.to_string_lossy().into_owned(),
             name: name.to_string_lossy().into_owned(),
-            kind: "file",
+            file_type: "file",
             metadata,
         }
     }
 }
 
-impl<'a> Upload<'a> {
-    /// Makes the file, or empties the one that is there, and gives it to `user`.
-    async fn create(disk: &'a Disk, path: &'a Path, user: &User) -> Result<Self, Failure> {
+impl<'a> FileWriter<'a> {
+    /// Creates or truncates the file, and assigns it to `user`.
+    async fn create(disk: &'a Disk, path: &'a Path, user: &User) -> Result<Self, FilesError> {
         let mut options = OpenOptions::new();
         options
             .write(true)
@@ -105,86 +106,59 @@ impl<'a> Upload<'a> {
         disk.writable().await;
         let opened = match options.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                place::make_parents(path, user)
-                    .map_err(|error| failure(&error.path, &error.source))?;
+                create_dirs::create_parents(path, user)
+                    .map_err(|error| FilesError::write(&error.path, &error.source))?;
                 options.open(path)
             }
             opened => opened,
         };
-        let file = opened.map_err(|error| failure(path, &error))?;
-        let failed = |error: io::Error| failure(path, &error);
+        let failed = |error: io::Error| FilesError::write(path, &error);
+        let file = opened.map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
-            return Err(not_regular(path));
+            return Err(FilesError::not_regular(path));
         }
-        place::give(&file, user).map_err(failed)?;
+        create_dirs::chown_to(&file, user).map_err(failed)?;
         Ok(Self {
             disk,
             path,
             file,
-            waiting: Vec::new(),
+            buffer: Vec::new(),
         })
     }
 
-    async fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= CHUNK {
-            self.write().await
+    async fn push(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK_LEN {
+            self.flush().await
         } else {
             Ok(())
         }
     }
 
-    async fn write(&mut self) -> Result<(), Failure> {
+    async fn flush(&mut self) -> Result<(), FilesError> {
         self.disk.writable().await;
         self.file
-            .write_all(&self.waiting)
-            .map_err(|error| failure(self.path, &error))?;
-        self.waiting.clear();
+            .write_all(&self.buffer)
+            .map_err(|error| FilesError::write(self.path, &error))?;
+        self.buffer.clear();
         Ok(())
     }
 
-    async fn finish(mut self, notes: &Notes) -> Result<(), Failure> {
-        if !self.waiting.is_empty() {
-            self.write().await?;
+    async fn finish(mut self, metadata: &FileMetadata) -> Result<(), FilesError> {
+        if !self.buffer.is_empty() {
+            self.flush().await?;
         }
         self.disk.writable().await;
-        metadata::replace(&self.file, notes).map_err(|error| {
-            let shown = self.path.display();
+        file_metadata::replace(&self.file, metadata).map_err(|error| {
             match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EOPNOTSUPP | Errno::E2BIG | Errno::ERANGE) => {
-                    bad(format!("cannot keep metadata on '{shown}': {error}"))
+                    FilesError::bad_request(format!(
+                        "cannot store metadata of '{}': {error}",
+                        self.path.display()
+                    ))
                 }
-                _ => failure(self.path, &error),
+                _ => FilesError::write(self.path, &error),
             }
         })
     }
-}
-
-/// How a caller is told that a file could not be written.
-pub(super) fn failure(path: &Path, error: &io::Error) -> Failure {
-    let shown = path.display();
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOSPC | Errno::EDQUOT) => Failure(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "not enough disk space available".to_owned(),
-        ),
-        Some(Errno::EISDIR) => bad(format!("path is a directory: {shown}")),
-        Some(Errno::ENOTDIR | Errno::EEXIST) => bad(format!("a file is in the way of '{shown}'")),
-        Some(Errno::ENXIO) => not_regular(path),
-        Some(Errno::ENAMETOOLONG | Errno::EROFS | Errno::ETXTBSY) => {
-            bad(format!("cannot write '{shown}': {error}"))
-        }
-        _ => Failure(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("error writing '{shown}': {error}"),
-        ),
-    }
-}
-
-fn not_regular(path: &Path) -> Failure {
-    bad(format!("path '{}' is not a regular file", path.display()))
-}
-
-pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Failure {
-    bad(format!("error reading upload: {}", respond::chain(error)))
 }

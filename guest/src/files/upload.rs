@@ -1,4 +1,4 @@
-//! `POST /files`: raw bytes for one path, or a form with any number of files.
+//! `POST /files`: uploads one file as raw bytes, or any number of files as a form.
 
 use std::{
     collections::BTreeSet,
@@ -19,73 +19,79 @@ use hyper::body::Incoming;
 use multer::Multipart;
 
 use super::{
-    Failure, Target, bad,
-    inflate::{Inflate, InflateError},
-    store::{Written, broken, store},
+    encoding::Encoding,
+    error::FilesError,
+    gunzip::{Gunzip, GunzipError},
+    store::{StoredFile, store},
+    target::Target,
 };
 use crate::{
     access::Operation,
-    agent::Agent,
     disk::Disk,
-    metadata::{self, Notes},
-    respond::{self, Answer},
+    file_metadata::{self, FileMetadata},
+    response::{self, HttpResponse},
+    state::AgentState,
 };
 
-/// Most files in one form.
+/// The most files of one form.
 const MAX_FILES: usize = 10_000;
-/// Most bytes of a form that bring no file on: what stands before, between and around files, and fields that are none.
+/// The most bytes of a form between two files: boundaries, part headers and parts that are not files.
 const MAX_OVERHEAD: usize = 4 << 20;
 
-/// How a body holds its files.
-enum Form {
+/// The format of a request body.
+enum BodyFormat {
     Raw,
-    Multipart(String),
+    Multipart { boundary: String },
 }
 
-/// Answers `POST /files`.
-pub(crate) async fn upload(agent: &Agent, request: Request<Incoming>) -> Answer {
-    match receive(agent, request).await {
-        Ok(written) => {
-            let mut answer = respond::json(StatusCode::OK, &written);
-            // What E2B's agent sends.
-            let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-            answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-            answer
+/// Handles `POST /files`.
+pub(crate) async fn upload(state: &AgentState, request: Request<Incoming>) -> HttpResponse {
+    match receive(state, request).await {
+        Ok(files) => {
+            let mut response = response::json(StatusCode::OK, &files);
+            // E2B's agent labels this JSON as text.
+            let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, content_type);
+            response
         }
-        Err(failure) => failure.into(),
+        Err(error) => error.into(),
     }
 }
 
-async fn receive(agent: &Agent, request: Request<Incoming>) -> Result<Vec<Written>, Failure> {
-    let target = Target::admit(agent, &request, Operation::Write)?;
-    let form = form(request.headers())?;
-    let notes = metadata::of_headers(request.headers()).map_err(|error| bad(error.to_string()))?;
-    let compressed = is_gzip(request.headers())?;
+async fn receive(
+    state: &AgentState,
+    request: Request<Incoming>,
+) -> Result<Vec<StoredFile>, FilesError> {
+    let target = Target::authorize(state, &request, Operation::Write)?;
+    let format = body_format(request.headers())?;
+    let metadata = file_metadata::parse_headers(request.headers())
+        .map_err(|error| FilesError::bad_request(error.to_string()))?;
+    let encoding = content_encoding(request.headers())?;
     let body = request.into_body().into_data_stream();
-    let body = if compressed {
-        Either::Left(Inflate::new(body))
-    } else {
-        Either::Right(body.map(|bytes| bytes.map_err(InflateError::Body)))
+    let body = match encoding {
+        Encoding::Gzip => Either::Left(Gunzip::new(body)),
+        Encoding::Identity => Either::Right(body.map(|bytes| bytes.map_err(GunzipError::Body))),
     };
-    match form {
-        Form::Raw => {
+    match format {
+        BodyFormat::Raw => {
             let path = target
                 .path
                 .as_deref()
-                .ok_or_else(|| bad("path is required".to_owned()))?;
-            Ok(vec![
-                store(agent.disk(), path, &target.user, &notes, body).await?,
-            ])
+                .ok_or_else(|| FilesError::bad_request("path is required"))?;
+            let file = store(state.disk(), path, &target.user, &metadata, body).await?;
+            Ok(vec![file])
         }
-        Form::Multipart(boundary) => {
+        BodyFormat::Multipart { boundary } => {
             let overhead = Arc::default();
-            let body = Counted {
+            let body = OverheadLimit {
                 body,
                 overhead: Arc::clone(&overhead),
-                rested: true,
+                yielded: true,
             };
             let form = Multipart::new(body, boundary);
-            receive_form(agent.disk(), &target, &notes, form, &overhead).await
+            receive_form(state.disk(), &target, &metadata, form, &overhead).await
         }
     }
 }
@@ -93,65 +99,71 @@ async fn receive(agent: &Agent, request: Request<Incoming>) -> Result<Vec<Writte
 async fn receive_form(
     disk: &Disk,
     target: &Target,
-    notes: &Notes,
+    metadata: &FileMetadata,
     mut form: Multipart<'_>,
     overhead: &AtomicUsize,
-) -> Result<Vec<Written>, Failure> {
-    let mut seen = BTreeSet::new();
-    let mut written = Vec::new();
-    while let Some(field) = form.next_field().await.map_err(|error| broken(&error))? {
-        if field.name() != Some("file") {
+) -> Result<Vec<StoredFile>, FilesError> {
+    let mut paths = BTreeSet::new();
+    let mut files = Vec::new();
+    while let Some(part) = form
+        .next_field()
+        .await
+        .map_err(|error| FilesError::upload(&error))?
+    {
+        if part.name() != Some("file") {
             continue;
         }
-        let path = part_path(target, field.file_name())?;
-        if !seen.insert(path.clone()) {
-            return Err(bad(format!(
+        let path = part_path(target, part.file_name())?;
+        if !paths.insert(path.clone()) {
+            return Err(FilesError::bad_request(format!(
                 "you cannot upload multiple files to the same path '{}' in one upload request, only the first specified \
                  file was uploaded",
                 path.display()
             )));
         }
-        if seen.len() > MAX_FILES {
-            return Err(bad(format!(
+        if paths.len() > MAX_FILES {
+            return Err(FilesError::bad_request(format!(
                 "more than {MAX_FILES} files in one upload request"
             )));
         }
-        let field = field.inspect(|_| overhead.store(0, Ordering::Relaxed));
-        written.push(store(disk, &path, &target.user, notes, field).await?);
+        let content = part.inspect(|_| overhead.store(0, Ordering::Relaxed));
+        files.push(store(disk, &path, &target.user, metadata, content).await?);
     }
-    Ok(written)
+    Ok(files)
 }
 
-/// The query's path wins over the part's name, which keeps its directories.
-fn part_path(target: &Target, name: Option<&str>) -> Result<PathBuf, Failure> {
+/// The destination of a part: the query's path, or else the part's file name with its directories.
+fn part_path(target: &Target, name: Option<&str>) -> Result<PathBuf, FilesError> {
     match (&target.path, name) {
         (Some(path), _) => Ok(path.clone()),
         (None, Some(name)) if !name.is_empty() => target.resolve(name),
-        (None, _) => Err(bad("neither the query nor the part names a path".to_owned())),
-    }
-}
-
-fn form(headers: &HeaderMap) -> Result<Form, Failure> {
-    let kind = text(headers, header::CONTENT_TYPE).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/octet-stream") {
-        return Ok(Form::Raw);
-    }
-    match multer::parse_boundary(kind) {
-        Ok(boundary) => Ok(Form::Multipart(boundary)),
-        Err(_) => Err(bad(
-            "content type is neither application/octet-stream nor multipart/form-data with a boundary".to_owned(),
+        (None, _) => Err(FilesError::bad_request(
+            "neither the query nor the part names a path",
         )),
     }
 }
 
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Failure> {
+fn body_format(headers: &HeaderMap) -> Result<BodyFormat, FilesError> {
+    let content_type = text(headers, header::CONTENT_TYPE).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/octet-stream") {
+        return Ok(BodyFormat::Raw);
+    }
+    match multer::parse_boundary(content_type) {
+        Ok(boundary) => Ok(BodyFormat::Multipart { boundary }),
+        Err(_) => Err(FilesError::bad_request(
+            "content type is neither application/octet-stream nor multipart/form-data with a boundary",
+        )),
+    }
+}
+
+fn content_encoding(headers: &HeaderMap) -> Result<Encoding, FilesError> {
     match text(headers, header::CONTENT_ENCODING).map(str::trim) {
-        None | Some("") => Ok(false),
-        Some(name) if name.eq_ignore_ascii_case("identity") => Ok(false),
-        Some(name) if name.eq_ignore_ascii_case("gzip") => Ok(true),
-        Some(_) => Err(bad(
-            "unsupported content encoding, supported: [gzip, identity]".to_owned(),
+        None | Some("") => Ok(Encoding::Identity),
+        Some(name) if name.eq_ignore_ascii_case("identity") => Ok(Encoding::Identity),
+        Some(name) if name.eq_ignore_ascii_case("gzip") => Ok(Encoding::Gzip),
+        Some(_) => Err(FilesError::bad_request(
+            "unsupported content encoding, supported: [gzip, identity]",
         )),
     }
 }
@@ -162,31 +174,31 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
         .map(|value| value.to_str().unwrap_or("not text"))
 }
 
-/// The body of a form. The form's parser takes all that is ready and looks for the end of a part's head in it, so this
-/// rests after each piece, and bounds what brings no file on.
-struct Counted<S> {
+/// Limits the bytes of a form between two files. The form's parser consumes everything that is ready and scans all of it
+/// for the end of a part's headers, so this yields after each chunk.
+struct OverheadLimit<S> {
     body: S,
     overhead: Arc<AtomicUsize>,
-    rested: bool,
+    yielded: bool,
 }
 
-/// What ended a form.
+/// An error reading the body of a form.
 #[derive(Debug, thiserror::Error)]
 enum FormError {
     #[error("the form holds more than {MAX_OVERHEAD} bytes beside its files")]
     Overhead,
     #[error(transparent)]
-    Body(InflateError<hyper::Error>),
+    Body(GunzipError<hyper::Error>),
 }
 
-impl<S> Stream for Counted<S>
+impl<S> Stream for OverheadLimit<S>
 where
-    S: Stream<Item = Result<Bytes, InflateError<hyper::Error>>> + Unpin,
+    S: Stream<Item = Result<Bytes, GunzipError<hyper::Error>>> + Unpin,
 {
     type Item = Result<Bytes, FormError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !std::mem::replace(&mut self.rested, true) {
+        if !std::mem::replace(&mut self.yielded, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -194,7 +206,7 @@ where
             None => Poll::Ready(None),
             Some(Err(error)) => Poll::Ready(Some(Err(FormError::Body(error)))),
             Some(Ok(bytes)) => {
-                self.rested = false;
+                self.yielded = false;
                 let before = self.overhead.fetch_add(bytes.len(), Ordering::Relaxed);
                 Poll::Ready(Some(if before.saturating_add(bytes.len()) > MAX_OVERHEAD {
                     Err(FormError::Overhead)

@@ -1,7 +1,7 @@
-//! What a caller is told of a file.
+//! Describes files as `EntryInfo` messages.
 
 use std::{
-    fs::{self, FileType as UnixType, Metadata},
+    fs::{self, FileType as UnixType},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
@@ -10,75 +10,75 @@ use std::{
 use buffa_types::google::protobuf::Timestamp;
 
 use crate::{
+    file_metadata,
     messages::filesystem::{EntryInfo, FileType},
-    metadata,
-    user::Names,
+    user::AccountNames,
 };
 
-/// Describes files, with the names of their owners read once.
+/// Describes files. Reads the names of users and groups once.
 #[derive(Debug)]
-pub(super) struct Entries {
-    names: Names,
+pub(crate) struct EntryReader {
+    names: AccountNames,
 }
 
-impl Entries {
-    pub(super) fn new(root: &Path) -> Self {
+impl EntryReader {
+    pub(crate) fn new(root: &Path) -> Self {
         Self {
-            names: Names::read(root),
+            names: AccountNames::read(root),
         }
     }
 
-    /// The entry at `path`, which is not followed.
-    pub(super) fn entry(&self, path: &Path) -> io::Result<EntryInfo> {
-        let found = fs::symlink_metadata(path)?;
+    /// Describes the file at `path`, without following a symbolic link.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<EntryInfo> {
+        let metadata = fs::symlink_metadata(path)?;
         let mut entry = EntryInfo {
             name: path.file_name().map_or_else(
                 || "/".to_owned(),
                 |name| name.to_string_lossy().into_owned(),
             ),
-            r#type: kind(found.file_type()).into(),
+            r#type: file_type(metadata.file_type()).into(),
             path: path.to_string_lossy().into_owned(),
-            size: i64::try_from(found.size()).unwrap_or(i64::MAX),
-            mode: found.mode() & 0o777,
-            permissions: permissions(&found),
-            owner: self.names.user(found.uid()),
-            group: self.names.group(found.gid()),
+            size: i64::try_from(metadata.size()).unwrap_or(i64::MAX),
+            mode: metadata.mode() & 0o777,
+            permissions: format_mode(metadata.file_type(), metadata.mode()),
+            owner: self.names.user(metadata.uid()),
+            group: self.names.group(metadata.gid()),
             modified_time: Timestamp {
-                seconds: found.mtime(),
-                nanos: i32::try_from(found.mtime_nsec()).unwrap_or(0),
+                seconds: metadata.mtime(),
+                nanos: i32::try_from(metadata.mtime_nsec()).unwrap_or(0),
                 ..Timestamp::default()
             }
             .into(),
             ..EntryInfo::default()
         };
-        if found.is_symlink() {
-            follow(path, &mut entry);
-        } else if found.is_file() || found.is_dir() {
-            entry.metadata = metadata::of_path(path);
+        if metadata.is_symlink() {
+            describe_target(path, &mut entry);
+        } else if metadata.is_file() || metadata.is_dir() {
+            entry.metadata = file_metadata::read(path);
         }
         Ok(entry)
     }
 }
 
-/// Says of a symbolic link what its target is; one that leads nowhere stays a link.
-fn follow(path: &Path, entry: &mut EntryInfo) {
+/// Describes the target of a symbolic link. A dangling link is described as a link.
+fn describe_target(path: &Path, entry: &mut EntryInfo) {
     let resolved = fs::canonicalize(path);
     if let Ok(target) = &resolved
-        && let Ok(found) = fs::symlink_metadata(target)
+        && let Ok(metadata) = fs::symlink_metadata(target)
     {
-        entry.r#type = kind(found.file_type()).into();
-        entry.mode = found.mode() & 0o777;
+        entry.r#type = file_type(metadata.file_type()).into();
+        entry.mode = metadata.mode() & 0o777;
     }
     let target = resolved.or_else(|_| {
-        let beside = path.parent().unwrap_or(path);
-        fs::read_link(path).map(|link| beside.join(link))
+        let dir = path.parent().unwrap_or(path);
+        fs::read_link(path).map(|link| dir.join(link))
     });
     entry.symlink_target = target
         .ok()
         .map(|target| target.to_string_lossy().into_owned());
 }
 
-fn kind(kind: UnixType) -> FileType {
+fn file_type(kind: UnixType) -> FileType {
     if kind.is_file() {
         FileType::FILE_TYPE_FILE
     } else if kind.is_dir() {
@@ -90,12 +90,8 @@ fn kind(kind: UnixType) -> FileType {
     }
 }
 
-/// A mode in the letters of Go: what it is, what is special about it, and who may do what.
-fn permissions(found: &Metadata) -> String {
-    letters(found.file_type(), found.mode())
-}
-
-fn letters(kind: UnixType, mode: u32) -> String {
+/// Formats a file mode like Go's `FileMode.String`, which E2B's clients expect.
+fn format_mode(kind: UnixType, mode: u32) -> String {
     let special = [
         (kind.is_dir(), "d"),
         (kind.is_symlink(), "L"),
@@ -109,13 +105,13 @@ fn letters(kind: UnixType, mode: u32) -> String {
     ];
     let mut text: String = special
         .into_iter()
-        .filter_map(|(is, letter)| is.then_some(letter))
+        .filter_map(|(applies, letter)| applies.then_some(letter))
         .collect();
     if text.is_empty() {
         text.push('-');
     }
-    for (at, letter) in "rwxrwxrwx".chars().enumerate() {
-        text.push(if mode & (0o400 >> at) == 0 {
+    for (index, letter) in "rwxrwxrwx".chars().enumerate() {
+        text.push(if mode & (0o400 >> index) == 0 {
             '-'
         } else {
             letter
@@ -125,7 +121,7 @@ fn letters(kind: UnixType, mode: u32) -> String {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::{
         fs::{File, Permissions},
         os::unix::fs::{PermissionsExt, symlink},
@@ -134,11 +130,11 @@ mod test {
     use super::*;
 
     fn entry(path: &Path) -> EntryInfo {
-        Entries::new(Path::new("/")).entry(path).unwrap()
+        EntryReader::new(Path::new("/")).read(path).unwrap()
     }
 
     #[test]
-    fn modes_are_written_as_go_does() {
+    fn modes_are_formatted_like_go() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         File::create(&file).unwrap();
@@ -158,7 +154,7 @@ mod test {
     }
 
     #[test]
-    fn a_link_is_described_by_its_target() {
+    fn symlink_has_type_and_mode_of_its_target() {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         fs::create_dir_all(dir.join("real")).unwrap();

@@ -1,70 +1,47 @@
-//! What happens to a process, as its followers are told.
+//! Process events as messages for followers.
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use guest_api::envd::ExitStatus;
 
-use super::{Exit, table::Process};
-use crate::{
-    messages::{
-        process::{
-            ProcessEvent, StartResponse,
-            process_event::{DataEvent, EndEvent, KeepAlive, StartEvent},
-        },
-        process_oneof::{Event, Output},
+use crate::messages::{
+    process::{
+        ProcessEvent, StartResponse,
+        process_event::{DataEvent, EndEvent, KeepAlive, StartEvent},
     },
-    rpc::{Feed, RpcError},
+    process_oneof::{Event, Output},
 };
 
-/// A message of the stream of either `Start` or `Connect`: their messages are the same on the wire.
-pub(super) type Message = StartResponse;
-/// Where a follower takes its events from.
-pub(super) type Follower = mpsc::Sender<Result<Message, RpcError>>;
+/// A message of `Start` and of `Connect`, which are identical on the wire.
+pub(crate) type EventMessage = StartResponse;
 
-/// Events that wait for a slow reader; with more the process's output waits.
-const WAITING: usize = 4;
-
-/// The following of a process.
-pub(super) struct Events;
-
-impl Events {
-    /// Follows from now on: first that it started, then what happens. One that has ended tells that. Dropping the feed
-    /// ends the following and not the process.
-    pub(super) fn of(process: &Process) -> Feed<Message> {
-        let (sender, messages) = mpsc::channel(WAITING);
-        // There is room for two events in a new channel.
-        let _sent = sender.try_send(Ok(message(StartEvent { pid: process.pid })));
-        match process.end() {
-            Some(exit) => {
-                let _sent = sender.try_send(Ok(end(exit)));
-            }
-            None => process.followers.borrow_mut().push(sender),
-        }
-        Feed {
-            messages,
-            alive: || message(KeepAlive {}),
-        }
-    }
+/// Reports that a process started.
+pub(super) fn start(pid: u32) -> EventMessage {
+    message(StartEvent { pid })
 }
 
-/// Output of a process.
-pub(super) fn data(output: Output) -> Message {
+/// Reports output of a process.
+pub(super) fn data(output: Output) -> EventMessage {
     message(DataEvent {
         output: Some(output),
     })
 }
 
-/// The end of a process.
-pub(super) fn end(exit: Exit) -> Message {
-    let status = exit.status();
+/// Reports the end of a process.
+pub(super) fn end(exit: ExitStatus) -> EventMessage {
+    let status = exit.to_string();
     message(EndEvent {
         exit_code: exit.code(),
-        exited: matches!(exit, Exit::Code(_)),
-        error: (!exit.is_success()).then(|| status.clone()),
+        exited: matches!(exit, ExitStatus::Code(_)),
+        error: (exit != ExitStatus::Code(0)).then(|| status.clone()),
         status,
     })
 }
 
-fn message(event: impl Into<Event>) -> Message {
+/// Keeps an idle stream open.
+pub(super) fn keepalive() -> EventMessage {
+    message(KeepAlive {})
+}
+
+fn message(event: impl Into<Event>) -> EventMessage {
     StartResponse {
         event: ProcessEvent {
             event: Some(event.into()),
@@ -73,41 +50,34 @@ fn message(event: impl Into<Event>) -> Message {
     }
 }
 
-/// Bytes of a stream of output.
-pub(super) type Wrap = fn(Bytes) -> Output;
-
 #[cfg(test)]
-mod test {
+mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
-    fn json(message: &Message) -> String {
+    fn json(message: &EventMessage) -> String {
         serde_json::to_string(message).unwrap()
     }
 
     #[test]
-    fn events_are_those_of_the_wire() {
-        assert_eq!(
-            json(&message(StartEvent { pid: 7 })),
-            r#"{"event":{"start":{"pid":7}}}"#
-        );
+    fn events_have_the_wire_format_of_envd() {
+        assert_eq!(json(&start(7)), r#"{"event":{"start":{"pid":7}}}"#);
         assert_eq!(
             json(&data(Output::Stdout(Bytes::from_static(b"hi")))),
             r#"{"event":{"data":{"stdout":"aGk="}}}"#
         );
+        assert_eq!(json(&keepalive()), r#"{"event":{"keepalive":{}}}"#);
         assert_eq!(
-            json(&message(KeepAlive {})),
-            r#"{"event":{"keepalive":{}}}"#
-        );
-        assert_eq!(
-            json(&end(Exit::Code(1))),
+            json(&end(ExitStatus::Code(1))),
             r#"{"event":{"end":{"exitCode":1,"exited":true,"status":"exit status 1","error":"exit status 1"}}}"#
         );
         assert_eq!(
-            json(&end(Exit::Code(0))),
+            json(&end(ExitStatus::Code(0))),
             r#"{"event":{"end":{"exited":true,"status":"exit status 0"}}}"#
         );
         assert_eq!(
-            json(&end(Exit::Signal(9))),
+            json(&end(ExitStatus::Signal(9))),
             r#"{"event":{"end":{"exitCode":-1,"status":"signal: killed","error":"signal: killed"}}}"#
         );
     }

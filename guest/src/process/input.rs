@@ -1,4 +1,4 @@
-//! What a process is given to read.
+//! The input of a process: none, a pipe or a terminal.
 
 use std::{cell::RefCell, io, rc::Rc};
 
@@ -12,63 +12,66 @@ use tokio::{
 use super::pty::Pty;
 use crate::rpc::{Code, RpcError};
 
-/// Which of a process's inputs a caller means.
+/// The kind of input that a caller addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum InputKind {
     Stdin,
     Pty,
 }
 
-/// The input of a process: none, a pipe, or its terminal.
+/// The write end of a process's input.
 #[derive(Debug, Default)]
-pub(super) struct Input {
+pub(crate) struct InputChannel {
     sink: RefCell<Option<Sink>>,
-    /// Told when it is closed: a write that waits for the process must not keep it open.
+    /// Notified on close: a blocked write must not keep the pipe open.
     closed: Notify,
 }
 
 #[derive(Debug, Clone)]
 enum Sink {
     Pipe(Rc<Mutex<pipe::Sender>>),
-    Pty { pty: Rc<Pty>, turn: Rc<Mutex<()>> },
+    Pty {
+        pty: Rc<Pty>,
+        write_lock: Rc<Mutex<()>>,
+    },
 }
 
-impl Input {
+impl InputChannel {
     pub(super) fn pipe(pipe: pipe::Sender) -> Self {
-        Self::of(Sink::Pipe(Rc::new(Mutex::new(pipe))))
+        Self::open(Sink::Pipe(Rc::new(Mutex::new(pipe))))
     }
 
     pub(super) fn pty(pty: Rc<Pty>) -> Self {
-        Self::of(Sink::Pty {
+        Self::open(Sink::Pty {
             pty,
-            turn: Rc::default(),
+            write_lock: Rc::default(),
         })
     }
 
-    fn of(sink: Sink) -> Self {
+    fn open(sink: Sink) -> Self {
         Self {
             sink: RefCell::new(Some(sink)),
             closed: Notify::new(),
         }
     }
 
-    /// Writes all of `bytes`, as fast as the process takes them; writers take turns.
-    pub(super) async fn write(&self, kind: Kind, bytes: &[u8]) -> Result<(), RpcError> {
+    /// Writes all of `bytes` at the pace of the process. Concurrent writes are serialized.
+    pub(crate) async fn write(&self, kind: InputKind, bytes: &[u8]) -> Result<(), RpcError> {
         let closed = self.closed.notified();
         let sink = self.sink.borrow().clone();
         let write = async {
             match (kind, sink) {
-                (Kind::Stdin, Some(Sink::Pipe(pipe))) => {
+                (InputKind::Stdin, Some(Sink::Pipe(pipe))) => {
                     Ok(pipe.lock().await.write_all(bytes).await)
                 }
-                (Kind::Pty, Some(Sink::Pty { pty, turn })) => {
-                    let _turn = turn.lock().await;
+                (InputKind::Pty, Some(Sink::Pty { pty, write_lock })) => {
+                    let _guard = write_lock.lock().await;
                     Ok(pty.write_all(bytes).await)
                 }
-                (Kind::Stdin, Some(Sink::Pty { .. })) => Err(refused(
+                (InputKind::Stdin, Some(Sink::Pty { .. })) => Err(failed_precondition(
                     "tty assigned to process: input should be written to the pty, not the stdin",
                 )),
-                (Kind::Pty, Some(Sink::Pipe(_))) => Err(refused(
+                (InputKind::Pty, Some(Sink::Pipe(_))) => Err(failed_precondition(
                     "tty not assigned to process: input should be written to the stdin, not the pty",
                 )),
                 (_, None) => Err(not_open()),
@@ -83,14 +86,14 @@ impl Input {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 self.close();
             }
-            refused(&format!("error writing to the process: {error}"))
+            failed_precondition(&format!("error writing to the process: {error}"))
         })
     }
 
-    /// Closes a pipe because a caller asks for it.
-    pub(super) fn close_by_caller(&self) -> Result<(), RpcError> {
+    /// Closes a pipe on a caller's request. A terminal cannot be closed.
+    pub(crate) fn close_stdin(&self) -> Result<(), RpcError> {
         if matches!(&*self.sink.borrow(), Some(Sink::Pty { .. })) {
-            return Err(refused(
+            return Err(failed_precondition(
                 "cannot close stdin of a process with a pty: send Ctrl+D (0x04) instead",
             ));
         }
@@ -98,27 +101,27 @@ impl Input {
         Ok(())
     }
 
-    /// Closes it, and fails the writes that wait.
+    /// Closes the input and fails blocked writes.
     pub(super) fn close(&self) {
         self.sink.borrow_mut().take();
         self.closed.notify_waiters();
     }
 
     /// Changes the size of the terminal.
-    pub(super) fn resize(&self, size: Winsize) -> Result<(), RpcError> {
+    pub(crate) fn resize(&self, size: Winsize) -> Result<(), RpcError> {
         match &*self.sink.borrow() {
             Some(Sink::Pty { pty, .. }) => pty
                 .resize(size)
                 .map_err(|error| RpcError::new(Code::Internal, format!("resize tty: {error}"))),
-            _ => Err(refused("tty not assigned to process")),
+            _ => Err(failed_precondition("tty not assigned to process")),
         }
     }
 }
 
 fn not_open() -> RpcError {
-    refused("stdin not enabled or closed")
+    failed_precondition("stdin not enabled or closed")
 }
 
-fn refused(text: &str) -> RpcError {
+fn failed_precondition(text: &str) -> RpcError {
     RpcError::new(Code::FailedPrecondition, text)
 }

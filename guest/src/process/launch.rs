@@ -1,8 +1,8 @@
-//! What to start, and starting it.
+//! The program to start, and starting it.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     os::fd::OwnedFd,
     path::PathBuf,
     process::{Command, Stdio},
@@ -12,79 +12,57 @@ use std::{
 use rustix::termios::Winsize;
 use tokio::net::unix::pipe;
 
-use super::{follow::Output, input::Input, pty::Pty};
+use super::{input::InputChannel, output::Output, pty::Pty};
 use crate::{
-    agent::Agent,
-    messages::process::ProcessConfig,
     rpc::{Code, RpcError},
-    sys,
+    sys::{self, ControllingTerminal},
     user::User,
 };
 
-/// What to start.
+/// A program with its arguments, environment, directory and user.
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) cwd: PathBuf,
-    /// As whom; as the agent itself if nobody.
+    /// The user to run as; `None` is the agent's own.
     pub(crate) user: Option<User>,
 }
 
-/// A process with what leads to it. Whoever has it must see to it that it is reaped.
+/// How input and output of a process are connected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ProcessIo {
+    /// Pipes for input and output.
+    Pipes,
+    /// Pipes for output, and empty input.
+    OutputPipes,
+    /// A terminal of this size.
+    Pty(Winsize),
+}
+
+/// A running process with its input and output. The caller must reap it.
 #[derive(Debug)]
-pub(super) struct Started {
+pub(super) struct SpawnedProcess {
     pub(super) pid: u32,
-    pub(super) input: Input,
+    pub(super) input: InputChannel,
     pub(super) output: Output,
 }
 
 impl Launch {
-    /// What a caller asked for, completed with what the guest was told.
-    pub(super) fn of(agent: &Agent, user: User, config: &ProcessConfig) -> Result<Self, RpcError> {
-        let wrong = |text: String| Err(RpcError::new(Code::InvalidArgument, text));
-        if config.cmd.is_empty() {
-            return wrong("cmd is empty".to_owned());
+    /// Starts the program.
+    pub(super) fn spawn(&self, io: ProcessIo) -> io::Result<SpawnedProcess> {
+        match io {
+            ProcessIo::Pipes => self.spawn_with_pipes(Stdio::piped()),
+            ProcessIo::OutputPipes => self.spawn_with_pipes(Stdio::null()),
+            ProcessIo::Pty(size) => self.spawn_with_pty(size),
         }
-        let mut env = agent.environment(Some(&user));
-        for (name, value) in &config.envs {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return wrong(format!(
-                    "'{}' cannot be set in an environment",
-                    name.escape_default()
-                ));
-            }
-            env.insert(name.clone(), value.clone());
-        }
-        let workdir = agent.workdir(&user);
-        let cwd = match config.cwd.as_deref() {
-            None | Some("") => workdir,
-            Some(cwd) => match cwd.strip_prefix('~') {
-                Some(below) if below.is_empty() || below.starts_with('/') => {
-                    user.home.join(below.trim_start_matches('/'))
-                }
-                _ => workdir.join(cwd),
-            },
-        };
-        if !fs::metadata(&cwd).is_ok_and(|found| found.is_dir()) {
-            return wrong(format!("cwd '{}' does not exist", cwd.display()));
-        }
-        let program = PathBuf::from(&config.cmd);
-        Ok(Self {
-            program,
-            args: config.args.clone(),
-            env,
-            cwd,
-            user: Some(user),
-        })
     }
 
-    /// Starts it with pipes for its output, and for its input if `stdin`.
-    pub(super) fn start(&self, stdin: bool) -> io::Result<Started> {
-        let mut command = self.command(sys::Terminal::None)?;
+    fn spawn_with_pipes(&self, stdin: Stdio) -> io::Result<SpawnedProcess> {
+        let mut command = self.command(ControllingTerminal::None)?;
         command
-            .stdin(if stdin { Stdio::piped() } else { Stdio::null() })
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn()?;
@@ -92,10 +70,10 @@ impl Launch {
         let stdout = OwnedFd::from(child.stdout.take().ok_or_else(missing)?);
         let stderr = OwnedFd::from(child.stderr.take().ok_or_else(missing)?);
         let input = match child.stdin.take() {
-            Some(stdin) => Input::pipe(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?),
-            None => Input::default(),
+            Some(stdin) => InputChannel::pipe(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?),
+            None => InputChannel::default(),
         };
-        Ok(Started {
+        Ok(SpawnedProcess {
             pid: child.id(),
             input,
             output: Output::Pipes {
@@ -105,26 +83,25 @@ impl Launch {
         })
     }
 
-    /// Starts it on a terminal of its own, which is its input and all its output.
-    pub(super) fn start_on_pty(&self, size: Winsize) -> io::Result<Started> {
-        let (ours, theirs) = Pty::open(size)?;
-        let mut command = self.command(sys::Terminal::Stdin)?;
+    fn spawn_with_pty(&self, size: Winsize) -> io::Result<SpawnedProcess> {
+        let (controller, terminal) = Pty::open(size)?;
+        let mut command = self.command(ControllingTerminal::Stdin)?;
         command
-            .stdin(theirs.try_clone()?)
-            .stdout(theirs.try_clone()?)
-            .stderr(theirs);
+            .stdin(terminal.try_clone()?)
+            .stdout(terminal.try_clone()?)
+            .stderr(terminal);
         let child = command.spawn()?;
-        let pty = Rc::new(ours);
-        Ok(Started {
+        let pty = Rc::new(controller);
+        Ok(SpawnedProcess {
             pid: child.id(),
-            input: Input::pty(Rc::clone(&pty)),
+            input: InputChannel::pty(Rc::clone(&pty)),
             output: Output::Pty(pty),
         })
     }
 
-    /// Starts it with no input and its output dropped, and returns its process id.
-    pub(super) fn start_quietly(&self) -> io::Result<u32> {
-        let mut command = self.command(sys::Terminal::None)?;
+    /// Starts the program without input and output, and returns its process ID.
+    pub(super) fn spawn_detached(&self) -> io::Result<u32> {
+        let mut command = self.command(ControllingTerminal::None)?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -132,8 +109,8 @@ impl Launch {
         Ok(command.spawn()?.id())
     }
 
-    /// How the caller is told that [`Launch::start`] failed.
-    pub(super) fn refusal(&self, error: &io::Error) -> RpcError {
+    /// Converts an error of starting this program into one for the caller.
+    pub(crate) fn spawn_error(&self, error: &io::Error) -> RpcError {
         use io::ErrorKind as Kind;
         let code = match error.kind() {
             Kind::NotFound
@@ -154,10 +131,10 @@ impl Launch {
         )
     }
 
-    fn command(&self, terminal: sys::Terminal) -> io::Result<Command> {
+    fn command(&self, terminal: ControllingTerminal) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().envs(&self.env);
-        sys::isolate(
+        sys::configure_child(
             &mut command,
             self.user.as_ref().map(|user| user.credentials.clone()),
             &self.cwd,

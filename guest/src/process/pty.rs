@@ -1,4 +1,4 @@
-//! Terminals for processes.
+//! Pseudoterminals for processes.
 
 use std::{
     io,
@@ -15,30 +15,30 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{messages::process::PTY, sys};
 
-/// What a terminal has when its caller does not say.
-const COLUMNS: u16 = 80;
-const ROWS: u16 = 24;
+/// The size of a terminal whose caller gives none.
+const DEFAULT_COLUMNS: u16 = 80;
+const DEFAULT_ROWS: u16 = 24;
 
-/// Our side of a terminal. The process's side is closed when the last process that has it is gone.
+/// The controlling side of a pseudoterminal. The terminal side closes when the last process that uses it exits.
 #[derive(Debug)]
 pub(super) struct Pty(AsyncFd<OwnedFd>);
 
 impl Pty {
-    /// Opens a terminal of a size, and returns the process's side with it.
+    /// Opens a pseudoterminal, and returns both sides.
     pub(super) fn open(size: Winsize) -> io::Result<(Self, OwnedFd)> {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        unlockpt(&ours)?;
-        let theirs = ioctl_tiocgptpeer(
-            &ours,
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        unlockpt(&controller)?;
+        let terminal = ioctl_tiocgptpeer(
+            &controller,
             OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
         )?;
-        tcsetwinsize(&ours, size)?;
-        fcntl_setfl(&ours, fcntl_getfl(&ours)? | OFlags::NONBLOCK)?;
+        tcsetwinsize(&controller, size)?;
+        fcntl_setfl(&controller, fcntl_getfl(&controller)? | OFlags::NONBLOCK)?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        Ok((Self(sys::ready(ours, both)?), theirs))
+        Ok((Self(sys::async_fd(controller, both)?), terminal))
     }
 
-    /// Reads what there is; 0 when no process has the terminal any more.
+    /// Reads available output; 0 when no process has the terminal open.
     pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
@@ -72,16 +72,16 @@ impl Pty {
     }
 }
 
-/// The size a caller wants; more than a terminal can have is the most it can.
-pub(super) fn size(pty: &PTY) -> Winsize {
-    let bound = |value: u32, default| match u16::try_from(value) {
+/// Converts the size of a request, clamped to the range of a terminal.
+pub(crate) fn window_size(pty: &PTY) -> Winsize {
+    let clamp = |value: u32, default| match u16::try_from(value) {
         Ok(0) => default,
         Ok(value) => value,
         Err(_) => u16::MAX,
     };
     Winsize {
-        ws_col: bound(pty.size.cols, COLUMNS),
-        ws_row: bound(pty.size.rows, ROWS),
+        ws_col: clamp(pty.size.cols, DEFAULT_COLUMNS),
+        ws_row: clamp(pty.size.rows, DEFAULT_ROWS),
         ws_xpixel: 0,
         ws_ypixel: 0,
     }

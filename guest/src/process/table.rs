@@ -1,101 +1,64 @@
-//! The processes that were started, and their reaping.
+//! The table of started processes, and the task that reaps them.
 //!
-//! One task waits for `SIGCHLD`. As pid 1 it reaps whatever there is to reap, and every orphan of the guest with it;
-//! elsewhere only what this agent started. All of it is on one thread, so that a process that has not been told of here
-//! has not been reaped either, and its id is still its own.
+//! One task waits for `SIGCHLD`. As pid 1 it reaps every child, including orphans; otherwise only processes that this
+//! agent started. All of it runs on one thread: a process that is not marked as reaped still owns its process ID.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    io,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc};
 
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal as UnixSignal, killpg},
-    unistd::Pid as UnixPid,
-};
-use rustix::process::{Pid, WaitOptions, wait, waitpid};
+use error_chain::chain;
+use guest_api::envd::ExitStatus;
+use nix::sys::signal::Signal as UnixSignal;
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, oneshot},
+    sync::oneshot,
     task::spawn_local,
-    time::Instant,
 };
 use tracing::warn;
 
-use super::{Launch, event::Follower, exit::Exit, input::Input};
+use super::{
+    child::{Process, signal_group},
+    input::InputChannel,
+    launch::Launch,
+};
 use crate::{
-    messages::{
-        process::{ProcessConfig, Signal},
-        process_oneof::Selector,
-    },
+    messages::{process::ProcessConfig, process_oneof::Selector},
     rpc::{Code, RpcError},
 };
 
-/// How long the end of a process can be asked for.
-const REMEMBERED: Duration = Duration::from_secs(30);
-
-/// Whose ends are waited for.
+/// Which processes the agent reaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reap {
-    /// Everybody's: this is pid 1.
+    /// Every child, as pid 1 must.
     All,
-    /// Only those of processes that the agent started.
+    /// Processes that the agent started.
     Own,
 }
 
-/// The processes that were started here.
+/// The processes that the agent started.
 #[derive(Debug, Clone)]
 pub(crate) struct Processes(Rc<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    known: RefCell<BTreeMap<u32, Rc<Process>>>,
-    /// Who waits for a process that has not been reaped.
-    unreaped: RefCell<BTreeMap<u32, oneshot::Sender<Exit>>>,
+    processes: RefCell<BTreeMap<u32, Rc<Process>>>,
+    /// Receivers of exit statuses, of processes that are not reaped yet.
+    waiters: RefCell<BTreeMap<u32, oneshot::Sender<ExitStatus>>>,
 }
 
-/// A process that a caller started.
+/// A process without input, output and followers.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) config: ProcessConfig,
-    pub(super) tag: Option<String>,
-    pub(super) input: Input,
-    pub(super) followers: RefCell<Vec<Follower>>,
-    life: RefCell<Life>,
-    ended: Notify,
-    killed: Cell<bool>,
-}
-
-#[derive(Debug)]
-enum Life {
-    /// Not reaped: its id is its own.
-    Running,
-    /// Reaped, and its output is still being read.
-    Reaped,
-    Ended {
-        exit: Exit,
-        at: Instant,
-    },
-}
-
-/// A process whose output nobody wants.
-#[derive(Debug)]
-pub(crate) struct Quiet {
+pub(crate) struct DetachedChild {
     pid: u32,
     exit: ExitWaiter,
 }
 
-/// Waits for one process.
+/// Waits for the exit of one process.
 #[derive(Debug)]
-pub(super) struct ExitWaiter(oneshot::Receiver<Exit>);
+pub(super) struct ExitWaiter(oneshot::Receiver<ExitStatus>);
 
 impl Processes {
-    /// An empty table, and the task that reaps. Must be called within a `LocalSet`.
+    /// Creates an empty table and spawns the reaping task. Must be called within a `LocalSet`.
     pub(crate) fn start(reap: Reap) -> io::Result<Self> {
         let table = Rc::new(Table::default());
         let mut children = signal(SignalKind::child())?;
@@ -112,77 +75,68 @@ impl Processes {
         Ok(Self(table))
     }
 
-    /// Takes in a process that was just started.
+    /// Adds a process that was just started.
     pub(super) fn add(
         &self,
         pid: u32,
-        input: Input,
+        input: InputChannel,
         config: ProcessConfig,
         tag: Option<String>,
     ) -> (Rc<Process>, ExitWaiter) {
-        let process = Rc::new(Process {
-            pid,
-            config,
-            tag,
-            input,
-            followers: RefCell::default(),
-            life: RefCell::new(Life::Running),
-            ended: Notify::new(),
-            killed: Cell::new(false),
-        });
-        let mut known = self.0.known.borrow_mut();
-        known.retain(|_, process| !process.is_forgotten());
-        known.insert(pid, Rc::clone(&process));
+        let process = Rc::new(Process::new(pid, input, config, tag));
+        let mut processes = self.0.processes.borrow_mut();
+        processes.retain(|_, process| !process.is_expired());
+        processes.insert(pid, Rc::clone(&process));
         (process, self.0.wait_for(pid))
     }
 
-    /// Starts a process without pipes.
-    pub(crate) fn run_quietly(&self, launch: &Launch) -> io::Result<Quiet> {
-        let pid = launch.start_quietly()?;
-        Ok(Quiet {
+    /// Starts a process without input and output.
+    pub(crate) fn spawn_detached(&self, launch: &Launch) -> io::Result<DetachedChild> {
+        let pid = launch.spawn_detached()?;
+        Ok(DetachedChild {
             pid,
             exit: self.0.wait_for(pid),
         })
     }
 
-    /// Those that have not ended.
-    pub(super) fn running(&self) -> Vec<Rc<Process>> {
-        let known = self.0.known.borrow();
-        known
+    /// The processes that have not ended.
+    pub(crate) fn running(&self) -> Vec<Rc<Process>> {
+        let processes = self.0.processes.borrow();
+        processes
             .values()
-            .filter(|process| process.end().is_none())
+            .filter(|process| process.exit_status().is_none())
             .cloned()
             .collect()
     }
 
-    /// One that runs, or has ended a short while ago.
-    pub(super) fn find(&self, which: &Selector) -> Result<Rc<Process>, RpcError> {
-        let known = self.0.known.borrow();
-        let found = match which {
-            Selector::Pid(pid) => known.get(pid),
-            // Of several one that runs, else one that has ended.
+    /// Finds a process that runs or ended recently.
+    pub(crate) fn find(&self, selector: &Selector) -> Result<Rc<Process>, RpcError> {
+        let processes = self.0.processes.borrow();
+        let found = match selector {
+            Selector::Pid(pid) => processes.get(pid),
+            // A running process has precedence over an ended one with the same tag.
             Selector::Tag(tag) => {
                 let tagged = || {
-                    known
+                    processes
                         .values()
                         .filter(|process| process.tag.as_ref() == Some(tag))
                 };
                 tagged()
-                    .rfind(|process| process.end().is_none())
+                    .rfind(|process| process.exit_status().is_none())
                     .or_else(|| tagged().next_back())
             }
         };
         match found {
-            Some(process) if !process.is_forgotten() => Ok(Rc::clone(process)),
-            _ => Err(not_found(which)),
+            Some(process) if !process.is_expired() => Ok(Rc::clone(process)),
+            _ => Err(not_found(selector)),
         }
     }
 
-    /// One that runs.
-    pub(super) fn find_running(&self, which: &Selector) -> Result<Rc<Process>, RpcError> {
-        let process = self.find(which)?;
-        if process.end().is_some() {
-            Err(not_found(which))
+    /// Finds a process that runs.
+    pub(crate) fn find_running(&self, selector: &Selector) -> Result<Rc<Process>, RpcError> {
+        let process = self.find(selector)?;
+        if process.exit_status().is_some() {
+            Err(not_found(selector))
         } else {
             Ok(process)
         }
@@ -192,141 +146,86 @@ impl Processes {
 impl Table {
     fn wait_for(&self, pid: u32) -> ExitWaiter {
         let (sender, receiver) = oneshot::channel();
-        self.unreaped.borrow_mut().insert(pid, sender);
+        self.waiters.borrow_mut().insert(pid, sender);
         ExitWaiter(receiver)
     }
 
     fn reap_all(&self) {
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.reaped(pid, Exit::of(status)),
+                Ok(Some((pid, status))) => self.handle_status(pid, status),
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return warn!(%error, "could not reap"),
+                Err(error) => return warn!(error = %chain(&error), "failed to reap processes"),
             }
         }
     }
 
     fn reap_own(&self) {
-        let pids: Vec<u32> = self.unreaped.borrow().keys().copied().collect();
+        let pids: Vec<u32> = self.waiters.borrow().keys().copied().collect();
         for pid in pids {
             let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
                 continue;
             };
             match waitpid(Some(pid), WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.reaped(pid, Exit::of(status)),
+                Ok(Some((pid, status))) => self.handle_status(pid, status),
                 Ok(None) => {}
-                Err(error) => warn!(?pid, %error, "could not reap"),
+                Err(error) => warn!(?pid, error = %chain(&error), "failed to reap process"),
             }
         }
     }
 
-    fn reaped(&self, pid: Pid, exit: Option<Exit>) {
-        let (Some(exit), Ok(pid)) = (exit, u32::try_from(pid.as_raw_nonzero().get())) else {
+    fn handle_status(&self, pid: Pid, status: WaitStatus) {
+        let (Some(exit), Ok(pid)) = (
+            exit_status(status),
+            u32::try_from(pid.as_raw_nonzero().get()),
+        ) else {
             return;
         };
-        if let Some(process) = self.known.borrow().get(&pid) {
-            let mut life = process.life.borrow_mut();
-            if matches!(*life, Life::Running) {
-                *life = Life::Reaped;
-            }
+        if let Some(process) = self.processes.borrow().get(&pid) {
+            process.set_reaped();
         }
-        if let Some(waiting) = self.unreaped.borrow_mut().remove(&pid) {
-            // Whoever waited may have gone.
-            let _unsent = waiting.send(exit);
+        if let Some(waiter) = self.waiters.borrow_mut().remove(&pid) {
+            // The receiver may have been dropped.
+            let _unsent = waiter.send(exit);
         }
     }
 }
 
 impl ExitWaiter {
-    /// How it ended.
-    pub(super) async fn exit(&mut self) -> Exit {
-        // The sender is dropped only when it was replaced, which an id not yet reaped cannot be.
-        (&mut self.0).await.unwrap_or(Exit::Code(-1))
+    /// Waits for the exit status. Must not be called again after it has returned.
+    pub(super) async fn wait(&mut self) -> ExitStatus {
+        // The sender is dropped only when another waiter replaces it, which requires that the process ID was reused,
+        // and thus that the process was reaped.
+        (&mut self.0).await.unwrap_or(ExitStatus::Code(-1))
     }
 }
 
-impl Quiet {
-    /// How it ended. Must not be called again after it has returned.
-    pub(crate) async fn exit(&mut self) -> Exit {
-        self.exit.exit().await
+impl DetachedChild {
+    /// Waits for the exit status. Must not be called again after it has returned.
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        self.exit.wait().await
     }
 
-    /// Kills it and what it started. It must not have ended.
+    /// Kills the process group. Must not be called after [`DetachedChild::wait`] has returned.
     pub(crate) fn kill(&self) {
         if let Err(error) = signal_group(self.pid, UnixSignal::SIGKILL) {
-            warn!(pid = self.pid, %error, "could not kill");
+            warn!(pid = self.pid, error = %chain(&error), "failed to kill process");
         }
     }
 }
 
-impl Process {
-    /// How it ended, when its output has been read as well.
-    pub(super) fn end(&self) -> Option<Exit> {
-        match &*self.life.borrow() {
-            Life::Ended { exit, .. } => Some(*exit),
-            Life::Running | Life::Reaped => None,
-        }
-    }
-
-    /// Whether nothing can follow from it any more: its output need not be waited for.
-    pub(super) fn was_killed(&self) -> bool {
-        self.killed.get()
-    }
-
-    /// Notes its end, for those who ask later.
-    pub(super) fn set_end(&self, exit: Exit) {
-        *self.life.borrow_mut() = Life::Ended {
-            exit,
-            at: Instant::now(),
-        };
-        self.ended.notify_waiters();
-    }
-
-    /// Returns when its end was noted.
-    pub(super) async fn ended(&self) {
-        loop {
-            let ended = self.ended.notified();
-            if self.end().is_some() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    fn is_forgotten(&self) -> bool {
-        matches!(&*self.life.borrow(), Life::Ended { at, .. } if at.elapsed() > REMEMBERED)
-    }
-
-    /// Sends a signal to it and to what it started in its session's first group.
-    pub(super) fn signal(&self, which: Signal) -> Result<(), RpcError> {
-        let unix = match which {
-            Signal::SIGNAL_UNSPECIFIED => return Ok(()),
-            Signal::SIGNAL_SIGTERM => UnixSignal::SIGTERM,
-            Signal::SIGNAL_SIGKILL => UnixSignal::SIGKILL,
-        };
-        if unix == UnixSignal::SIGKILL {
-            self.killed.set(true);
-        }
-        if !matches!(*self.life.borrow(), Life::Running) {
-            return Ok(());
-        }
-        signal_group(self.pid, unix)
-            .map_err(|error| RpcError::new(Code::Internal, format!("send signal: {error}")))
+/// Converts the status of a process that ended; `None` if it was stopped or continued.
+fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(ExitStatus::Code(code)),
+        (None, Some(signal)) => u8::try_from(signal).ok().map(ExitStatus::Signal),
+        (None, None) => None,
     }
 }
 
-/// A process leads a group of its own, named after it.
-fn signal_group(pid: u32, which: UnixSignal) -> io::Result<()> {
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
-    match killpg(UnixPid::from_raw(pid), which) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn not_found(which: &Selector) -> RpcError {
-    let text = match which {
+fn not_found(selector: &Selector) -> RpcError {
+    let text = match selector {
         Selector::Pid(pid) => format!("process with pid {pid} not found"),
         Selector::Tag(tag) => format!("process with tag {tag} not found"),
     };

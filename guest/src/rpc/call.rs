@@ -1,26 +1,25 @@
-//! One call, from its request to its answer.
+//! Decodes a call, runs its procedure and encodes the response.
 
-use std::time::Duration;
-
+use error_chain::chain;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
-    Feed, Inbox, RpcError,
-    codec::{Format, Wire},
+    codec::{CallKind, Format, RpcMessage},
+    context::Context,
     envelope,
-    feed::FeedBody,
-    headers,
+    error::{Code, RpcError},
+    request_stream::RequestStream,
+    response_stream::{ResponseStream, ResponseStreamBody},
 };
 use crate::{
-    agent::Agent,
-    respond::{self, Answer, BodyError},
-    user::{User, UserError},
+    request_body::{self, BodyError},
+    response::{self, HttpResponse},
 };
 
-/// A call that was not looked into yet.
+/// A call whose body is not read yet.
 #[derive(Debug)]
 pub(crate) struct Call {
     format: Format,
@@ -28,143 +27,114 @@ pub(crate) struct Call {
     body: Incoming,
 }
 
-/// What a call says beside its messages.
-#[derive(Debug)]
-pub(crate) struct Context {
-    user: Option<String>,
-    /// When its caller stops waiting.
-    pub(crate) deadline: Option<Instant>,
-    pub(super) keepalive: Duration,
-}
-
 impl Call {
-    /// Takes a request; what is no call in Connect is answered at once.
-    pub(crate) fn of(request: Request<Incoming>) -> Result<Self, Box<Answer>> {
+    /// Reads the format of a request. The error is the response for an unsupported content type.
+    pub(crate) fn from_request(request: Request<Incoming>) -> Result<Self, Box<HttpResponse>> {
         let (parts, body) = request.into_parts();
-        match Format::read(&parts.headers) {
+        match Format::parse(&parts.headers) {
             Some(format) => Ok(Self {
                 format,
                 headers: parts.headers,
                 body,
             }),
-            None => Err(Box::new(unsupported())),
+            None => Err(Box::new(unsupported_media_type())),
         }
     }
 
-    /// One message in, one out.
-    pub(crate) async fn unary<I: Wire, O: Wire>(
+    /// Runs a procedure with one request and one response message.
+    pub(crate) async fn unary<I: RpcMessage, O: RpcMessage>(
         self,
         handle: impl AsyncFnOnce(I, &Context) -> Result<O, RpcError>,
-    ) -> Answer {
+    ) -> HttpResponse {
         let format = self.format;
-        if format.streams {
-            return unsupported();
+        if format.kind != CallKind::Unary {
+            return unsupported_media_type();
         }
         let result = async {
-            let context = self.context()?;
-            let body = respond::collect(self.body)
+            let context = Context::parse(&self.headers, format.kind)?;
+            let body = request_body::read(self.body)
                 .await
                 .map_err(|error| match error {
-                    BodyError::TooLong => {
-                        RpcError::new(super::Code::ResourceExhausted, error.to_string())
-                    }
-                    BodyError::Read(_) => RpcError::invalid(respond::chain(&error)),
+                    BodyError::TooLong => RpcError::new(Code::ResourceExhausted, error.to_string()),
+                    BodyError::Read(_) => RpcError::invalid_argument(chain(&error).to_string()),
                 })?;
             let message = format.codec.decode(&body)?;
-            let output = in_time(&context, handle(message, &context)).await?;
+            let output = with_deadline(&context, handle(message, &context)).await?;
             format.codec.encode(&output)
         };
         match result.await {
-            Ok(bytes) => with_type(respond::bytes(bytes), format),
-            Err(error) => refusal(&error),
+            Ok(bytes) => with_content_type(response::bytes(bytes), format),
+            Err(error) => error_response(&error),
         }
     }
 
-    /// One message in, any number out.
-    pub(crate) async fn server_stream<I: Wire, O: Wire + Unpin>(
+    /// Runs a procedure with one request message and a stream of response messages.
+    pub(crate) async fn server_stream<I: RpcMessage, O: RpcMessage + Unpin>(
         self,
-        handle: impl AsyncFnOnce(I, &Context) -> Result<Feed<O>, RpcError>,
-    ) -> Answer {
+        handle: impl AsyncFnOnce(I, &Context) -> Result<ResponseStream<O>, RpcError>,
+    ) -> HttpResponse {
         let format = self.format;
-        if !format.streams {
-            return unsupported();
+        if format.kind != CallKind::Streaming {
+            return unsupported_media_type();
         }
         let result = async {
-            let context = self.context()?;
-            let message = Inbox::new(self.body, format.codec).only().await?;
-            let feed = handle(message, &context).await?;
-            Ok::<_, RpcError>(FeedBody::new(feed, format.codec, &context))
+            let context = Context::parse(&self.headers, format.kind)?;
+            let message = RequestStream::new(self.body, format.codec).single().await?;
+            let stream = handle(message, &context).await?;
+            Ok::<_, RpcError>(ResponseStreamBody::new(stream, format.codec, &context))
         };
         match result.await {
-            Ok(body) => with_type(Response::new(body.boxed_unsync()), format),
-            Err(error) => with_type(respond::bytes(envelope::end(Some(&error))), format),
+            Ok(body) => with_content_type(Response::new(body.boxed_unsync()), format),
+            Err(error) => {
+                with_content_type(response::bytes(envelope::encode_end(Some(&error))), format)
+            }
         }
     }
 
-    /// Any number of messages in, one out.
-    pub(crate) async fn client_stream<I: Wire, O: Wire>(
+    /// Runs a procedure with a stream of request messages and one response message.
+    pub(crate) async fn client_stream<I: RpcMessage, O: RpcMessage>(
         self,
-        handle: impl AsyncFnOnce(Inbox<I>) -> Result<O, RpcError>,
-    ) -> Answer {
+        handle: impl AsyncFnOnce(RequestStream<I>) -> Result<O, RpcError>,
+    ) -> HttpResponse {
         let format = self.format;
-        if !format.streams {
-            return unsupported();
+        if format.kind != CallKind::Streaming {
+            return unsupported_media_type();
         }
         let result = async {
-            let context = self.context()?;
-            let inbox = Inbox::new(self.body, format.codec);
-            let output = in_time(&context, handle(inbox)).await?;
+            let context = Context::parse(&self.headers, format.kind)?;
+            let messages = RequestStream::new(self.body, format.codec);
+            let output = with_deadline(&context, handle(messages)).await?;
             let message = format.codec.encode(&output)?;
-            Ok([envelope::wrap(&message), envelope::end(None)].concat())
+            Ok([
+                envelope::encode_message(&message),
+                envelope::encode_end(None),
+            ]
+            .concat())
         };
         let body = match result.await {
             Ok(bytes) => bytes.into(),
-            Err(error) => envelope::end(Some(&error)),
+            Err(error) => envelope::encode_end(Some(&error)),
         };
-        with_type(respond::bytes(body), format)
+        with_content_type(response::bytes(body), format)
     }
 
-    /// A procedure that does not exist.
-    pub(crate) fn unknown(&self, name: &str) -> Answer {
+    /// Builds the response for a procedure that does not exist.
+    pub(crate) fn unknown_procedure(&self, name: &str) -> HttpResponse {
         let error = RpcError::new(
-            super::Code::Unimplemented,
+            Code::Unimplemented,
             format!("procedure {name} is not implemented"),
         );
-        if self.format.streams {
-            with_type(respond::bytes(envelope::end(Some(&error))), self.format)
-        } else {
-            refusal(&error)
+        match self.format.kind {
+            CallKind::Unary => error_response(&error),
+            CallKind::Streaming => {
+                let body = envelope::encode_end(Some(&error));
+                with_content_type(response::bytes(body), self.format)
+            }
         }
     }
-
-    fn context(&self) -> Result<Context, RpcError> {
-        headers::check(&self.headers, self.format.streams)?;
-        // A limit too far to be told is none.
-        let deadline =
-            headers::timeout(&self.headers)?.and_then(|limit| Instant::now().checked_add(limit));
-        Ok(Context {
-            user: headers::basic_user(&self.headers)?,
-            deadline,
-            keepalive: headers::keepalive(&self.headers),
-        })
-    }
 }
 
-impl Context {
-    /// The user the caller named, or the default one.
-    pub(crate) fn user(&self, agent: &Agent) -> Result<User, RpcError> {
-        agent
-            .user(self.user.as_deref())
-            .map_err(|error| match error {
-                UserError::Unknown(_) => {
-                    RpcError::new(super::Code::Unauthenticated, error.to_string())
-                }
-                UserError::Read(_) => RpcError::new(super::Code::Internal, respond::chain(&error)),
-            })
-    }
-}
-
-async fn in_time<T>(
+async fn with_deadline<T>(
     context: &Context,
     work: impl Future<Output = Result<T, RpcError>>,
 ) -> Result<T, RpcError> {
@@ -172,32 +142,36 @@ async fn in_time<T>(
         None => work.await,
         Some(deadline) => timeout_at(deadline, work)
             .await
-            .unwrap_or_else(|_| Err(RpcError::too_late())),
+            .unwrap_or_else(|_| Err(RpcError::deadline_exceeded())),
     }
 }
 
-/// A failed unary call is told in JSON, whatever its codec.
-fn refusal(error: &RpcError) -> Answer {
-    let mut answer = respond::json(error.code.status(), error);
-    let kind = HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    answer
+/// Builds the response of a failed unary call, which is JSON in both codecs.
+fn error_response(error: &RpcError) -> HttpResponse {
+    let mut response = response::json(error.code.status(), error);
+    let content_type = HeaderValue::from_static("application/json");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
-fn with_type(mut answer: Answer, format: Format) -> Answer {
-    let kind = HeaderValue::from_static(format.content_type());
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    answer
+fn with_content_type(mut response: HttpResponse, format: Format) -> HttpResponse {
+    let content_type = HeaderValue::from_static(format.content_type());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
-fn unsupported() -> Answer {
-    let mut answer = respond::error(
+fn unsupported_media_type() -> HttpResponse {
+    let mut response = response::error(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "content type is not that of this procedure in Connect, with JSON or protobuf",
     );
-    let kinds = HeaderValue::from_static(
+    let accepted = HeaderValue::from_static(
         "application/json, application/proto, application/connect+json, application/connect+proto",
     );
-    answer.headers_mut().insert("accept-post", kinds);
-    answer
+    response.headers_mut().insert("accept-post", accepted);
+    response
 }

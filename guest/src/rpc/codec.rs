@@ -1,83 +1,95 @@
-//! How a message is written, and what content type says so.
+//! The codecs of messages, and the content types that select them.
 
 use buffa::Message;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::RpcError;
+use super::error::{Code, RpcError};
 
-/// A message of either codec.
-pub(crate) trait Wire: Message + Serialize + DeserializeOwned + Send + 'static {}
+/// A message that both codecs support.
+pub(crate) trait RpcMessage:
+    Message + Serialize + DeserializeOwned + Send + 'static
+{
+}
 
-impl<M: Message + Serialize + DeserializeOwned + Send + 'static> Wire for M {}
+impl<M: Message + Serialize + DeserializeOwned + Send + 'static> RpcMessage for M {}
 
-/// How messages are written.
+/// The encoding of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Json,
     Proto,
 }
 
-/// What the content type of a request says.
+/// Whether messages are sent as plain bodies or in envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CallKind {
+    Unary,
+    Streaming,
+}
+
+/// The codec and the kind of a call, as its content type states them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
     pub(super) codec: Codec,
-    /// Whether messages are in envelopes.
-    pub(super) streams: bool,
+    pub(super) kind: CallKind,
 }
 
 const FORMATS: [Format; 4] = [
-    Format::of(Codec::Json, false),
-    Format::of(Codec::Proto, false),
-    Format::of(Codec::Json, true),
-    Format::of(Codec::Proto, true),
+    Format::new(Codec::Json, CallKind::Unary),
+    Format::new(Codec::Proto, CallKind::Unary),
+    Format::new(Codec::Json, CallKind::Streaming),
+    Format::new(Codec::Proto, CallKind::Streaming),
 ];
 
 impl Codec {
-    /// Writes a message. One that JSON cannot hold, such as a time beyond the year 9999, is an error.
-    pub(super) fn encode(self, message: &impl Wire) -> Result<Bytes, RpcError> {
+    /// Encodes a message. Fails if JSON cannot represent it, such as a time beyond the year 9999.
+    pub(super) fn encode(self, message: &impl RpcMessage) -> Result<Bytes, RpcError> {
         match self {
             Self::Proto => Ok(message.encode_to_bytes()),
             Self::Json => serde_json::to_vec(message)
                 .map(Bytes::from)
                 .map_err(|error| {
-                    RpcError::new(super::Code::Internal, format!("encode message: {error}"))
+                    RpcError::new(Code::Internal, format!("failed to encode message: {error}"))
                 }),
         }
     }
 
-    /// Reads a message. Total: the depth and what is allocated are bounded by the libraries, the length by the caller.
-    pub(super) fn decode<M: Wire>(self, mut bytes: &[u8]) -> Result<M, RpcError> {
+    /// Decodes a message. Never panics; the libraries bound the depth and the allocations, the caller bounds the length.
+    pub(super) fn decode<M: RpcMessage>(self, mut bytes: &[u8]) -> Result<M, RpcError> {
         match self {
-            Self::Proto => M::decode(&mut bytes)
-                .map_err(|error| RpcError::invalid(format!("decode message: {error}"))),
+            Self::Proto => M::decode(&mut bytes).map_err(|error| {
+                RpcError::invalid_argument(format!("failed to decode message: {error}"))
+            }),
             Self::Json => serde_json::from_slice(if bytes.is_empty() { b"{}" } else { bytes })
-                .map_err(|error| RpcError::invalid(format!("decode message: {error}"))),
+                .map_err(|error| {
+                    RpcError::invalid_argument(format!("failed to decode message: {error}"))
+                }),
         }
     }
 }
 
 impl Format {
-    const fn of(codec: Codec, streams: bool) -> Self {
-        Self { codec, streams }
+    const fn new(codec: Codec, kind: CallKind) -> Self {
+        Self { codec, kind }
     }
 
-    /// What the request is in; `None` when it is nothing to be answered in Connect.
-    pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
-        let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        let kind = kind.split(';').next()?.trim();
+    /// Reads the content type; `None` if it is not one of Connect.
+    pub(super) fn parse(headers: &HeaderMap) -> Option<Self> {
+        let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let content_type = content_type.split(';').next()?.trim();
         FORMATS
             .into_iter()
-            .find(|format| kind.eq_ignore_ascii_case(format.content_type()))
+            .find(|format| content_type.eq_ignore_ascii_case(format.content_type()))
     }
 
     pub(super) fn content_type(self) -> &'static str {
-        match (self.codec, self.streams) {
-            (Codec::Json, false) => "application/json",
-            (Codec::Proto, false) => "application/proto",
-            (Codec::Json, true) => "application/connect+json",
-            (Codec::Proto, true) => "application/connect+proto",
+        match (self.codec, self.kind) {
+            (Codec::Json, CallKind::Unary) => "application/json",
+            (Codec::Proto, CallKind::Unary) => "application/proto",
+            (Codec::Json, CallKind::Streaming) => "application/connect+json",
+            (Codec::Proto, CallKind::Streaming) => "application/connect+proto",
         }
     }
 }

@@ -1,9 +1,12 @@
-//! How a call fails.
+//! Errors of calls.
 
+use error_chain::chain;
 use http::StatusCode;
 use serde::Serialize;
 
-/// Why a call failed, as its caller is told.
+use crate::user::UserError;
+
+/// An error that is returned to the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct RpcError {
@@ -11,7 +14,7 @@ pub(crate) struct RpcError {
     message: String,
 }
 
-/// Connect's codes, those that are used.
+/// Connect's error codes that the agent uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Code {
@@ -35,18 +38,28 @@ impl RpcError {
         }
     }
 
-    /// A call that took longer than its caller allowed. The text is that of E2B's agent.
-    pub(crate) fn too_late() -> Self {
+    /// Reports an exceeded timeout of the caller, in the words of E2B's agent.
+    pub(crate) fn deadline_exceeded() -> Self {
         Self::new(Code::DeadlineExceeded, "context deadline exceeded")
     }
 
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid_argument(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
     }
 }
 
+impl From<UserError> for RpcError {
+    fn from(error: UserError) -> Self {
+        let code = match error {
+            UserError::Unknown(_) => Code::Unauthenticated,
+            UserError::Read(_) => Code::Internal,
+        };
+        Self::new(code, chain(&error).to_string())
+    }
+}
+
 impl Code {
-    /// The HTTP status of a unary call that failed so.
+    /// The HTTP status of a failed unary call.
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
@@ -63,11 +76,11 @@ impl Code {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn the_code_is_a_word() {
+    fn code_is_serialized_in_snake_case() {
         let text = serde_json::to_string(&RpcError::new(Code::NotFound, "x")).unwrap();
         assert_eq!(text, r#"{"code":"not_found","message":"x"}"#);
     }

@@ -1,4 +1,4 @@
-//! What the headers of a call say.
+//! Parses the headers of a call.
 
 use std::time::Duration;
 
@@ -8,18 +8,21 @@ use base64::{
 };
 use http::{HeaderMap, HeaderName, header};
 
-use super::{Code, RpcError};
+use super::{
+    codec::CallKind,
+    error::{Code, RpcError},
+};
 
-/// How often a stream without events says that it is alive, when its caller does not say.
-const KEEPALIVE: Duration = Duration::from_secs(90);
+/// The keepalive interval of streams whose caller gives none.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(90);
 
-/// Standard base64, padded or not.
+/// Standard base64 with optional padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What `Connect-Timeout-Ms` says: at most ten digits of milliseconds.
+/// Parses `Connect-Timeout-Ms`: milliseconds in at most ten digits.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, RpcError> {
     let Some(value) = headers.get("connect-timeout-ms") else {
         return Ok(None);
@@ -29,20 +32,22 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, RpcError>
     });
     let millis = digits
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| RpcError::invalid("connect-timeout-ms is not 1 to 10 digits"))?;
+        .ok_or_else(|| RpcError::invalid_argument("connect-timeout-ms is not 1 to 10 digits"))?;
     Ok(Some(Duration::from_millis(millis)))
 }
 
-/// What `Keepalive-Ping-Interval` says, in seconds; what is no number above zero is as if it were absent.
+/// Parses `Keepalive-Ping-Interval` in seconds. Anything but a positive number is ignored.
 pub(super) fn keepalive(headers: &HeaderMap) -> Duration {
     headers
         .get("keepalive-ping-interval")
         .and_then(|value| value.to_str().ok()?.parse::<u32>().ok())
         .filter(|seconds| *seconds > 0)
-        .map_or(KEEPALIVE, |seconds| Duration::from_secs(seconds.into()))
+        .map_or(DEFAULT_KEEPALIVE, |seconds| {
+            Duration::from_secs(seconds.into())
+        })
 }
 
-/// The user that `Authorization: Basic` names, if there is one.
+/// Parses the user of `Authorization: Basic`; `None` without the header.
 pub(super) fn basic_user(headers: &HeaderMap) -> Result<Option<String>, RpcError> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
@@ -62,26 +67,27 @@ pub(super) fn basic_user(headers: &HeaderMap) -> Result<Option<String>, RpcError
     }
 }
 
-/// Refuses a call whose messages are compressed, or of another version of the protocol.
-pub(super) fn check(headers: &HeaderMap, streams: bool) -> Result<(), RpcError> {
+/// Rejects compressed messages and other versions of the protocol.
+pub(super) fn check_protocol(headers: &HeaderMap, kind: CallKind) -> Result<(), RpcError> {
     if let Some(version) = headers.get("connect-protocol-version")
         && version != "1"
     {
-        return Err(RpcError::invalid("connect-protocol-version must be \"1\""));
+        return Err(RpcError::invalid_argument(
+            "connect-protocol-version must be \"1\"",
+        ));
     }
-    let name = if streams {
-        HeaderName::from_static("connect-content-encoding")
-    } else {
-        header::CONTENT_ENCODING
+    let name = match kind {
+        CallKind::Unary => header::CONTENT_ENCODING,
+        CallKind::Streaming => HeaderName::from_static("connect-content-encoding"),
     };
     match headers.get(name).map(|value| value.as_bytes()) {
         None | Some(b"" | b"identity") => Ok(()),
-        Some(_) => Err(compressed()),
+        Some(_) => Err(unsupported_compression()),
     }
 }
 
-/// A message that is compressed.
-pub(super) fn compressed() -> RpcError {
+/// The error for compressed messages.
+pub(super) fn unsupported_compression() -> RpcError {
     RpcError::new(
         Code::Unimplemented,
         "unknown compression: supported encodings are identity",
@@ -89,7 +95,7 @@ pub(super) fn compressed() -> RpcError {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
@@ -104,7 +110,7 @@ mod test {
     }
 
     #[test]
-    fn a_user_is_named_by_basic_authorization() {
+    fn basic_authorization_names_the_user() {
         let user = |text: &str| basic_user(&with("authorization", text.as_bytes()));
         assert_eq!(user("Basic cm9vdDo=").unwrap().as_deref(), Some("root"));
         assert_eq!(user("basic cm9vdDo").unwrap().as_deref(), Some("root"));
@@ -115,7 +121,7 @@ mod test {
     }
 
     #[test]
-    fn a_timeout_is_digits() {
+    fn timeout_accepts_one_to_ten_digits() {
         let read = |text: &str| timeout(&with("connect-timeout-ms", text.as_bytes()));
         assert_eq!(read("1500"), Ok(Some(Duration::from_millis(1500))));
         for bad in ["", "-1", "+1", "1s", "12345678901"] {
@@ -124,35 +130,41 @@ mod test {
     }
 
     #[test]
-    fn a_keepalive_is_seconds() {
+    fn keepalive_is_seconds_or_the_default() {
         let read = |text: &str| keepalive(&with("keepalive-ping-interval", text.as_bytes()));
         assert_eq!(read("50"), Duration::from_secs(50));
         for odd in ["0", "-1", "x", ""] {
-            assert_eq!(read(odd), KEEPALIVE, "{odd}");
+            assert_eq!(read(odd), DEFAULT_KEEPALIVE, "{odd}");
         }
     }
 
     #[test]
-    fn only_plain_messages_are_taken() {
-        assert_eq!(check(&with("content-encoding", b"identity"), false), Ok(()));
-        assert_eq!(check(&with("content-encoding", b"gzip"), true), Ok(()));
+    fn compression_and_other_versions_are_refused() {
+        assert_eq!(
+            check_protocol(&with("content-encoding", b"identity"), CallKind::Unary),
+            Ok(())
+        );
+        assert_eq!(
+            check_protocol(&with("content-encoding", b"gzip"), CallKind::Streaming),
+            Ok(())
+        );
         let refused = [
-            ("content-encoding", false),
-            ("connect-content-encoding", true),
+            ("content-encoding", CallKind::Unary),
+            ("connect-content-encoding", CallKind::Streaming),
         ];
-        for (name, streams) in refused {
-            let error = check(&with(name, b"gzip"), streams).unwrap_err();
+        for (name, kind) in refused {
+            let error = check_protocol(&with(name, b"gzip"), kind).unwrap_err();
             assert_eq!(error.code, Code::Unimplemented);
         }
-        assert!(check(&with("connect-protocol-version", b"2"), false).is_err());
+        assert!(check_protocol(&with("connect-protocol-version", b"2"), CallKind::Unary).is_err());
     }
 
     proptest! {
         #[test]
-        fn any_header_is_read_or_refused(value: Vec<u8>) {
+        fn arbitrary_headers_do_not_panic(value: Vec<u8>) {
             let _user = basic_user(&with("authorization", &value));
             let _timeout = timeout(&with("connect-timeout-ms", &value));
-            let _checked = check(&with("connect-content-encoding", &value), true);
+            let _checked = check_protocol(&with("connect-content-encoding", &value), CallKind::Streaming);
             prop_assert!(keepalive(&with("keepalive-ping-interval", &value)) > Duration::ZERO);
         }
     }

@@ -1,4 +1,4 @@
-//! Keeping a file system from being written to.
+//! Freezes and thaws file systems.
 
 use std::{
     io,
@@ -12,9 +12,9 @@ const FIFREEZE: libc::c_ulong = 0xc004_5877;
 /// `_IOWR('X', 120, int)` of `linux/fs.h`.
 const FITHAW: libc::c_ulong = 0xc004_5878;
 
-/// Writes what is not written yet and lets nothing be written until [`thaw`]. One that is frozen already stays so.
+/// Syncs a file system and blocks writes to it until [`thaw`]. Succeeds if it is frozen already.
 pub(crate) fn freeze(disk: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: FIFREEZE takes no argument; the kernel does not look at what is passed.
+    // SAFETY: FIFREEZE takes no argument; the kernel ignores the value.
     let rc = unsafe { libc::ioctl(disk.as_raw_fd(), FIFREEZE, 0) };
     match Errno::result(rc) {
         Ok(_) | Err(Errno::EBUSY) => Ok(()),
@@ -22,9 +22,9 @@ pub(crate) fn freeze(disk: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Lets it be written to again. One that is not frozen stays so.
+/// Unblocks writes to a file system. Succeeds if it is not frozen.
 pub(crate) fn thaw(disk: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: FITHAW takes no argument; the kernel does not look at what is passed.
+    // SAFETY: FITHAW takes no argument; the kernel ignores the value.
     let rc = unsafe { libc::ioctl(disk.as_raw_fd(), FITHAW, 0) };
     match Errno::result(rc) {
         Ok(_) | Err(Errno::EINVAL) => Ok(()),

@@ -7,7 +7,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-/// Switches `lo` on; the kernel gives it 127.0.0.1 itself.
+/// Brings up `lo`. The kernel assigns 127.0.0.1 itself.
 pub(crate) fn bring_up_loopback() -> io::Result<()> {
     let socket = socket(
         AddressFamily::Inet,
@@ -24,7 +24,7 @@ pub(crate) fn bring_up_loopback() -> io::Result<()> {
         ifr_name: name,
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags },
     };
-    // SAFETY: SIOCSIFFLAGS reads an ifreq whose name ends in a zero and whose flags are set; `request` is one.
+    // SAFETY: SIOCSIFFLAGS reads an ifreq with a zero-terminated name and flags. `request` is one.
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     nix::errno::Errno::result(rc)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What a child does between fork and exec.
+//! Configures children between fork and exec.
 
 use std::{
     ffi::CString,
@@ -14,9 +14,9 @@ use rustix::{
     stdio,
 };
 
-use super::limit;
+use super::open_files;
 
-/// Whose rights a child has.
+/// The user and the groups of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     /// User id.
@@ -27,45 +27,44 @@ pub(crate) struct Credentials {
     pub(crate) groups: Vec<Gid>,
 }
 
-/// Which terminal a child's session has.
+/// The controlling terminal of a child's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Terminal {
-    /// None.
+pub(crate) enum ControllingTerminal {
     None,
-    /// The one that is its standard input.
+    /// The terminal at standard input.
     Stdin,
 }
 
-/// Makes `command` run in a session of its own, in `dir`, and as `who` if that is said, who then must be allowed to enter
-/// it. When the agent is not root it can only be itself. A directory with a zero byte in its name is an error.
-pub(crate) fn isolate(
+/// Makes `command` run in a new session, in `dir` and with `credentials`, which must permit entering `dir`. Without root
+/// privileges `credentials` are ignored. Fails if `dir` contains a zero byte.
+pub(crate) fn configure_child(
     command: &mut Command,
-    who: Option<Credentials>,
+    credentials: Option<Credentials>,
     dir: &Path,
-    terminal: Terminal,
+    terminal: ControllingTerminal,
 ) -> io::Result<()> {
-    let who = who.filter(|_| Uid::effective().is_root());
-    let files = limit::of_children();
-    // Made here: the child may not allocate.
+    let credentials = credentials.filter(|_| Uid::effective().is_root());
+    let open_files = open_files::child_limit();
+    // Allocated before the fork, because the child must not allocate.
     let dir = CString::new(dir.as_os_str().as_bytes())?;
-    let between = move || -> io::Result<()> {
+    let pre_exec = move || -> io::Result<()> {
         setsid()?;
-        if let Some(files) = files {
-            setrlimit(Resource::Nofile, files)?;
+        if let Some(limit) = open_files {
+            setrlimit(Resource::Nofile, limit)?;
         }
-        if terminal == Terminal::Stdin {
+        if terminal == ControllingTerminal::Stdin {
             ioctl_tiocsctty(stdio::stdin())?;
         }
-        if let Some(who) = &who {
-            setgroups(&who.groups)?;
-            setgid(who.gid)?;
-            setuid(who.uid)?;
+        if let Some(credentials) = &credentials {
+            setgroups(&credentials.groups)?;
+            setgid(credentials.gid)?;
+            setuid(credentials.uid)?;
         }
         chdir(dir.as_c_str())?;
         Ok(())
     };
-    // SAFETY: pre_exec asks that the closure only does what is allowed in a child of a process with threads: these seven
-    // are plain system calls on memory made before the fork; nothing allocates, locks or unwinds.
-    unsafe { command.pre_exec(between) };
+    // SAFETY: pre_exec requires that the closure is async-signal-safe. These seven are plain system calls on memory that
+    // was allocated before the fork; none of them allocates, locks or unwinds.
+    unsafe { command.pre_exec(pre_exec) };
     Ok(())
 }

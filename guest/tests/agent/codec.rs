@@ -1,11 +1,11 @@
-//! Calls in protobuf, written and read by hand, so that the agent's own codec is not what it is held against.
+//! Calls in protobuf. Messages are encoded and decoded by hand, independently of the agent's codec.
 
 use crate::rig::{Rig, enveloped, raw_messages};
 
 const UNARY: &str = "application/proto";
 const STREAM: &str = "application/connect+proto";
 
-/// A field that has a length.
+/// Encodes a length-delimited field.
 fn field(number: u8, content: impl AsRef<[u8]>) -> Vec<u8> {
     let content = content.as_ref();
     assert!(content.len() < 128);
@@ -13,14 +13,14 @@ fn field(number: u8, content: impl AsRef<[u8]>) -> Vec<u8> {
     [&[number << 3 | 2, len], content].concat()
 }
 
-/// A field that is a number below 128.
+/// Encodes a varint field below 128.
 fn number(field: u8, value: u8) -> Vec<u8> {
     assert!(value < 128);
     vec![field << 3, value]
 }
 
 #[tokio::test]
-async fn a_process_is_run_in_protobuf() {
+async fn start_streams_protobuf_events() {
     Rig::run(async |rig| {
         let config = [
             field(1, "/bin/sh"),
@@ -28,14 +28,14 @@ async fn a_process_is_run_in_protobuf() {
             field(2, "printf hi; exit 3"),
         ];
         let start = [field(1, config.concat()), number(4, 0)].concat();
-        let answer = rig
+        let response = rig
             .post("/process.Process/Start", STREAM, &[], enveloped(start))
             .await;
         assert_eq!(
-            (answer.status, answer.header("content-type")),
+            (response.status, response.header("content-type")),
             (200, STREAM)
         );
-        let (messages, end) = raw_messages(&answer.body);
+        let (messages, end) = raw_messages(&response.body);
         // {event: {start: {pid}}}
         assert_eq!(messages[0][0..1], [0x0a]);
         assert_eq!(messages[0][2..3], [0x0a]);
@@ -56,13 +56,13 @@ async fn a_process_is_run_in_protobuf() {
 }
 
 #[tokio::test]
-async fn a_stream_of_input_goes_in_in_protobuf() {
+async fn stream_input_accepts_protobuf() {
     Rig::run(async |rig| {
-        let mut following = rig
+        let mut events = rig
             .open_stream("Start", r#"{"process":{"cmd":"cat"},"tag":"t"}"#)
             .await;
-        following.next_event().await;
-        let (sending, answer) =
+        events.next_event().await;
+        let (sending, response) =
             rig.start("/process.Process/StreamInput", &[("content-type", STREAM)]);
         let start = field(1, field(1, field(2, "t")));
         let data = field(2, field(2, field(1, "hello")));
@@ -71,30 +71,36 @@ async fn a_stream_of_input_goes_in_in_protobuf() {
             sending.unbounded_send(enveloped(message).into()).unwrap();
         }
         assert_eq!(
-            following.next_event().await["event"]["data"]["stdout"],
+            events.next_event().await["event"]["data"]["stdout"],
             "aGVsbG8="
         );
         drop(sending);
-        let answer = answer.await;
-        let (messages, end) = raw_messages(&answer.body);
+        let response = response.await;
+        let (messages, end) = raw_messages(&response.body);
         assert_eq!((messages, end), (vec![&b""[..]], &b"{}"[..]));
     })
     .await;
 }
 
 #[tokio::test]
-async fn files_are_looked_at_in_protobuf() {
+async fn stat_returns_protobuf() {
     Rig::run(async |rig| {
         std::fs::write(rig.path("home/a"), "12345").unwrap();
-        let answer = rig
+        let response = rig
             .post("/filesystem.Filesystem/Stat", UNARY, &[], field(1, "a"))
             .await;
-        assert_eq!((answer.status, answer.header("content-type")), (200, UNARY));
+        assert_eq!(
+            (response.status, response.header("content-type")),
+            (200, UNARY)
+        );
         let path = rig.path("home/a");
-        let begin = [field(1, "a"), number(2, 1), field(3, &path), number(4, 5)].concat();
-        let entry = &answer.body[answer.body.len() - usize::from(answer.body[1]).min(120)..];
+        let prefix = [field(1, "a"), number(2, 1), field(3, &path), number(4, 5)].concat();
+        let entry = &response.body[response.body.len() - usize::from(response.body[1]).min(120)..];
         assert!(
-            answer.body.windows(begin.len()).any(|at| at == begin),
+            response
+                .body
+                .windows(prefix.len())
+                .any(|bytes| bytes == prefix),
             "{entry:?}"
         );
     })
@@ -102,7 +108,7 @@ async fn files_are_looked_at_in_protobuf() {
 }
 
 #[tokio::test]
-async fn an_error_is_told_in_json_and_what_cannot_be_read_is_refused() {
+async fn errors_are_json_and_unreadable_calls_are_refused() {
     Rig::run(async |rig| {
         let missing = rig
             .post("/filesystem.Filesystem/Stat", UNARY, &[], field(1, "none"))
@@ -112,24 +118,24 @@ async fn an_error_is_told_in_json_and_what_cannot_be_read_is_refused() {
             (404, "application/json")
         );
         assert_eq!(missing.json()["code"], "not_found");
-        let broken = rig
+        let malformed = rig
             .post("/filesystem.Filesystem/Stat", UNARY, &[], b"\x0a\x7fx")
             .await;
-        assert_eq!(broken.json()["code"], "invalid_argument");
+        assert_eq!(malformed.json()["code"], "invalid_argument");
         let gzip = [("content-encoding", "gzip")];
-        let packed = rig
+        let compressed = rig
             .post("/filesystem.Filesystem/Stat", UNARY, &gzip, b"\x1f\x8b")
             .await;
         assert_eq!(
-            (packed.status, packed.json()["code"].as_str()),
+            (compressed.status, compressed.json()["code"].as_str()),
             (501, Some("unimplemented"))
         );
-        let mut packed = enveloped("x");
-        packed[0] = 1;
-        let answer = rig
-            .post("/process.Process/Start", STREAM, &[], packed)
+        let mut compressed = enveloped("x");
+        compressed[0] = 1;
+        let response = rig
+            .post("/process.Process/Start", STREAM, &[], compressed)
             .await;
-        let (_, end) = raw_messages(&answer.body);
+        let (_, end) = raw_messages(&response.body);
         assert!(end.starts_with(br#"{"error":{"code":"unimplemented""#));
         let identity = [("content-encoding", "identity")];
         let plain = rig
@@ -141,8 +147,8 @@ async fn an_error_is_told_in_json_and_what_cannot_be_read_is_refused() {
             )
             .await;
         assert_eq!(plain.status, 200);
-        let wrong = rig.post("/process.Process/Start", UNARY, &[], b"").await;
-        assert_eq!(wrong.status, 415);
+        let unary = rig.post("/process.Process/Start", UNARY, &[], b"").await;
+        assert_eq!(unary.status, 415);
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Freezing a disk, on a real file system of its own.
+//! Freezing, thawing and filling a disk: a loop-mounted ext4.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use crate::rig::Rig;
 
-/// A mounted ext4, unmounted at the end.
-struct Mounted(tempfile::TempDir);
+/// A mounted ext4; dropping it unmounts.
+struct MountedDisk(tempfile::TempDir);
 
-impl Mounted {
+impl MountedDisk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
@@ -19,20 +19,20 @@ impl Mounted {
             .unwrap()
             .set_len(16 << 20)
             .unwrap();
-        std::fs::create_dir(dir.path().join("at")).unwrap();
+        std::fs::create_dir(dir.path().join("mnt")).unwrap();
         run("mkfs.ext4", &["-q", "-F"], &[&image]);
-        run("mount", &["-o", "loop"], &[&image, &dir.path().join("at")]);
+        run("mount", &["-o", "loop"], &[&image, &dir.path().join("mnt")]);
         Self(dir)
     }
 
-    fn at(&self) -> std::path::PathBuf {
-        self.0.path().join("at")
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("mnt")
     }
 }
 
-impl Drop for Mounted {
+impl Drop for MountedDisk {
     fn drop(&mut self) {
-        run("umount", &["-l"], &[&self.at()]);
+        run("umount", &["-l"], &[&self.path()]);
     }
 }
 
@@ -46,50 +46,50 @@ fn run(program: &str, options: &[&str], paths: &[&Path]) {
 }
 
 #[tokio::test]
-async fn a_frozen_disk_is_written_to_only_after_it_is_thawed() {
-    let mounted = Mounted::new();
-    let at = mounted.at();
+async fn upload_to_frozen_disk_waits_for_thaw() {
+    let disk = MountedDisk::new();
+    let path = disk.path();
     Rig::run_on(
         tempfile::tempdir().unwrap(),
         Peer::Host,
-        Some(at.clone()),
+        Some(path.clone()),
         async |rig| {
             for _ in 0..2 {
                 client::freeze(rig.unix().await).await.unwrap();
             }
-            let kind = [("content-type", "application/octet-stream")];
-            let path = format!("/files?path={}", at.join("f").display());
-            let (sending, answer) = rig.start(&path, &kind);
+            let headers = [("content-type", "application/octet-stream")];
+            let url = format!("/files?path={}", path.join("f").display());
+            let (sending, response) = rig.start(&url, &headers);
             sending.unbounded_send("after".into()).unwrap();
             drop(sending);
-            let mut answer = std::pin::pin!(answer);
+            let mut response = std::pin::pin!(response);
             assert!(
-                timeout(Duration::from_millis(100), answer.as_mut())
+                timeout(Duration::from_millis(100), response.as_mut())
                     .await
                     .is_err()
             );
-            // It waits, and nothing else does.
+            // Only the upload blocks.
             assert_eq!(rig.get("/health").await.status, 204);
-            assert!(!at.join("f").exists());
+            assert!(!path.join("f").exists());
             for _ in 0..2 {
                 client::unfreeze(rig.unix().await).await.unwrap();
             }
-            assert_eq!(answer.await.status, 200);
-            assert_eq!(std::fs::read(at.join("f")).unwrap(), b"after");
+            assert_eq!(response.await.status, 200);
+            assert_eq!(std::fs::read(path.join("f")).unwrap(), b"after");
 
-            // A guest that is told what it is may write as well.
+            // An init request thaws the disk, too.
             client::freeze(rig.unix().await).await.unwrap();
             client::init(rig.unix().await, &InitRequest::default())
                 .await
                 .unwrap();
-            std::fs::write(at.join("g"), "").unwrap();
+            std::fs::write(path.join("g"), "").unwrap();
         },
     )
     .await;
 }
 
 #[tokio::test]
-async fn a_file_system_that_cannot_be_frozen_is_an_error() {
+async fn freeze_without_support_or_disk_is_an_error() {
     let proc = Some("/proc".into());
     Rig::run_on(
         tempfile::tempdir().unwrap(),
@@ -109,14 +109,14 @@ async fn a_file_system_that_cannot_be_frozen_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told() {
-    let mounted = Mounted::new();
-    let at = mounted.at();
+async fn upload_to_full_disk_is_507() {
+    let disk = MountedDisk::new();
+    let path = disk.path();
     Rig::run(async |rig| {
         let content = vec![b'x'; 20 << 20];
-        let path = format!("/files?path={}", at.join("big").display());
+        let url = format!("/files?path={}", path.join("big").display());
         let full = rig
-            .post(&path, "application/octet-stream", &[], content)
+            .post(&url, "application/octet-stream", &[], content)
             .await;
         assert_eq!(
             (full.status, full.json()["message"].as_str()),
@@ -128,7 +128,7 @@ async fn a_full_disk_is_told() {
 }
 
 #[tokio::test]
-async fn only_the_host_may_freeze() {
+async fn host_routes_are_403_for_clients() {
     Rig::run_for(Peer::Other, async |rig| {
         for path in ["/freeze", "/unfreeze", "/init", "/warm"] {
             assert_eq!(rig.call("POST", path, &[], "").await.status, 403, "{path}");

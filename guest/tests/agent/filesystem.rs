@@ -1,4 +1,4 @@
-//! The file system service.
+//! The service `filesystem.Filesystem`.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -7,21 +7,24 @@ use serde_json::Value;
 use crate::rig::{Rig, text};
 
 async fn entry(rig: &Rig, procedure: &str, body: &str) -> Value {
-    let answer = rig.filesystem(procedure, body).await;
-    assert_eq!(answer.status, 200, "{}", text(&answer.body));
-    answer.json()["entry"].clone()
+    let response = rig.filesystem(procedure, body).await;
+    assert_eq!(response.status, 200, "{}", text(&response.body));
+    response.json()["entry"].clone()
 }
 
 async fn code(rig: &Rig, procedure: &str, body: &str) -> (u16, String) {
-    let answer = rig.filesystem(procedure, body).await;
+    let response = rig.filesystem(procedure, body).await;
     (
-        answer.status,
-        answer.json()["code"].as_str().unwrap_or("none").to_owned(),
+        response.status,
+        response.json()["code"]
+            .as_str()
+            .unwrap_or("none")
+            .to_owned(),
     )
 }
 
 #[tokio::test]
-async fn an_entry_says_what_there_is() {
+async fn stat_describes_a_file() {
     Rig::run(async |rig| {
         fs::write(rig.path("home/a.txt"), "12345").unwrap();
         let entry = entry(&rig, "Stat", r#"{"path":"~/a.txt"}"#).await;
@@ -54,7 +57,7 @@ async fn an_entry_says_what_there_is() {
 }
 
 #[tokio::test]
-async fn a_link_is_told_by_its_target() {
+async fn stat_describes_a_symlink_by_its_target() {
     Rig::run(async |rig| {
         let home = fs::canonicalize(rig.path("home")).unwrap();
         fs::write(home.join("real"), "x").unwrap();
@@ -69,11 +72,11 @@ async fn a_link_is_told_by_its_target() {
 }
 
 #[tokio::test]
-async fn directories_are_made_moved_and_removed() {
+async fn directories_are_created_moved_and_removed() {
     Rig::run(async |rig| {
-        let made = entry(&rig, "MakeDir", r#"{"path":"a/b/c"}"#).await;
+        let created = entry(&rig, "MakeDir", r#"{"path":"a/b/c"}"#).await;
         assert_eq!(
-            (made["type"].as_str(), made["permissions"].as_str()),
+            (created["type"].as_str(), created["permissions"].as_str()),
             (Some("FILE_TYPE_DIRECTORY"), Some("drwxr-xr-x"))
         );
         assert_eq!(
@@ -97,9 +100,9 @@ async fn directories_are_made_moved_and_removed() {
                 .unwrap()
                 .is_dir()
         );
-        let gone = r#"{"source":"a","destination":"b"}"#;
+        let missing = r#"{"source":"a","destination":"b"}"#;
         assert_eq!(
-            code(&rig, "Move", gone).await,
+            code(&rig, "Move", missing).await,
             (404, "not_found".to_owned())
         );
         assert!(!fs::exists(rig.path("home/b")).unwrap());
@@ -116,7 +119,7 @@ async fn directories_are_made_moved_and_removed() {
 }
 
 #[tokio::test]
-async fn a_directory_is_listed_as_deep_as_asked_and_by_name() {
+async fn list_is_sorted_and_limited_to_the_depth() {
     Rig::run(async |rig| {
         fs::create_dir_all(rig.path("home/d/b/deep")).unwrap();
         for file in ["a", "b/x", "b/deep/y", "c"] {
@@ -145,7 +148,7 @@ async fn a_directory_is_listed_as_deep_as_asked_and_by_name() {
             names("d", 2).await,
             ["a", "b", "b/deep", "b/x", "broken", "c"]
         );
-        // As the caller named it, and not where the link leads.
+        // Paths are those of the request, not of the link's target.
         assert_eq!(
             names("link", 3).await,
             ["a", "b", "b/deep", "b/deep/y", "b/x", "broken", "c"]
@@ -164,7 +167,7 @@ async fn a_directory_is_listed_as_deep_as_asked_and_by_name() {
 }
 
 #[tokio::test]
-async fn metadata_of_an_upload_is_told_until_the_next() {
+async fn metadata_is_returned_until_the_next_upload() {
     Rig::run(async |rig| {
         let headers = [("x-metadata-Author", "me"), ("X-Metadata-b", "2")];
         let kind = "application/octet-stream";

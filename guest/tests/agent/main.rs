@@ -1,17 +1,19 @@
-//! The agent over TCP, as its callers see it, on this machine and with real processes, files and terminals.
+//! The agent over TCP, with real processes, files and terminals of the machine that runs the tests.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod codec;
+mod cors;
 mod disk;
+mod download;
 mod files;
 mod filesystem;
-mod hostile;
+mod http;
+mod init;
 mod input;
 mod process;
 mod pty;
-mod range;
 mod rig;
-mod told;
+mod untrusted_clients;
 mod watch;

@@ -1,14 +1,14 @@
-//! Processes: starting, following, signalling.
+//! Starting, stream and signalling processes.
 
 use crate::rig::{self, Rig, events, text};
 
 #[tokio::test]
-async fn a_process_starts_speaks_and_ends() {
+async fn start_streams_output_and_exit_status() {
     Rig::run(async |rig| {
         let body = r#"{"process":{"cmd":"/bin/sh","args":["-c","echo out; echo err >&2; pwd; exit 3"]},"stdin":false}"#;
-        let answer = rig.stream("Start", &[], body).await;
-        assert_eq!((answer.status, answer.header("content-type")), (200, "application/connect+json"));
-        let (events, end) = events(&answer.body);
+        let response = rig.stream("Start", &[], body).await;
+        assert_eq!((response.status, response.header("content-type")), (200, "application/connect+json"));
+        let (events, end) = events(&response.body);
         assert!(events[0]["event"]["start"]["pid"].as_u64().unwrap() > 1);
         assert_eq!(rig::output(&events, "stdout"), format!("out\n{}\n", rig.path("home")).as_bytes());
         assert_eq!(rig::output(&events, "stderr"), b"err\n");
@@ -20,22 +20,22 @@ async fn a_process_starts_speaks_and_ends() {
 }
 
 #[tokio::test]
-async fn a_process_has_the_environment_of_the_contract() {
+async fn process_environment_matches_the_contract() {
     Rig::run(async |rig| {
         rig.post(
             "/init",
             "application/json",
             &[],
-            r#"{"envVars":{"A":"told","B":"told"},"sandboxId":"i0"}"#,
+            r#"{"envVars":{"A":"host","B":"host"},"sandboxId":"i0"}"#,
         )
         .await;
-        let body = r#"{"process":{"cmd":"env","envs":{"B":"asked"}},"stdin":false}"#;
+        let body = r#"{"process":{"cmd":"env","envs":{"B":"caller"}},"stdin":false}"#;
         let (events, _) = events(&rig.stream("Start", &[], body).await.body);
         let output = text(&rig::output(&events, "stdout"));
         let home = format!("HOME={}", rig.path("home"));
         for line in [
-            "A=told",
-            "B=asked",
+            "A=host",
+            "B=caller",
             "USER=user",
             "LOGNAME=user",
             "E2B_SANDBOX=true",
@@ -53,7 +53,7 @@ async fn a_process_has_the_environment_of_the_contract() {
 }
 
 #[tokio::test]
-async fn all_of_a_long_output_arrives_whatever_its_bytes() {
+async fn long_binary_output_arrives_in_bounded_chunks() {
     Rig::run(async |rig| {
         let body =
             r#"{"process":{"cmd":"head","args":["-c","1000000","/dev/urandom"]},"stdin":false}"#;
@@ -69,17 +69,17 @@ async fn all_of_a_long_output_arrives_whatever_its_bytes() {
 }
 
 #[tokio::test]
-async fn a_process_is_killed_at_the_deadline_with_what_it_started() {
+async fn process_group_is_killed_at_the_deadline() {
     Rig::run(async |rig| {
         let body =
             r#"{"process":{"cmd":"/bin/sh","args":["-c","sleep 600; echo no"]},"stdin":false}"#;
-        let answer = rig
+        let response = rig
             .stream("Start", &[("connect-timeout-ms", "200")], body)
             .await;
-        let (events, end) = events(&answer.body);
-        assert_eq!(events.len(), 1, "the start alone: {events:?}");
+        let (events, end) = events(&response.body);
+        assert_eq!(events.len(), 1, "only the start: {events:?}");
         assert_eq!(end["error"]["code"], "deadline_exceeded");
-        // Another caller sees how it ended.
+        // Another caller receives the exit status.
         let pid = &events[0]["event"]["start"]["pid"];
         let mut again = rig
             .open_stream("Connect", &format!(r#"{{"process":{{"pid":{pid}}}}}"#))
@@ -93,13 +93,13 @@ async fn a_process_is_killed_at_the_deadline_with_what_it_started() {
 }
 
 #[tokio::test]
-async fn a_process_outlives_its_caller_and_is_found_again() {
+async fn process_survives_a_disconnect_and_is_followed_again() {
     Rig::run(async |rig| {
         let body = r#"{"process":{"cmd":"cat"},"tag":"mine"}"#;
-        let mut following = rig.open_stream("Start", body).await;
-        let first = following.next_event().await;
+        let mut stream = rig.open_stream("Start", body).await;
+        let first = stream.next_event().await;
         let pid = first["event"]["start"]["pid"].as_u64().unwrap();
-        drop(following);
+        drop(stream);
 
         let list = rig.unary("List", "{}").await.json();
         assert_eq!(
@@ -135,21 +135,21 @@ async fn a_process_outlives_its_caller_and_is_found_again() {
         );
         assert_eq!(again.next_event().await, serde_json::json!({}));
 
-        let (late, _) = events(
+        let (ended, _) = events(
             &rig.stream("Connect", &[], &format!("{select}}}"))
                 .await
                 .body,
         );
-        assert_eq!(late.len(), 2, "start and end of one that has just ended");
+        assert_eq!(ended.len(), 2, "start and end of a recently ended process");
         assert_eq!(rig.unary("List", "{}").await.json(), serde_json::json!({}));
-        let gone = rig
+        let ended = rig
             .unary(
                 "SendInput",
                 &format!(r#"{select},"input":{{"stdin":"aGkK"}}}}"#),
             )
             .await;
         assert_eq!(
-            (gone.status, gone.json()["code"].as_str()),
+            (ended.status, ended.json()["code"].as_str()),
             (404, Some("not_found"))
         );
     })
@@ -157,22 +157,22 @@ async fn a_process_outlives_its_caller_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_a_process() {
+async fn signals_terminate_a_process() {
     Rig::run(async |rig| {
         for (signal, status) in [
             ("SIGNAL_SIGTERM", "signal: terminated"),
             ("SIGNAL_SIGKILL", "signal: killed"),
         ] {
-            let mut following = rig
+            let mut stream = rig
                 .open_stream(
                     "Start",
                     r#"{"process":{"cmd":"sleep","args":["600"]},"tag":"s"}"#,
                 )
                 .await;
-            following.next_event().await;
+            stream.next_event().await;
             let body = format!(r#"{{"process":{{"tag":"s"}},"signal":"{signal}"}}"#);
             assert_eq!(rig.unary("SendSignal", &body).await.status, 200);
-            let end = following.next_event().await;
+            let end = stream.next_event().await;
             assert_eq!(end["event"]["end"]["status"], status, "{end}");
         }
     })
@@ -180,10 +180,10 @@ async fn a_signal_ends_a_process() {
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_keeps_nobody_from_being_reaped() {
+async fn stalled_follower_does_not_delay_other_processes() {
     Rig::run(async |rig| {
         let mut stalled = rig
-            .open_stream("Start", r#"{"process":{"cmd":"yes"},"tag":"loud"}"#)
+            .open_stream("Start", r#"{"process":{"cmd":"yes"},"tag":"stalled"}"#)
             .await;
         stalled.next_event().await;
         let body = r#"{"process":{"cmd":"true"},"stdin":false}"#;
@@ -195,7 +195,7 @@ async fn a_reader_that_does_not_read_keeps_nobody_from_being_reaped() {
         let kill = rig
             .unary(
                 "SendSignal",
-                r#"{"process":{"tag":"loud"},"signal":"SIGNAL_SIGKILL"}"#,
+                r#"{"process":{"tag":"stalled"},"signal":"SIGNAL_SIGKILL"}"#,
             )
             .await;
         assert_eq!(kill.status, 200);
@@ -204,7 +204,7 @@ async fn a_reader_that_does_not_read_keeps_nobody_from_being_reaped() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_told_in_connect() {
+async fn start_failures_are_connect_errors() {
     Rig::run(async |rig| {
         let cases = [
             (
@@ -224,14 +224,14 @@ async fn what_cannot_be_started_is_told_in_connect() {
             assert!(events.is_empty());
             assert_eq!(end["error"]["code"], code, "{body}: {end}");
         }
-        let stranger = [("authorization", "Basic c3RyYW5nZXI6")];
+        let unknown_user = [("authorization", "Basic dW5rbm93bjo=")];
         let (_, end) = events(
-            &rig.stream("Start", &stranger, r#"{"process":{"cmd":"true"}}"#)
+            &rig.stream("Start", &unknown_user, r#"{"process":{"cmd":"true"}}"#)
                 .await
                 .body,
         );
         assert_eq!(end["error"]["code"], "unauthenticated");
-        assert_eq!(end["error"]["message"], "invalid username: 'stranger'");
+        assert_eq!(end["error"]["message"], "invalid username: 'unknown'");
         assert_eq!(
             rig.unary("Nonsense", "{}").await.json()["code"],
             "unimplemented"
@@ -247,12 +247,12 @@ async fn what_cannot_be_started_is_told_in_connect() {
 }
 
 #[tokio::test]
-async fn a_process_that_was_killed_is_gone() {
+async fn killed_process_is_not_found() {
     Rig::run(async |rig| {
         let body =
             r#"{"process":{"cmd":"/bin/sh","args":["-c","sleep 600"]},"tag":"k","stdin":false}"#;
-        let mut following = rig.open_stream("Start", body).await;
-        following.next_event().await;
+        let mut stream = rig.open_stream("Start", body).await;
+        stream.next_event().await;
         let kill = r#"{"process":{"tag":"k"},"signal":"SIGNAL_SIGKILL"}"#;
         assert_eq!(rig.unary("SendSignal", kill).await.status, 200);
         assert_eq!(rig.unary("List", "{}").await.json(), serde_json::json!({}));

@@ -1,4 +1,4 @@
-//! Processes on terminals.
+//! Processes with terminals.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::rig::{Following, Rig, text};
+use crate::rig::{EventStream, Rig, text};
 
-/// How long a terminal may show nothing new.
-const LONGEST: Duration = Duration::from_secs(10);
+/// The timeout for the next output.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Follows until the terminal has shown `wanted`, and returns what it showed.
-async fn shown(following: &mut Following, wanted: &str) -> String {
+/// Reads output until it contains `wanted`, and returns it.
+async fn output_until(stream: &mut EventStream, wanted: &str) -> String {
     let mut all = Vec::new();
     while !text(&all).contains(wanted) {
-        let event = timeout(LONGEST, following.next_event())
+        let event = timeout(OUTPUT_TIMEOUT, stream.next_event())
             .await
             .unwrap_or_else(|_| panic!("no {wanted:?} in {:?}", text(&all)));
         let data = event["event"]["data"]["pty"]
@@ -27,10 +27,10 @@ async fn shown(following: &mut Following, wanted: &str) -> String {
     text(&all)
 }
 
-/// The end, after whatever is shown before it.
-async fn end(following: &mut Following) -> Value {
+/// Reads until the end event, and returns it.
+async fn end(stream: &mut EventStream) -> Value {
     loop {
-        let event = timeout(LONGEST, following.next_event()).await.unwrap();
+        let event = timeout(OUTPUT_TIMEOUT, stream.next_event()).await.unwrap();
         if !event["event"]["end"].is_null() {
             return event["event"]["end"].clone();
         }
@@ -40,50 +40,50 @@ async fn end(following: &mut Following) -> Value {
 async fn type_in(rig: &Rig, tag: &str, keys: &str) {
     let keys = STANDARD.encode(keys);
     let body = format!(r#"{{"process":{{"tag":"{tag}"}},"input":{{"pty":"{keys}"}}}}"#);
-    let answer = rig.unary("SendInput", &body).await;
-    assert_eq!(answer.status, 200, "{}", text(&answer.body));
+    let response = rig.unary("SendInput", &body).await;
+    assert_eq!(response.status, 200, "{}", text(&response.body));
 }
 
 #[tokio::test]
-async fn a_process_has_a_terminal_of_its_own_and_of_the_size_that_was_asked_for() {
+async fn process_has_own_terminal_of_requested_size() {
     Rig::run(async |rig| {
         let script = "tty; stty size; read line; stty size; exec sleep 600";
         let body = format!(
             r#"{{"process":{{"cmd":"/bin/sh","args":["-c","{script}"],"envs":{{"TERM":"xterm-256color"}}}},
                 "pty":{{"size":{{"cols":100,"rows":40}}}},"tag":"script"}}"#
         );
-        let mut following = rig.open_stream("Start", &body).await;
-        assert!(following.next_event().await["event"]["start"]["pid"].is_number());
-        let output = shown(&mut following, "40 100").await;
+        let mut stream = rig.open_stream("Start", &body).await;
+        assert!(stream.next_event().await["event"]["start"]["pid"].is_number());
+        let output = output_until(&mut stream, "40 100").await;
         assert!(output.contains("/dev/pts/"), "{output:?}");
 
         let resize = r#"{"process":{"tag":"script"},"pty":{"size":{"cols":33,"rows":22}}}"#;
         assert_eq!(rig.unary("Update", resize).await.status, 200);
         type_in(&rig, "script", "\n").await;
-        shown(&mut following, "22 33").await;
-        // What is typed as Ctrl+C is a signal, as the terminal is the session's own.
+        output_until(&mut stream, "22 33").await;
+        // Ctrl+C raises a signal, because the terminal controls the session.
         type_in(&rig, "script", "\x03").await;
-        assert_eq!(end(&mut following).await["status"], "signal: interrupt");
+        assert_eq!(end(&mut stream).await["status"], "signal: interrupt");
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_login_shell_runs_what_is_typed() {
+async fn login_shell_executes_typed_commands() {
     Rig::run(async |rig| {
         let body = r#"{"process":{"cmd":"/bin/bash","args":["-i","-l"],"envs":{"TERM":"xterm-256color"}},
                        "pty":{"size":{"cols":80,"rows":24}},"tag":"shell"}"#;
-        let mut following = rig.open_stream("Start", body).await;
-        following.next_event().await;
-        type_in(&rig, "shell", "echo said-$((1+1)); exit 3\n").await;
-        shown(&mut following, "said-2").await;
-        assert_eq!(end(&mut following).await["exitCode"], 3);
+        let mut stream = rig.open_stream("Start", body).await;
+        stream.next_event().await;
+        type_in(&rig, "shell", "echo result-$((1+1)); exit 3\n").await;
+        output_until(&mut stream, "result-2").await;
+        assert_eq!(end(&mut stream).await["exitCode"], 3);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_terminal_is_written_to_as_one_and_others_are_not() {
+async fn pty_and_stdin_operations_are_not_interchangeable() {
     Rig::run(async |rig| {
         let body = r#"{"process":{"cmd":"cat"},"pty":{"size":{"cols":80,"rows":24}},"tag":"term"}"#;
         let mut on_pty = rig.open_stream("Start", body).await;
@@ -108,12 +108,15 @@ async fn a_terminal_is_written_to_as_one_and_others_are_not() {
             ),
         ];
         for (procedure, body) in cases {
-            let answer = rig.unary(procedure, body).await.json();
-            assert_eq!(answer["code"], "failed_precondition", "{body}: {answer}");
+            let response = rig.unary(procedure, body).await.json();
+            assert_eq!(
+                response["code"], "failed_precondition",
+                "{body}: {response}"
+            );
         }
         type_in(&rig, "term", "hi\n\x04").await;
-        // Once echoed by the terminal, once written by cat.
-        shown(&mut on_pty, "hi\r\nhi").await;
+        // Echoed by the terminal, then written by cat.
+        output_until(&mut on_pty, "hi\r\nhi").await;
         assert_eq!(end(&mut on_pty).await["status"], "exit status 0");
         let missing = rig
             .unary(
@@ -127,11 +130,11 @@ async fn a_terminal_is_written_to_as_one_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn output_of_a_terminal_comes_in_chunks_of_16_kib_at_most() {
+async fn terminal_output_arrives_in_16_kib_chunks() {
     Rig::run(async |rig| {
         let body = r#"{"process":{"cmd":"/bin/sh","args":["-c","head -c 200000 /dev/zero | tr '\\0' x"]},"pty":{}}"#;
-        let answer = rig.stream("Start", &[], body).await;
-        let (events, _) = crate::rig::events(&answer.body);
+        let response = rig.stream("Start", &[], body).await;
+        let (events, _) = crate::rig::events(&response.body);
         let chunks = crate::rig::chunks(&events, "pty");
         assert_eq!(chunks.concat().len(), 200_000);
         assert!(chunks.iter().all(|chunk| chunk.len() <= 16 * 1024));

@@ -1,11 +1,11 @@
-//! An agent in this process, and a caller of it.
+//! An agent in the test process, and an HTTP client for it.
 
 use std::{convert::Infallible, future::Future, path::PathBuf, rc::Rc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::{StreamExt, channel::mpsc};
-use guest::{Agent, Config, LinuxKernel, Peer, Reap, serve};
+use guest::{AgentState, Config, LinuxKernel, Peer, Reap, serve};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -21,27 +21,27 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-/// An agent whose users, and whose home directories, are below a folder of its own.
+/// An agent whose users and home directories are below a temporary root.
 pub(crate) struct Rig {
     root: tempfile::TempDir,
     address: std::net::SocketAddr,
 }
 
-/// An answer, whole.
-pub(crate) struct Answer {
+/// A complete response.
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-/// A stream of events that goes on.
-pub(crate) struct Following {
+/// A response stream that is read event by event.
+pub(crate) struct EventStream {
     body: Incoming,
     buffer: Vec<u8>,
 }
 
-/// A request whose body goes on.
-pub(crate) type Sending = mpsc::UnboundedSender<Bytes>;
+/// Sends the body of a request in chunks.
+pub(crate) type BodySender = mpsc::UnboundedSender<Bytes>;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -58,7 +58,7 @@ impl Rig {
         Self::run_on(root, peer, None, test).await;
     }
 
-    /// `disk` is what the host may have frozen: never one that this machine lives on.
+    /// Runs an agent with a disk that the host may freeze, which must not be in use otherwise.
     pub(crate) async fn run_on<F: Future<Output = ()>>(
         root: tempfile::TempDir,
         peer: Peer,
@@ -84,10 +84,10 @@ impl Rig {
                     disk,
                     ..Config::default()
                 };
-                let agent = Agent::start(config, Box::new(LinuxKernel), Reap::Own).unwrap();
+                let state = AgentState::start(config, Box::new(LinuxKernel), Reap::Own).unwrap();
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = listener.local_addr().unwrap();
-                spawn_local(serve::tcp(agent, listener, peer));
+                spawn_local(serve::tcp(state, listener, peer));
                 test(Rc::new(Rig { root, address })).await;
             })
             .await;
@@ -97,7 +97,7 @@ impl Rig {
         self.root.path().join(below).to_str().unwrap().to_owned()
     }
 
-    /// A Unix stream that is connected to the agent, as a monitor's is.
+    /// Connects to the agent through a Unix stream, like the monitor does.
     pub(crate) async fn unix(&self) -> UnixStream {
         let (caller, mut near) = UnixStream::pair().unwrap();
         let mut far = TcpStream::connect(self.address).await.unwrap();
@@ -109,8 +109,8 @@ impl Rig {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Calls in HTTP/2 without TLS, all at once on one connection.
-    pub(crate) async fn call_in_two(&self, calls: Vec<(&str, &str, &str, &str)>) -> Vec<Answer> {
+    /// Sends requests concurrently over one HTTP/2 connection without TLS.
+    pub(crate) async fn call_h2(&self, calls: Vec<(&str, &str, &str, &str)>) -> Vec<TestResponse> {
         let (sender, connection) = http2::handshake(LocalExecutor, TokioIo::new(self.tcp().await))
             .await
             .unwrap();
@@ -120,10 +120,10 @@ impl Rig {
                 .method(method)
                 .uri(format!("http://guest{path}"))
                 .header("content-type", kind)
-                .body(whole(body))
+                .body(full_body(body))
                 .unwrap();
             let mut sender = sender.clone();
-            async move { Answer::of(sender.send_request(request).await.unwrap()).await }
+            async move { TestResponse::read(sender.send_request(request).await.unwrap()).await }
         });
         futures::future::join_all(calls).await
     }
@@ -142,7 +142,7 @@ impl Rig {
         path: &str,
         headers: &[(&str, &str)],
         body: impl AsRef<[u8]>,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -150,15 +150,15 @@ impl Rig {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::of(self.send(request.body(whole(body)).unwrap()).await).await
+        TestResponse::read(self.send(request.body(full_body(body)).unwrap()).await).await
     }
 
-    /// Sends a request whose body the caller goes on to send, and its answer when it comes.
+    /// Starts a request with a streamed body. Returns the sender of the body and the future response.
     pub(crate) fn start(
         self: &Rc<Self>,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> (Sending, impl Future<Output = Answer> + use<>) {
+    ) -> (BodySender, impl Future<Output = TestResponse> + use<>) {
         let mut request = Request::post(path).header("host", "guest");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -167,15 +167,16 @@ impl Rig {
         let body = StreamBody::new(receiver.map(|bytes| Ok(Frame::data(bytes))));
         let request = request.body(body.boxed_unsync()).unwrap();
         let rig = Rc::clone(self);
-        let answer = spawn_local(async move { Answer::of(rig.send(request).await).await });
-        (sender, async move { answer.await.unwrap() })
+        let response =
+            spawn_local(async move { TestResponse::read(rig.send(request).await).await });
+        (sender, async move { response.await.unwrap() })
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.call("GET", path, &[], "").await
     }
 
-    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> TestResponse {
         self.call("GET", path, headers, "").await
     }
 
@@ -185,12 +186,12 @@ impl Rig {
         kind: &str,
         headers: &[(&str, &str)],
         body: impl AsRef<[u8]>,
-    ) -> Answer {
+    ) -> TestResponse {
         let headers = [&[("content-type", kind)], headers].concat();
         self.call("POST", path, &headers, body).await
     }
 
-    pub(crate) async fn unary(&self, procedure: &str, body: &str) -> Answer {
+    pub(crate) async fn unary(&self, procedure: &str, body: &str) -> TestResponse {
         self.post(
             &format!("/process.Process/{procedure}"),
             "application/json",
@@ -205,19 +206,19 @@ impl Rig {
         procedure: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Answer {
+    ) -> TestResponse {
         let path = format!("/process.Process/{procedure}");
         self.post(&path, "application/connect+json", headers, enveloped(body))
             .await
     }
 
-    /// A unary call of the other service.
-    pub(crate) async fn filesystem(&self, procedure: &str, body: &str) -> Answer {
+    /// Calls a unary procedure of `filesystem.Filesystem`.
+    pub(crate) async fn filesystem(&self, procedure: &str, body: &str) -> TestResponse {
         let path = format!("/filesystem.Filesystem/{procedure}");
         self.post(&path, "application/json", &[], body).await
     }
 
-    pub(crate) async fn open_stream(&self, procedure: &str, body: &str) -> Following {
+    pub(crate) async fn open_stream(&self, procedure: &str, body: &str) -> EventStream {
         self.follow(&format!("/process.Process/{procedure}"), &[], body)
             .await
     }
@@ -227,15 +228,15 @@ impl Rig {
         path: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Following {
+    ) -> EventStream {
         let mut request = Request::post(path)
             .header("host", "guest")
             .header("content-type", "application/connect+json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(whole(enveloped(body))).unwrap();
-        Following {
+        let request = request.body(full_body(enveloped(body))).unwrap();
+        EventStream {
             body: self.send(request).await.into_body(),
             buffer: Vec::new(),
         }
@@ -253,18 +254,18 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     }
 }
 
-fn whole(body: impl AsRef<[u8]>) -> Body {
+fn full_body(body: impl AsRef<[u8]>) -> Body {
     Full::from(Bytes::copy_from_slice(body.as_ref())).boxed_unsync()
 }
 
-/// A message in its envelope.
+/// Encloses a message in an envelope.
 pub(crate) fn enveloped(body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
     [&[0], &length[..], body].concat()
 }
 
-/// The messages of a whole stream as they are, and what ended it.
+/// Splits a complete stream into its messages and its end.
 pub(crate) fn raw_messages(mut body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let mut messages = Vec::new();
     loop {
@@ -272,15 +273,15 @@ pub(crate) fn raw_messages(mut body: &[u8]) -> (Vec<&[u8]>, &[u8]) {
         let (flags, message) = (body[0], &body[5..5 + length]);
         body = &body[5 + length..];
         if flags == 2 {
-            assert!(body.is_empty(), "something after the end");
+            assert!(body.is_empty(), "bytes after the end of the stream");
             return (messages, message);
         }
         messages.push(message);
     }
 }
 
-impl Answer {
-    async fn of(response: Response<Incoming>) -> Self {
+impl TestResponse {
+    async fn read(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
             status: parts.status.as_u16(),
@@ -302,8 +303,8 @@ impl Answer {
     }
 }
 
-impl Following {
-    /// The next message; the one that ends the stream is one of them.
+impl EventStream {
+    /// Reads the next message, which may be the end of the stream.
     pub(crate) async fn next_event(&mut self) -> Value {
         loop {
             if let Some((message, len)) = split(&self.buffer) {
@@ -314,7 +315,7 @@ impl Following {
                 .body
                 .frame()
                 .await
-                .expect("the stream goes on")
+                .expect("stream ended early")
                 .unwrap();
             self.buffer.extend_from_slice(&frame.into_data().unwrap());
         }
@@ -328,14 +329,14 @@ fn split(bytes: &[u8]) -> Option<((u8, Value), usize)> {
     Some(((head[0], serde_json::from_slice(message).unwrap()), len + 5))
 }
 
-/// The events of a whole stream, and what ended it.
+/// Splits a complete stream into its events and its end.
 pub(crate) fn events(mut body: &[u8]) -> (Vec<Value>, Value) {
     let mut events = Vec::new();
     loop {
-        let ((flags, message), len) = split(body).expect("a stream ends with its end");
+        let ((flags, message), len) = split(body).expect("stream without an end");
         body = &body[len..];
         if flags == 2 {
-            assert!(body.is_empty(), "something after the end");
+            assert!(body.is_empty(), "bytes after the end of the stream");
             return (events, message);
         }
         assert_eq!(flags, 0);
@@ -343,7 +344,7 @@ pub(crate) fn events(mut body: &[u8]) -> (Vec<Value>, Value) {
     }
 }
 
-/// Each piece of output on `name`.
+/// The chunks of output of kind `name`.
 pub(crate) fn chunks(events: &[Value], name: &str) -> Vec<Vec<u8>> {
     let data = events
         .iter()

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use pool_api::SnapshotId;
-use snapshotter::{Chain, Cut, Mode, Store};
+use snapshotter::{CaptureSource, Chain, MemoryMode, Store};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use vmm_api::{Blank, BlankSpec, BootSpec, Kvm, KvmBlank, LoadReport, LoadSpec, Machine, flat};
@@ -63,14 +63,14 @@ pub(super) async fn measure(
         // The restore of the second row records the working set that those of the third prefetch.
         let _resident = benchmark.store.keep_resident(&snapshot)?;
         for (mode, source, name) in [
-            (Mode::Cow, PageSource::Cow, "fork, Cow"),
+            (MemoryMode::Cow, PageSource::Cow, "fork, Cow"),
             (
-                Mode::Paged,
+                MemoryMode::Paged,
                 PageSource::Faulted,
                 "restore, Paged, first (records)",
             ),
             (
-                Mode::Paged,
+                MemoryMode::Paged,
                 PageSource::Prefetched,
                 "restore, Paged, prefetched",
             ),
@@ -160,7 +160,7 @@ impl Benchmark {
         let staging = self.store.stage(pool_api::SnapshotScope::Full, MEMORY, 0)?;
         let captured = machine.capture(staging.spec()?).await?;
         machine.kill().await;
-        let cut = Cut {
+        let source = CaptureSource {
             template: "flat".parse()?,
             resources: pool_api::Resources {
                 vcpus: 1,
@@ -175,7 +175,7 @@ impl Benchmark {
             disks: Vec::new(),
             working_set: Vec::new(),
         };
-        let committed = staging.commit(&self.store, &captured, cut)?;
+        let committed = staging.commit(&self.store, &captured, source)?;
         let id = committed.pin.id().clone();
         // The benchmark removes its directory as a whole and collects no snapshots before.
         std::mem::forget(committed.pin);
@@ -185,7 +185,7 @@ impl Benchmark {
     async fn wakes(
         &self,
         snapshot: &SnapshotId,
-        mode: Mode,
+        mode: MemoryMode,
         count: u32,
     ) -> anyhow::Result<Vec<Wake>> {
         let mut wakes = Vec::new();
@@ -203,7 +203,7 @@ impl Benchmark {
         &self,
         blank: KvmBlank,
         snapshot: &SnapshotId,
-        mode: Mode,
+        mode: MemoryMode,
     ) -> anyhow::Result<Wake> {
         let console = self.console()?;
         let started = Instant::now();
@@ -225,7 +225,7 @@ impl Benchmark {
             .load_report()
             .context("the loaded machine has no load report")?;
         if let Some(pager) = &saved.pager {
-            pager.leave_working_set();
+            pager.save_working_set();
         }
         machine.kill().await;
         Ok(Wake {

@@ -280,7 +280,11 @@ impl FakeNode {
             return false;
         };
         let state = SandboxState::Stopped(reason);
-        sandbox.send_modify(|sandbox| sandbox.end_epoch(state, Connections::Close));
+        sandbox.send_modify(|sandbox| {
+            // Its callers get a conflict.
+            sandbox.pause = None;
+            sandbox.end_epoch(state, Connections::Close);
+        });
         self.notify(&sandbox.borrow().info, EventKind::Stopped(reason));
         true
     }

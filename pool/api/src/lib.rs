@@ -3,11 +3,13 @@
 //! A host owns microVMs. Callers name a sandbox and create, enter, pause, fork or kill it. [`Node`] is that boundary;
 //! [`Lease`] is the right to use a running sandbox. Nothing here depends on KVM, HTTP or SQL.
 //!
-//! Feature `testing`: [`fake::FakeNode`] is an in-process host for the tests of callers, and `contract` the test suite
-//! that it and the real host pass.
+//! Feature `testing`: [`fake::FakeNode`] is an in-process host for the tests of callers, and [`contract`] the test
+//! suite that it and the real host pass.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "testing")]
+pub mod contract;
 mod error;
 #[cfg(feature = "testing")]
 pub mod fake;

@@ -1,208 +1,214 @@
-//! Doing what the lifecycle says.
+//! Effects of a sandbox's lifecycle, performed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use pool_api::{SnapshotScope, Start};
+use pool_api::SnapshotScope;
 use snapshotter::Pin;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Driver, Inhabited, NotCaptured, Outcome, Plan, Record, Trouble};
+use super::{
+    Driver,
+    completions::Completion,
+    replies::{Context, LastFailure},
+};
 use crate::{
-    cause::{Shared, chain},
-    host::blocking,
-    lifecycle::Effect,
-    pause::{Remember, go_on, write_down},
+    blocking::blocking,
+    lease::{LeaseTarget, PoolLease},
+    lifecycle::{Effect, Input, Waiter, WakeSource},
+    sandbox_dir::Record,
+    shared_error::SharedError,
+    snapshot::{RecordBuilder, resume_after_capture, take_snapshot},
+    start::{StartInputs, start},
+    start_plan::StartPlan,
 };
 
-/// A running sandbox without a machine, or a paused one without a snapshot: a fault of this program.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no {0} to do this with")]
-struct Missing(&'static str);
-
 impl Driver {
-    pub(super) async fn carry_out(&mut self, effect: Effect) {
+    /// Performs one effect; returns the input that it leads to at once.
+    pub(super) async fn perform(&mut self, effect: Effect<Pin>) -> Option<Input<Pin>> {
         match effect {
             Effect::OpenGate => self.open_gate(),
-            Effect::ShutGate => {
-                self.gate.shut();
-                if let Some(inhabited) = self.inhabited.write().take() {
-                    inhabited.revoked.cancel();
+            Effect::ShutGate => self.shut_gate(),
+            Effect::Start { plan, snapshot } => self.spawn_start(plan, snapshot),
+            Effect::Resume { after } => return self.spawn_resume(after),
+            Effect::Snapshot { scope } => return self.spawn_snapshot(scope),
+            Effect::Capture { scope } => return self.spawn_capture(scope),
+            Effect::RecordRollback { waiter, target } => {
+                return Some(self.record_rollback(waiter, target).await);
+            }
+            Effect::KillMachine => {
+                if let Some(machine) = &self.machine {
+                    machine.machine.kill().await;
                 }
             }
-            Effect::Restore => {
-                self.next_life();
-                match self.own.clone() {
-                    Some(own) => {
-                        if own.keep == SnapshotScope::DiskOnly {
-                            self.from = SnapshotScope::DiskOnly;
-                        }
-                        self.spawn_start(Start::Restore, own.pin);
-                    }
-                    None => self.fail_start("snapshot"),
-                }
-            }
-            Effect::Unpause => self.spawn_unpause(),
-            Effect::Snapshot => self.spawn_snapshot(),
             Effect::Release => self.release().await,
             Effect::Destroy => self.spawn_destroy(),
-            Effect::DropAll => self.drop_all().await,
-            Effect::Answer(waiters, answer) => {
+            Effect::Remove => self.remove().await,
+            Effect::CollectGarbage => self.host.collect().await,
+            Effect::Reply(waiters, reply) => {
+                let info = self.info.borrow().clone();
+                let grant = || {
+                    let pass = self.gate.enter()?;
+                    let target = self.target.read().clone()?;
+                    Some(PoolLease::new(target, pass))
+                };
+                let context = Context {
+                    info: &info,
+                    grant: &grant,
+                };
                 for waiter in waiters {
-                    self.answer(waiter, answer);
+                    self.replies.send(waiter, reply.clone(), &context);
                 }
+            }
+            Effect::Notify(change) => self.notify(change),
+            // `apply` replays.
+            Effect::Replay(_) => {}
+        }
+        None
+    }
+
+    fn open_gate(&mut self) {
+        let Some(machine) = &self.machine else {
+            return;
+        };
+        let target = LeaseTarget {
+            machine: Arc::clone(&machine.machine),
+            epoch: self.lifecycle.epoch(),
+            revoked: CancellationToken::new(),
+        };
+        *self.target.write() = Some(Arc::new(target));
+        self.replies.gate_opened(Instant::now());
+        self.gate.open();
+    }
+
+    pub(super) fn shut_gate(&mut self) {
+        self.gate.shut();
+        if let Some(target) = self.target.write().take() {
+            target.revoked.cancel();
+        }
+    }
+
+    pub(super) fn spawn_start(&mut self, plan: StartPlan, snapshot: Pin) {
+        self.replies.start_began(Instant::now());
+        let inputs = StartInputs {
+            plan,
+            snapshot,
+            spec: Arc::clone(&self.spec),
+            epoch: self.lifecycle.epoch(),
+            resources: self.info.borrow().resources,
+            dir: self.dir.clone(),
+        };
+        let host = Arc::clone(&self.host);
+        let task = async move { Completion::Started(Box::new(start(&host, inputs).await)) };
+        self.starting = Some(self.tasks.spawn(task));
+    }
+
+    fn spawn_resume(&mut self, after: SnapshotScope) -> Option<Input<Pin>> {
+        let began = Instant::now();
+        self.replies.start_began(began);
+        let Some(running) = &mut self.machine else {
+            return Some(self.no_machine(Input::StartFailed));
+        };
+        let machine = Arc::clone(&running.machine);
+        let new_layers = running.lineage.take_stale_top_layers();
+        let dir = self.dir.clone();
+        self.starting = Some(self.tasks.spawn(async move {
+            // The error was logged, and the machine killed.
+            let resumed = resume_after_capture(&*machine, &dir, new_layers, after).await;
+            Completion::Resumed(resumed.ok().map(|()| began.elapsed()))
+        }));
+        None
+    }
+
+    fn spawn_snapshot(&mut self, scope: SnapshotScope) -> Option<Input<Pin>> {
+        let Some(running) = &self.machine else {
+            return Some(self.no_machine(Input::SnapshotFailed));
+        };
+        let machine = Arc::clone(&running.machine);
+        let source = running.capture_source(&self.dir);
+        let record = Some((self.dir.clone(), self.record_builder(scope)));
+        let (host, gate) = (Arc::clone(&self.host), Arc::clone(&self.gate));
+        self.tasks.spawn(async move {
+            if timeout(host.config.drain_timeout, gate.emptied())
+                .await
+                .is_err()
+            {
+                warn!("leases were not returned in time; pausing without them");
+            }
+            let taken = take_snapshot(&host, &*machine, scope, source, record).await;
+            Completion::Snapshotted(Box::new(taken))
+        });
+        None
+    }
+
+    /// Captures the running machine and resumes it.
+    fn spawn_capture(&mut self, scope: SnapshotScope) -> Option<Input<Pin>> {
+        let Some(running) = &self.machine else {
+            return Some(self.no_machine(Input::CaptureFailed));
+        };
+        let machine = Arc::clone(&running.machine);
+        let source = running.capture_source(&self.dir);
+        let mut lineage = running.lineage.clone();
+        let dir = self.dir.clone();
+        // A crash falls back to memory only.
+        let record =
+            (scope == SnapshotScope::Full).then(|| (dir.clone(), self.record_builder(scope)));
+        let host = Arc::clone(&self.host);
+        self.tasks.spawn(async move {
+            let taken = take_snapshot(&host, &*machine, scope, source, record).await;
+            if let Ok(committed) = &taken {
+                lineage.advance(committed);
+            }
+            let new_layers = lineage.take_stale_top_layers();
+            // A machine that cannot resume is killed, and its exit is the next input.
+            let _logged = resume_after_capture(&*machine, &dir, new_layers, scope).await;
+            Completion::Captured(Box::new(taken))
+        });
+        None
+    }
+
+    /// Makes a rollback's target durable.
+    async fn record_rollback(&mut self, waiter: Waiter, target: WakeSource<Pin>) -> Input<Pin> {
+        let record = self.record_builder(target.scope)(target.snapshot.id().clone());
+        let dir = self.dir.clone();
+        let saved = match blocking(move || dir.save(&record)).await {
+            Ok(saved) => saved.map_err(SharedError::new),
+            Err(interrupted) => Err(SharedError::new(interrupted)),
+        };
+        match saved {
+            Ok(()) => Input::RollbackRecorded { waiter, target },
+            Err(error) => {
+                warn!(error = %error_chain::chain(&error), "failed to record rollback");
+                self.replies.set_failure(LastFailure::Failed(error));
+                Input::RollbackNotRecorded(waiter)
             }
         }
     }
 
-    fn open_gate(&mut self) {
-        let Some(live) = &self.live else {
-            return;
-        };
-        let inhabited = Inhabited {
-            machine: Arc::clone(&live.machine),
-            epoch: self.epoch(),
-            revoked: CancellationToken::new(),
-        };
-        *self.inhabited.write() = Some(Arc::new(inhabited));
-        self.ready = Instant::now();
-        self.gate.open();
-    }
-
-    pub(super) fn spawn_start(&mut self, start: Start, snapshot: Pin) {
-        self.began = Instant::now();
-        self.frozen = false;
-        let plan = Plan {
-            start,
-            from: std::mem::take(&mut self.from),
-            snapshot,
-            spec: Arc::clone(&self.spec),
-            epoch: self.epoch(),
-            resources: self.info.borrow().resources,
-            home: self.home.clone(),
-        };
-        let host = Arc::clone(&self.host);
-        let child =
-            async move { Outcome::Started(Box::new(crate::start::start(&host, plan).await)) };
-        self.starting = Some(self.children.spawn(child));
-    }
-
-    fn fail_start(&mut self, missing: &'static str) {
-        self.trouble = Some(Trouble::Failed(Shared::new(Missing(missing))));
-        self.children.spawn(async { Outcome::Unpaused(Err(())) });
-    }
-
-    fn spawn_unpause(&mut self) {
-        self.began = Instant::now();
-        let Some(live) = &self.live else {
-            return self.fail_start("machine");
-        };
-        let machine = Arc::clone(&live.machine);
-        let home = self.home.clone();
-        let moved = std::mem::take(&mut self.moved);
-        let new_tops = if moved {
-            live.lineage.disk_sizes()
-        } else {
-            Vec::new()
-        };
-        let frozen = std::mem::take(&mut self.frozen);
-        self.starting = Some(self.children.spawn(async move {
-            let gone_on = go_on(&*machine, &home, new_tops, frozen).await;
-            // Why it failed was logged there.
-            Outcome::Unpaused(gone_on.map_err(drop))
-        }));
-    }
-
-    fn spawn_snapshot(&mut self) {
-        let Some(live) = &self.live else {
-            self.trouble = Some(Trouble::Failed(Shared::new(Missing("machine"))));
-            return;
-        };
-        let machine = Arc::clone(&live.machine);
-        let cut = live.cut(&self.home);
-        let keep = self.keeping;
-        self.frozen = keep == SnapshotScope::DiskOnly;
-        let remember = Some((self.home.clone(), self.remember(keep)));
-        let (host, gate) = (Arc::clone(&self.host), Arc::clone(&self.gate));
-        self.children.spawn(async move {
-            if timeout(host.config.drain, gate.emptied()).await.is_err() {
-                warn!("leases were not given back in time; pausing without them");
-            }
-            let written = write_down(&host, &*machine, keep, cut, remember).await;
-            Outcome::Snapshotted(Box::new(written))
-        });
-    }
-
-    /// Captures the running machine and lets it go on.
-    pub(super) fn spawn_capture(
-        &mut self,
-        keep: SnapshotScope,
-        reply: oneshot::Sender<Result<Pin, NotCaptured>>,
-    ) {
-        let Some(live) = &self.live else {
-            return;
-        };
-        self.capturing = true;
-        let machine = Arc::clone(&live.machine);
-        let cut = live.cut(&self.home);
-        let before = cut
-            .disks
-            .iter()
-            .map(|disk| disk.chain.clone())
-            .collect::<Vec<_>>();
-        let sizes = live.lineage.disk_sizes();
-        let home = self.home.clone();
-        // What has no memory is nothing to go back to after a crash.
-        let remember = (keep == SnapshotScope::Full).then(|| (home.clone(), self.remember(keep)));
-        let host = Arc::clone(&self.host);
-        self.children.spawn(async move {
-            let written = write_down(&host, &*machine, keep, cut, remember).await;
-            let moved = written.as_ref().is_ok_and(|committed| {
-                let now = committed
-                    .manifest
-                    .disks
-                    .iter()
-                    .map(|disk| disk.chain.owned_by(committed.pin.id()));
-                !now.eq(before)
-            });
-            // When it cannot go on it is killed, and that is taken note of as its exit.
-            let new_tops = if moved { sizes } else { Vec::new() };
-            let _went_on = go_on(&*machine, &home, new_tops, keep == SnapshotScope::DiskOnly).await;
-            Outcome::Captured {
-                written: Box::new(written),
-                keep,
-                reply,
-            }
-        });
-    }
-
-    /// Makes the record of the sandbox as it will be once its snapshot has a name.
-    fn remember(&self, keep: SnapshotScope) -> Remember {
+    /// Returns a function from a snapshot's id to the record of the sandbox that wakes from it.
+    fn record_builder(&self, scope: SnapshotScope) -> RecordBuilder {
         let info = self.info.borrow().clone();
         let spec = (*self.spec).clone();
         Box::new(move |snapshot| Record {
             spec,
             epoch: info.epoch,
             started_at: info.started_at,
-            since: std::time::SystemTime::now(),
+            since: SystemTime::now(),
             resources: info.resources,
             snapshot,
-            keep,
+            scope,
         })
     }
 
-    /// Ends the machine; its exit is no news.
-    pub(super) async fn release(&mut self) {
-        if let Some(live) = self.live.take() {
-            live.end().await;
+    /// Destroys the machine, whose exit is no input any more.
+    async fn release(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            machine.destroy().await;
         }
-        let home = self.home.clone();
-        if let Ok(Err(error)) = blocking(move || home.drop_top()).await {
-            warn!(%error, "cannot remove the writable layer of a paused sandbox");
+        let dir = self.dir.clone();
+        if let Ok(Err(error)) = blocking(move || dir.remove_top_layer()).await {
+            warn!(error = %error_chain::chain(&error), "failed to remove top disk layer");
         }
     }
 
@@ -210,29 +216,40 @@ impl Driver {
         if let Some(starting) = self.starting.take() {
             starting.abort();
         }
-        let live = self.live.take();
-        let (gate, drain) = (Arc::clone(&self.gate), self.host.config.drain);
-        self.children.spawn(async move {
-            if timeout(drain, gate.emptied()).await.is_err() {
-                warn!("leases were not given back in time; ending the machine under them");
+        let machine = self.machine.take();
+        let (gate, drain_timeout) = (Arc::clone(&self.gate), self.host.config.drain_timeout);
+        self.tasks.spawn(async move {
+            if timeout(drain_timeout, gate.emptied()).await.is_err() {
+                warn!("leases were not returned in time; destroying the machine under them");
             }
-            if let Some(live) = live {
-                live.end().await;
+            if let Some(machine) = machine {
+                machine.destroy().await;
             }
-            Outcome::Destroyed
+            Completion::Destroyed
         });
     }
 
-    /// Nothing of the sandbox is left when this returns.
-    async fn drop_all(&mut self) {
+    /// Removes the sandbox; nothing of it is left on return.
+    async fn remove(&mut self) {
         self.release().await;
-        self.own = None;
-        let home = self.home.clone();
-        if let Ok(Err(error)) = blocking(move || home.remove()).await {
-            warn!(error = chain(&error), "cannot remove a sandbox's files");
+        let dir = self.dir.clone();
+        if let Ok(Err(error)) = blocking(move || dir.remove()).await {
+            warn!(error = %error_chain::chain(&error), "failed to remove sandbox directory");
         }
-        // Others may take the name from here on.
-        self.host.registry.remove(&self.spec.id);
+        // The id is free from here on.
+        drop(self.registration.take());
         self.host.collect().await;
     }
+
+    /// Notes a fault of this program: an effect that needs a machine without one.
+    fn no_machine(&mut self, input: Input<Pin>) -> Input<Pin> {
+        self.replies
+            .set_failure(LastFailure::Failed(SharedError::new(NoMachine)));
+        input
+    }
 }
+
+/// A running sandbox without a machine.
+#[derive(Debug, thiserror::Error)]
+#[error("internal error: sandbox has no machine")]
+struct NoMachine;

@@ -1,159 +1,120 @@
-//! How others reach a driver.
+//! The callers' side of a driver.
 
 use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::RwLock;
-use pool_api::{
-    EnterError, Epoch, IfPaused, PauseCause, PauseError, Resources, SandboxInfo, SandboxSpec,
-    SandboxState, SnapshotScope, TakenSnapshot,
-};
+use pool_api::{EnterError, Resources, SandboxInfo, SandboxSpec, SandboxState};
 use snapshotter::Pin;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::Instant,
 };
 use tracing::{Instrument, info_span};
 use vmm_api::Machine;
 
-use super::Driver;
+use super::{
+    Driver,
+    commands::Command,
+    replies::{Pending, Replies},
+};
 use crate::{
-    cause::Shared,
     gate::Gate,
-    home::{Home, Record},
     host::Host,
-    lease::{Held, Inhabited},
+    lease::{LeaseTarget, PoolLease},
+    lifecycle::{Effect, Lifecycle, WakeSource},
+    registry::Registration,
+    sandbox_dir::{Record, SandboxDir},
 };
 
-/// Commands that may wait for the driver.
+/// Commands that may queue for the driver.
 const INBOX: usize = 256;
 
-/// How others reach a sandbox.
+/// A sandbox as the pool's calls reach it.
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) spec: Arc<SandboxSpec>,
-    pub(crate) home: Home,
+    pub(crate) dir: SandboxDir,
     pub(crate) info: watch::Receiver<SandboxInfo>,
     gate: Arc<Gate>,
-    /// What there is behind the gate while it is open.
-    inhabited: Arc<RwLock<Option<Arc<Inhabited>>>>,
+    /// The machine behind the gate while it is open.
+    target: Arc<RwLock<Option<Arc<LeaseTarget>>>>,
     inbox: mpsc::Sender<Command>,
 }
 
-/// What may be asked of a driver.
+/// The state in which a driver starts.
 #[derive(Debug)]
-pub(crate) enum Command {
-    Enter {
-        wake: IfPaused,
-        asked: Instant,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
-    },
-    /// Wakes it on somebody's word, not for a request.
-    Resume {
-        from: SnapshotScope,
-        asked: Instant,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
-    },
-    /// Puts it back to a snapshot of its own.
-    Rollback {
-        to: Own,
-        asked: Instant,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
-    },
-    Pause {
-        epoch: Option<Epoch>,
-        keep: SnapshotScope,
-        cause: PauseCause,
-        reply: oneshot::Sender<Result<TakenSnapshot, PauseError>>,
-    },
-    Kill {
-        reply: oneshot::Sender<()>,
-    },
-    /// A snapshot of the running machine, which goes on.
-    Capture {
-        keep: SnapshotScope,
-        reply: oneshot::Sender<Result<Pin, NotCaptured>>,
-    },
-    /// The driver ends; the machine, if there is one, is killed.
-    Shutdown {
-        reply: oneshot::Sender<()>,
-    },
-}
-
-/// A running sandbox that was not captured.
-#[derive(Debug)]
-pub(crate) enum NotCaptured {
-    /// It does not run.
-    State(SandboxState, Option<Own>),
-    /// It could not be written down.
-    Failed(Shared),
-}
-
-/// What a sandbox wakes from.
-#[derive(Debug, Clone)]
-pub(crate) struct Own {
-    pub(crate) pin: Pin,
-    pub(crate) keep: SnapshotScope,
-}
-
-/// How a sandbox begins in this process.
-#[derive(Debug)]
-pub(crate) enum Beginning {
-    /// As a fork, for the caller who waits.
+pub(crate) enum InitialState {
+    /// A new sandbox forks, and a caller waits for it.
     Fork {
-        snapshot: Own,
+        origin: WakeSource<Pin>,
         resources: Resources,
-        reply: oneshot::Sender<Result<Held, EnterError>>,
+        reply: oneshot::Sender<Result<PoolLease, EnterError>>,
     },
-    /// As the snapshot it was.
-    Paused { record: Box<Record>, own: Pin },
+    /// The sandbox is paused.
+    Paused { record: Box<Record>, snapshot: Pin },
 }
 
 // === impl Handle ===
 
 impl Handle {
-    /// Starts a sandbox's driver.
+    /// Spawns the driver of a sandbox.
     pub(crate) fn spawn(
         host: Arc<Host>,
         spec: Arc<SandboxSpec>,
-        home: Home,
-        beginning: Beginning,
+        dir: SandboxDir,
+        registration: Registration,
+        initial: InitialState,
     ) -> Arc<Self> {
         let gate = Arc::new(Gate::new());
-        let inhabited = Arc::new(RwLock::new(None));
+        let target = Arc::new(RwLock::new(None));
         let (sender, inbox) = mpsc::channel(INBOX);
-        let info = watch::Sender::new(beginning.info(&spec));
+        let info = watch::Sender::new(initial.info(&spec));
         let handle = Self {
             spec: Arc::clone(&spec),
-            home: home.clone(),
+            dir: dir.clone(),
             info: info.subscribe(),
             gate: Arc::clone(&gate),
-            inhabited: Arc::clone(&inhabited),
+            target: Arc::clone(&target),
             inbox: sender,
         };
-        let span = info_span!("sandbox", id = %spec.id);
-        let driver = Driver::new(host, spec, home, gate, inhabited, info, inbox);
-        tokio::spawn(driver.run(beginning).instrument(span));
+        let span = info_span!("sandbox", sandbox.id = %spec.id);
+        let mut replies = Replies::new(Instant::now());
+        let (lifecycle, effects) = initial.lifecycle(&spec, &mut replies);
+        let driver = Driver {
+            host,
+            spec,
+            dir,
+            registration: Some(registration),
+            gate,
+            target,
+            info,
+            inbox,
+            lifecycle,
+            machine: None,
+            replies,
+            tasks: JoinSet::new(),
+            starting: None,
+            shutdown: None,
+        };
+        tokio::spawn(driver.run(effects).instrument(span));
         Arc::new(handle)
     }
 
-    /// Lets somebody in without asking the driver; `None` when the gate is shut.
-    pub(crate) fn enter_at_once(&self) -> Option<Held> {
+    /// Grants a lease without the driver; `None` when the gate is shut.
+    pub(crate) fn try_enter(&self) -> Option<PoolLease> {
         let pass = self.gate.enter()?;
-        let inhabited = self.inhabited.read().as_ref().map(Arc::clone)?;
-        Some(Held {
-            inhabited,
-            report: None,
-            _pass: pass,
-        })
+        let target = self.target.read().as_ref().map(Arc::clone)?;
+        Some(PoolLease::new(target, pass))
     }
 
-    /// The machine behind the gate, without going through it: nothing it is used for keeps the sandbox awake.
+    /// Returns the running machine without a lease: its use does not keep the sandbox from being idle.
     pub(crate) fn machine(&self) -> Option<Arc<dyn Machine>> {
-        let inhabited = self.inhabited.read();
-        inhabited.as_ref().map(|inside| Arc::clone(&inside.machine))
+        let target = self.target.read();
+        target.as_ref().map(|target| Arc::clone(&target.machine))
     }
 
-    /// Asks the driver; `None` when it is no more.
+    /// Sends a command and awaits its reply; `None` when the driver has ended.
     pub(crate) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -164,45 +125,64 @@ impl Handle {
     }
 }
 
-// === impl Beginning ===
+// === impl InitialState ===
 
-impl Beginning {
+impl InitialState {
     fn info(&self, spec: &SandboxSpec) -> SandboxInfo {
         let now = SystemTime::now();
-        let info =
-            |state, epoch, started_at, since, resources, wakes_from: Option<Own>| SandboxInfo {
-                id: spec.id.clone(),
-                template: spec.template.clone(),
-                state,
-                epoch,
-                started_at,
-                since,
-                resources,
-                scope: wakes_from.as_ref().map(|own| own.keep).unwrap_or_default(),
-                snapshot: wakes_from.map(|own| own.pin.id().clone()),
-                last_error: None,
-            };
+        let info = SandboxInfo {
+            id: spec.id.clone(),
+            template: spec.template.clone(),
+            state: SandboxState::Starting,
+            epoch: spec.epoch,
+            started_at: now,
+            since: now,
+            resources: Resources {
+                vcpus: 0,
+                memory: 0,
+                disk: 0,
+            },
+            snapshot: None,
+            scope: pool_api::SnapshotScope::Full,
+            last_error: None,
+        };
         match self {
-            Self::Fork { resources, .. } => info(
-                SandboxState::Starting,
-                spec.epoch,
-                now,
-                now,
-                *resources,
-                None,
-            ),
-            // A life that was not written down may have been lived; the next one is none of them.
-            Self::Paused { record, own, .. } => info(
-                SandboxState::Paused,
-                record.epoch.next(),
-                record.started_at,
-                record.since,
-                record.resources,
-                Some(Own {
-                    pin: own.clone(),
-                    keep: record.keep,
-                }),
-            ),
+            Self::Fork { resources, .. } => SandboxInfo {
+                resources: *resources,
+                ..info
+            },
+            Self::Paused { record, snapshot } => SandboxInfo {
+                state: SandboxState::Paused,
+                epoch: record.epoch.next(),
+                started_at: record.started_at,
+                since: record.since,
+                resources: record.resources,
+                snapshot: Some(snapshot.id().clone()),
+                scope: record.scope,
+                ..info
+            },
+        }
+    }
+
+    fn lifecycle(
+        self,
+        spec: &SandboxSpec,
+        replies: &mut Replies,
+    ) -> (Lifecycle<Pin>, Vec<Effect<Pin>>) {
+        match self {
+            Self::Fork { origin, reply, .. } => {
+                let asked = Instant::now();
+                let waiter = replies.add(Pending::Enter { asked, reply });
+                Lifecycle::fork(waiter, spec.epoch, origin)
+            }
+            Self::Paused { record, snapshot } => {
+                let source = WakeSource {
+                    snapshot,
+                    scope: record.scope,
+                };
+                // An epoch that was not recorded may have run.
+                (Lifecycle::paused(record.epoch.next(), source), Vec::new())
+            }
         }
     }
 }

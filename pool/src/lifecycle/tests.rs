@@ -1,274 +1,295 @@
-use std::collections::BTreeMap;
+//! The lifecycle against a model of its effects, and its rows one by one.
 
-use pool_api::{SandboxState, StopReason};
+mod model;
+
+use pool_api::{Epoch, IfPaused, PauseCause, SandboxState, SnapshotScope, StartCause, StopReason};
 use proptest::prelude::*;
 
-use super::{Answer, Effect, Input, Lifecycle, Waiter};
+use self::model::Model;
+use super::{Change, Effect, Input, Lifecycle, Reply, Waiter, WakeSource};
+use crate::start_plan::StartPlan;
 
-/// What the effects have made of the world.
-#[derive(Debug)]
-struct World {
-    life: Lifecycle,
-    gate: bool,
-    machines: u32,
-    making: bool,
-    snapshotting: bool,
-    dropped: bool,
-    answers: BTreeMap<Waiter, u32>,
+type TestLifecycle = Lifecycle<u32>;
+
+const FULL: SnapshotScope = SnapshotScope::Full;
+const DISK: SnapshotScope = SnapshotScope::DiskOnly;
+
+fn source(snapshot: u32, scope: SnapshotScope) -> WakeSource<u32> {
+    WakeSource { snapshot, scope }
 }
 
-impl World {
-    fn new(paused: bool) -> Self {
-        let mut answers = BTreeMap::new();
-        if !paused {
-            answers.insert(0, 0);
-        }
-        let life = if paused {
-            Lifecycle::paused()
-        } else {
-            Lifecycle::starting(0)
-        };
-        Self {
-            life,
-            gate: false,
-            machines: 0,
-            making: !paused,
-            snapshotting: false,
-            dropped: false,
-            answers,
-        }
-    }
-
-    fn take(&mut self, input: Input) {
-        let before = self.life.state();
-        // The world does what makes such an input possible; the rest are late ones.
-        match (input, before) {
-            (
-                Input::Wake(waiter)
-                | Input::Pause(waiter)
-                | Input::Rollback(waiter)
-                | Input::Kill(waiter),
-                _,
-            ) => {
-                self.answers.insert(waiter, 0);
-            }
-            (Input::Started, SandboxState::Starting) => {
-                assert!(self.making, "started and nobody made it");
-                (self.making, self.machines) = (false, 1);
-            }
-            (Input::StartFailed, SandboxState::Starting) => {
-                (self.making, self.machines) = (false, 0);
-            }
-            (
-                Input::Exited,
-                SandboxState::Running | SandboxState::Pausing | SandboxState::Stopping,
-            ) => {
-                self.machines = 0;
-            }
-            (Input::Snapshotted | Input::SnapshotFailed, SandboxState::Pausing) => {
-                assert!(self.snapshotting, "snapshotted and nobody did");
-                self.snapshotting = false;
-            }
-            (Input::Destroyed, SandboxState::Stopping) => (self.making, self.machines) = (false, 0),
-            _ => {}
-        }
-        for effect in self.life.step(input) {
-            self.carry_out(effect);
-        }
-        self.check(before);
-    }
-
-    fn carry_out(&mut self, effect: Effect) {
-        assert!(
-            !self.dropped || matches!(effect, Effect::Answer(..)),
-            "{effect:?} after the end"
-        );
-        match effect {
-            Effect::OpenGate => self.gate = true,
-            Effect::ShutGate => self.gate = false,
-            Effect::Restore => {
-                assert!(self.machines == 0 && !self.making, "a second machine");
-                self.making = true;
-            }
-            Effect::Unpause => {
-                assert!(self.machines == 1 && !self.making && !self.gate);
-                self.making = true;
-            }
-            Effect::Snapshot => {
-                assert!(self.machines == 1 && !self.gate && !self.snapshotting);
-                self.snapshotting = true;
-            }
-            Effect::Release => {
-                assert_eq!(self.machines, 1);
-                self.machines = 0;
-            }
-            Effect::Destroy => self.snapshotting = false,
-            Effect::DropAll => {
-                assert!(matches!(self.life.state(), SandboxState::Stopped(_)));
-                assert!(self.machines == 0 && !self.making);
-                self.dropped = true;
-            }
-            Effect::Answer(waiters, answer) => {
-                for waiter in waiters {
-                    *self.answers.get_mut(&waiter).expect("somebody who asked") += 1;
-                    match answer {
-                        Answer::Running => assert!(self.gate),
-                        Answer::Gone => assert!(self.dropped),
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-
-    fn check(&self, before: SandboxState) {
-        let state = self.life.state();
-        assert_eq!(self.gate, state == SandboxState::Running, "{state:?}");
-        assert!(
-            self.answers.values().all(|count| *count <= 1),
-            "answered twice: {:?}",
-            self.answers
-        );
-        let stopped = matches!(state, SandboxState::Stopped(_));
-        assert_eq!(self.dropped, stopped);
-        if matches!(before, SandboxState::Stopped(_)) {
-            assert_eq!(state, before);
-        }
-        if matches!(state, SandboxState::Paused | SandboxState::Running) || stopped {
-            assert!(
-                self.answers.values().all(|count| *count == 1),
-                "{state:?} leaves somebody waiting"
-            );
-        }
-        if matches!(state, SandboxState::Paused) || stopped {
-            assert_eq!(self.machines, 0);
-        }
-    }
+fn scope() -> impl Strategy<Value = SnapshotScope> {
+    prop_oneof![3 => Just(FULL), 2 => Just(DISK)]
 }
 
-fn input(kind: u8, waiter: Waiter) -> Input {
-    match kind {
-        0 => Input::Wake(waiter),
-        1 => Input::Idle,
-        2 => Input::Pause(waiter),
-        3 => Input::Kill(waiter),
-        4 => Input::Started,
-        5 => Input::StartFailed,
-        6 => Input::Exited,
-        7 => Input::Snapshotted,
-        8 => Input::SnapshotFailed,
-        9 => Input::Kept,
-        10 => Input::Rollback(waiter),
-        _ => Input::Destroyed,
-    }
+/// Generates an input. Epochs are offsets from the present one; waiters and snapshots are numbered by the model.
+fn input() -> impl Strategy<Value = Input<u32>> {
+    let if_paused = prop_oneof![3 => Just(IfPaused::Wake), 1 => Just(IfPaused::Fail)];
+    let epoch = prop_oneof![3 => Just(Some(0)), 1 => Just(Some(1)), 1 => Just(None)];
+    let target = |scope| source(0, scope);
+    prop_oneof![
+        4 => if_paused.prop_map(|if_paused| Input::Enter { waiter: 0, if_paused }),
+        2 => scope().prop_map(|scope| Input::Resume { waiter: 0, scope }),
+        4 => (epoch, scope()).prop_map(|(epoch, scope)| Input::Pause {
+            waiter: 0,
+            epoch: epoch.map(Epoch),
+            scope,
+            cause: PauseCause::Requested,
+        }),
+        4 => scope().prop_map(|scope| Input::Capture { waiter: 0, scope }),
+        2 => scope().prop_map(move |scope| Input::Rollback { waiter: 0, target: target(scope) }),
+        1 => Just(Input::Kill(0)),
+        3 => Just(Input::Idle),
+        8 => Just(Input::Started),
+        2 => Just(Input::StartFailed),
+        2 => Just(Input::Exited),
+        1 => Just(Input::Damaged),
+        6 => Just(Input::Snapshotted(0)),
+        2 => Just(Input::SnapshotFailed),
+        6 => Just(Input::Captured(0)),
+        2 => Just(Input::CaptureFailed),
+        1 => Just(Input::TaskPanicked),
+        2 => Just(Input::TasksEnded),
+    ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn no_sequence_of_inputs_breaks_an_invariant(
-        paused: bool,
-        kinds in proptest::collection::vec(prop_oneof![6 => 0u8..3, 1 => Just(3u8), 12 => 4u8..12], 0..40),
+    fn random_inputs_keep_every_invariant(
+        paused in proptest::option::of(scope()),
+        recorded: bool,
+        inputs in proptest::collection::vec(input(), 0..40),
     ) {
-        let mut world = World::new(paused);
-        for (waiter, kind) in (1..).zip(kinds) {
-            world.take(input(kind, waiter));
+        let mut model = match paused {
+            Some(scope) => Model::paused(scope),
+            None => Model::forked(),
+        };
+        model.rollbacks_are_recorded = recorded;
+        for input in inputs {
+            model.take(input);
         }
     }
 }
 
-fn run(life: &mut Lifecycle, inputs: &[Input]) -> Vec<Effect> {
-    inputs.iter().flat_map(|input| life.step(*input)).collect()
+fn run(
+    lifecycle: &mut TestLifecycle,
+    inputs: impl IntoIterator<Item = Input<u32>>,
+) -> Vec<Effect<u32>> {
+    inputs
+        .into_iter()
+        .flat_map(|input| lifecycle.step(input))
+        .collect()
 }
 
-#[test]
-fn a_wake_during_a_pause_costs_no_restore() {
-    let mut life = Lifecycle::starting(0);
-    run(&mut life, &[Input::Started, Input::Idle, Input::Wake(1)]);
-    assert_eq!(run(&mut life, &[Input::Snapshotted]), [Effect::Unpause]);
-    let effects = run(&mut life, &[Input::Started]);
-    assert_eq!(
-        effects,
-        [Effect::OpenGate, Effect::Answer(vec![1], Answer::Running)]
-    );
+fn running() -> TestLifecycle {
+    let (mut lifecycle, _) = Lifecycle::fork(0, Epoch(1), source(1, FULL));
+    run(&mut lifecycle, [Input::Started]);
+    lifecycle
 }
 
-#[test]
-fn a_failed_snapshot_lets_the_guest_go_on() {
-    let mut life = Lifecycle::starting(0);
-    run(&mut life, &[Input::Started, Input::Pause(1)]);
-    let effects = run(&mut life, &[Input::SnapshotFailed]);
-    assert_eq!(
-        effects,
-        [
-            Effect::Answer(vec![1], Answer::SnapshotFailed),
-            Effect::Unpause
-        ]
-    );
-    run(&mut life, &[Input::Started]);
-    assert_eq!(life.state(), SandboxState::Running);
+fn enter(waiter: Waiter) -> Input<u32> {
+    let if_paused = IfPaused::Wake;
+    Input::Enter { waiter, if_paused }
 }
 
-#[test]
-fn a_failed_restore_stays_paused_and_many_wakes_are_one_restore() {
-    let mut life = Lifecycle::paused();
-    let effects = run(
-        &mut life,
-        &[Input::Wake(1), Input::Wake(2), Input::StartFailed],
-    );
-    assert_eq!(
-        effects,
-        [
-            Effect::Restore,
-            Effect::Answer(vec![1, 2], Answer::StartFailed)
-        ]
-    );
-    assert_eq!(life.state(), SandboxState::Paused);
-}
-
-#[test]
-fn a_machine_that_ends_goes_back_to_its_snapshot_or_is_gone() {
-    let mut life = Lifecycle::starting(0);
-    run(&mut life, &[Input::Started, Input::Exited]);
-    assert_eq!(life.state(), SandboxState::Stopped(StopReason::Crashed));
-    for before in [
-        vec![Input::Started, Input::Kept],
-        vec![
-            Input::Started,
-            Input::Idle,
-            Input::Wake(1),
-            Input::Snapshotted,
-            Input::Started,
-        ],
-    ] {
-        let mut life = Lifecycle::starting(0);
-        run(&mut life, &before);
-        run(&mut life, &[Input::Exited]);
-        assert_eq!(life.state(), SandboxState::Paused);
+fn pause(waiter: Waiter, epoch: u64, scope: SnapshotScope) -> Input<u32> {
+    Input::Pause {
+        waiter,
+        epoch: Some(Epoch(epoch)),
+        scope,
+        cause: PauseCause::Requested,
     }
 }
 
 #[test]
-fn what_was_captured_outlives_the_machine() {
-    let mut life = Lifecycle::starting(0);
-    run(
-        &mut life,
-        &[Input::Started, Input::Idle, Input::Exited, Input::Wake(1)],
+fn wake_during_pause_resumes_the_machine() {
+    let mut lifecycle = running();
+    run(&mut lifecycle, [Input::Idle, enter(1)]);
+    assert_eq!(
+        run(&mut lifecycle, [Input::Snapshotted(2)]),
+        [Effect::Resume { after: FULL }, Effect::CollectGarbage]
     );
-    assert_eq!(run(&mut life, &[Input::Snapshotted]), [Effect::Restore]);
+    assert_eq!(lifecycle.epoch(), Epoch(2));
+    assert_eq!(
+        run(&mut lifecycle, [Input::Started]),
+        [
+            Effect::OpenGate,
+            Effect::Reply(vec![1], Reply::Running),
+            Effect::Notify(Change::Started(StartCause::Woken)),
+        ]
+    );
 }
 
 #[test]
-fn a_first_start_that_fails_is_the_end() {
-    let mut life = Lifecycle::starting(7);
-    let effects = run(&mut life, &[Input::StartFailed]);
+fn failed_pause_resumes_in_the_same_epoch() {
+    let mut lifecycle = running();
+    run(&mut lifecycle, [pause(1, 1, DISK)]);
+    assert_eq!(
+        run(&mut lifecycle, [Input::SnapshotFailed]),
+        [
+            Effect::Reply(vec![1], Reply::SnapshotFailed),
+            Effect::Resume { after: DISK },
+        ]
+    );
+    let effects = run(&mut lifecycle, [Input::Started]);
+    let change = Change::Started(StartCause::PauseFailed);
+    assert_eq!(effects, [Effect::OpenGate, Effect::Notify(change)]);
+    assert_eq!(lifecycle.epoch(), Epoch(1));
+}
+
+#[test]
+fn concurrent_wakes_share_one_restore() {
+    let mut lifecycle = Lifecycle::paused(Epoch(1), source(1, FULL));
+    let effects = run(&mut lifecycle, [enter(1), enter(2), Input::StartFailed]);
+    let cause = PauseCause::StartFailed;
     assert_eq!(
         effects,
         [
-            Effect::DropAll,
-            Effect::Answer(vec![7], Answer::StartFailed)
+            Effect::Start {
+                plan: StartPlan::Restore,
+                snapshot: 1,
+            },
+            Effect::Release,
+            Effect::Reply(vec![1, 2], Reply::StartFailed),
+            Effect::Notify(Change::Paused { scope: FULL, cause }),
         ]
     );
-    assert_eq!(life.state(), SandboxState::Stopped(StopReason::StartFailed));
+    assert_eq!(lifecycle.state(), SandboxState::Paused);
+}
+
+#[test]
+fn lost_machine_falls_back_to_a_snapshot_or_stops() {
+    let mut lifecycle = running();
+    run(&mut lifecycle, [Input::Exited]);
+    assert_eq!(
+        lifecycle.state(),
+        SandboxState::Stopped(StopReason::Crashed)
+    );
+
+    let mut lifecycle = running();
+    let capture = Input::Capture {
+        waiter: 1,
+        scope: FULL,
+    };
+    run(&mut lifecycle, [capture, Input::Captured(2), Input::Exited]);
+    assert_eq!(lifecycle.state(), SandboxState::Paused);
+    assert_eq!(lifecycle.source(), Some(&source(2, FULL)));
+}
+
+#[test]
+fn disk_only_capture_is_no_fallback() {
+    let mut lifecycle = running();
+    let capture = Input::Capture {
+        waiter: 1,
+        scope: DISK,
+    };
+    run(&mut lifecycle, [capture, Input::Captured(2), Input::Exited]);
+    assert_eq!(
+        lifecycle.state(),
+        SandboxState::Stopped(StopReason::Crashed)
+    );
+}
+
+#[test]
+fn snapshot_outlives_a_machine_that_exits_meanwhile() {
+    let mut lifecycle = running();
+    run(&mut lifecycle, [Input::Idle, Input::Exited, enter(1)]);
+    assert_eq!(
+        run(&mut lifecycle, [Input::Snapshotted(2)]),
+        [
+            Effect::Release,
+            Effect::Start {
+                plan: StartPlan::Restore,
+                snapshot: 2,
+            },
+            Effect::CollectGarbage,
+        ]
+    );
+}
+
+#[test]
+fn disk_only_pause_boots_for_its_owner_alone() {
+    let mut lifecycle = running();
+    run(&mut lifecycle, [pause(1, 1, DISK)]);
+    let refused = [Effect::Reply(vec![2], Reply::NotWoken)];
+    assert_eq!(run(&mut lifecycle, [enter(2)]), refused);
+    let resume = Input::Resume {
+        waiter: 3,
+        scope: FULL,
+    };
+    run(&mut lifecycle, [resume]);
+    let effects = run(&mut lifecycle, [Input::Snapshotted(2)]);
+    let plan = StartPlan::Boot {
+        snapshot_scope: DISK,
+    };
+    assert!(effects.contains(&Effect::Start { plan, snapshot: 2 }));
+}
+
+#[test]
+fn stale_epoch_is_a_conflict() {
+    let mut lifecycle = running();
+    let conflict = Reply::Conflict(SandboxState::Running);
+    assert_eq!(
+        run(&mut lifecycle, [pause(1, 7, FULL)]),
+        [Effect::Reply(vec![1], conflict)]
+    );
+}
+
+#[test]
+fn calls_during_a_capture_are_replayed_in_order() {
+    let mut lifecycle = running();
+    let capture = |waiter| Input::Capture {
+        waiter,
+        scope: FULL,
+    };
+    let deferred = [capture(1), pause(2, 1, FULL), capture(3)];
+    assert_eq!(
+        run(&mut lifecycle, deferred),
+        [Effect::Capture { scope: FULL }]
+    );
+    assert_eq!(
+        run(&mut lifecycle, [Input::Captured(2)]),
+        [
+            Effect::Reply(vec![1], Reply::Captured(2)),
+            Effect::CollectGarbage,
+            Effect::Replay(vec![pause(2, 1, FULL), capture(3)]),
+        ]
+    );
+}
+
+#[test]
+fn panic_during_a_capture_answers_deferred_calls() {
+    let mut lifecycle = running();
+    let capture = Input::Capture {
+        waiter: 1,
+        scope: FULL,
+    };
+    run(&mut lifecycle, [capture, pause(2, 1, FULL)]);
+    assert_eq!(
+        run(&mut lifecycle, [Input::TaskPanicked]),
+        [
+            Effect::ShutGate,
+            Effect::Release,
+            Effect::Remove,
+            Effect::Reply(vec![1], Reply::CaptureFailed),
+            Effect::Notify(Change::Stopped(StopReason::Crashed)),
+            Effect::Replay(vec![pause(2, 1, FULL)]),
+        ]
+    );
+}
+
+#[test]
+fn first_start_that_fails_stops_the_sandbox() {
+    let (mut lifecycle, _) = Lifecycle::fork(7, Epoch(1), source(1, FULL));
+    assert_eq!(
+        run(&mut lifecycle, [Input::StartFailed]),
+        [
+            Effect::Release,
+            Effect::Remove,
+            Effect::Reply(vec![7], Reply::StartFailed),
+            Effect::Notify(Change::Stopped(StopReason::StartFailed)),
+        ]
+    );
 }

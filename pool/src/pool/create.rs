@@ -1,42 +1,39 @@
-//! Making a sandbox of a template or a snapshot.
+//! Creating a sandbox from a template or a snapshot.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use pool_api::{
-    CreateError, EnterError, Origin, Resources, SandboxInfo, SandboxSpec, SnapshotScope,
+    Cause, CreateError, EnterError, Origin, Resources, SandboxInfo, SandboxSpec, SnapshotScope,
     TemplateName,
 };
-use snapshotter::OpenError;
+use snapshotter::{MemoryMode, OpenError, Pin};
 use tracing::warn;
 
 use super::Pool;
 use crate::{
-    cause::chain,
-    driver::{Beginning, Handle, Own},
-    host::{Interrupted, blocking},
+    blocking::{Interrupted, blocking},
+    driver::{Handle, InitialState},
+    lifecycle::WakeSource,
 };
 
-/// What a sandbox is forked from, held.
-pub(super) struct Source {
-    pub(super) snapshot: Own,
+/// The snapshot that a sandbox forks from, pinned.
+pub(super) struct ForkSource {
+    pub(super) snapshot: WakeSource<Pin>,
     pub(super) resources: Resources,
 }
 
 impl Pool {
-    pub(super) async fn source(&self, spec: &SandboxSpec) -> Result<Source, CreateError> {
+    pub(super) async fn source(&self, spec: &SandboxSpec) -> Result<ForkSource, CreateError> {
         match &spec.origin {
             Origin::Template(name) => {
                 let (snapshot, resources) = self
-                    .host
                     .templates
                     .get(name)
                     .ok_or_else(|| CreateError::NoTemplate(name.as_str().to_owned()))?;
                 self.keep_resident(name).await;
-                Ok(Source {
-                    snapshot: Own {
-                        pin: snapshot,
-                        keep: SnapshotScope::Full,
-                    },
+                let scope = SnapshotScope::Full;
+                Ok(ForkSource {
+                    snapshot: WakeSource { snapshot, scope },
                     resources,
                 })
             }
@@ -44,17 +41,17 @@ impl Pool {
                 if !self.host.store.contains(id) {
                     return Err(CreateError::NoTemplate(id.as_str().to_owned()));
                 }
-                let failed = |source: pool_api::Cause| CreateError::Failed {
+                let failed = |source: Cause| CreateError::Failed {
                     id: spec.id.clone(),
                     source,
                 };
                 let (store, id) = (Arc::clone(&self.host.store), id.clone());
                 let source = blocking(move || {
-                    let pin = store.pin(&id);
+                    let snapshot = store.pin(&id);
                     let manifest = store.manifest(&id)?;
-                    let keep = manifest.keep();
-                    Ok::<_, OpenError>(Source {
-                        snapshot: Own { pin, keep },
+                    let scope = manifest.scope();
+                    Ok::<_, OpenError>(ForkSource {
+                        snapshot: WakeSource { snapshot, scope },
                         resources: manifest.resources,
                     })
                 });
@@ -66,59 +63,50 @@ impl Pool {
         }
     }
 
-    /// A template's memory stays in RAM from its first fork on. When there is none for it, the fork itself says so.
+    /// Loads a template's memory into RAM for its first fork. If that fails, the fork reports the error.
     async fn keep_resident(&self, name: &TemplateName) {
-        if self.host.config.memory == snapshotter::Mode::Paged {
+        if self.host.config.memory == MemoryMode::Paged {
             return;
         }
-        let (host, template) = (Arc::clone(&self.host), name.clone());
-        let kept = blocking(move || host.templates.keep_resident(&template, &host.store));
-        if let Ok(Err(error)) = kept.await {
-            warn!(template = %name, error = chain(&error), "cannot keep a template's memory in RAM");
+        if let Err(error) = self.templates.keep_resident(name, &self.host.store).await {
+            let error = error_chain::chain(&*error);
+            warn!(template = %name, %error, "failed to load template memory into RAM");
         }
     }
 
     pub(super) async fn create_from(
         &self,
         spec: SandboxSpec,
-        source: Source,
+        source: ForkSource,
     ) -> Result<SandboxInfo, CreateError> {
         let id = spec.id.clone();
-        let failed = |source: pool_api::Cause| CreateError::Failed {
+        let failed = |source: Cause| CreateError::Failed {
             id: id.clone(),
             source,
         };
         if self.host.closing.load(Ordering::SeqCst) {
             return Err(failed(Interrupted.into()));
         }
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let Source {
-            snapshot,
-            resources,
-        } = source;
-        let home = self.home(&id);
-        let host = Arc::clone(&self.host);
-        let spec = Arc::new(spec);
-        let handle = self.host.registry.insert_with(
+        let (reply, started) = tokio::sync::oneshot::channel();
+        let initial = InitialState::Fork {
+            origin: source.snapshot,
+            resources: source.resources,
+            reply,
+        };
+        let dir = self.sandbox_dir(&id);
+        let handle = self.registry.insert_with(
             &id,
             || CreateError::Exists(id.clone()),
             || {
-                home.remove()
-                    .and_then(|()| home.create())
-                    .map_err(|error| failed(error.into()))?;
-                Ok(Handle::spawn(
-                    host,
-                    spec,
-                    home,
-                    Beginning::Fork {
-                        snapshot,
-                        resources,
-                        reply,
-                    },
-                ))
+                let created = dir.remove().and_then(|()| dir.create());
+                created.map_err(|error| failed(error.into()))
+            },
+            |registration| {
+                let (host, dir) = (Arc::clone(&self.host), dir.clone());
+                Handle::spawn(host, Arc::new(spec), dir, registration, initial)
             },
         )?;
-        match answer.await {
+        match started.await {
             Ok(Ok(lease)) => {
                 drop(lease);
                 Ok(handle.info.borrow().clone())

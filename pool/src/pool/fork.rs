@@ -1,4 +1,4 @@
-//! Many sandboxes of one that runs.
+//! Forking a running sandbox.
 
 use futures::{StreamExt, stream};
 use pool_api::{
@@ -7,11 +7,14 @@ use pool_api::{
 };
 use snapshotter::Pin;
 
-use super::{Pool, create::Source};
-use crate::driver::{Command, NotCaptured, Own};
+use super::{Pool, create::ForkSource};
+use crate::{
+    driver::{CaptureRejected, Command},
+    lifecycle::WakeSource,
+};
 
 impl Pool {
-    /// Captures a running sandbox once, which goes on, and starts its children, some at a time.
+    /// Captures a running sandbox once and starts its children, some at a time.
     pub(super) async fn fork_into(
         &self,
         origin: &SandboxId,
@@ -19,51 +22,49 @@ impl Pool {
     ) -> Result<Vec<Result<SandboxInfo, CreateError>>, ForkError> {
         let not_found = || ForkError::NotFound(origin.clone());
         let handle = self.get(origin).ok_or_else(not_found)?;
+        let scope = SnapshotScope::Full;
         let captured = handle
-            .ask(|reply| Command::Capture {
-                keep: SnapshotScope::Full,
-                reply,
-            })
+            .ask(|reply| Command::Capture { scope, reply })
             .await
             .ok_or_else(not_found)?;
-        let snapshot = match captured {
-            Ok(snapshot) => snapshot,
-            Err(NotCaptured::State(SandboxState::Paused, _)) => {
-                return Err(ForkError::Paused(origin.clone()));
-            }
-            Err(NotCaptured::State(SandboxState::Stopped(_), _)) => return Err(not_found()),
-            Err(NotCaptured::State(state, _)) => {
-                return Err(ForkError::Conflict {
-                    id: origin.clone(),
-                    state,
-                });
-            }
-            Err(NotCaptured::Failed(error)) => {
-                return Err(ForkError::Failed {
-                    id: origin.clone(),
-                    source: error.cause(),
-                });
-            }
-        };
+        let snapshot = captured.map_err(|rejected| fork_error(origin, rejected))?;
         let resources = handle.info.borrow().resources;
-        let born = children.into_iter().map(|child| {
-            let spec = child_spec(&handle.spec, child, &snapshot);
-            self.create_from(
-                spec,
-                Source {
-                    snapshot: Own {
-                        pin: snapshot.clone(),
-                        keep: SnapshotScope::Full,
+        let starts: Vec<_> = children
+            .into_iter()
+            .map(|child| {
+                let spec = child_spec(&handle.spec, child, &snapshot);
+                let snapshot = WakeSource {
+                    snapshot: snapshot.clone(),
+                    scope,
+                };
+                self.create_from(
+                    spec,
+                    ForkSource {
+                        snapshot,
+                        resources,
                     },
-                    resources,
-                },
-            )
-        });
-        let born: Vec<_> = born.collect();
-        Ok(stream::iter(born)
+                )
+            })
+            .collect();
+        Ok(stream::iter(starts)
             .buffered(self.host.config.parallel_starts.max(1))
             .collect()
             .await)
+    }
+}
+
+fn fork_error(origin: &SandboxId, rejected: CaptureRejected) -> ForkError {
+    let id = origin.clone();
+    match rejected {
+        CaptureRejected::Paused(_) => ForkError::Paused(id),
+        CaptureRejected::Gone | CaptureRejected::State(SandboxState::Stopped(_)) => {
+            ForkError::NotFound(id)
+        }
+        CaptureRejected::State(state) => ForkError::Conflict { id, state },
+        CaptureRejected::Failed(error) => ForkError::Failed {
+            id,
+            source: error.cause(),
+        },
     }
 }
 

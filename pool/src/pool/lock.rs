@@ -1,4 +1,4 @@
-//! One pool a data directory.
+//! The lock on a data directory.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,7 +7,7 @@ use std::{
 
 use super::StartError;
 
-/// Holds the data directory for this process; given back when it ends, however it does.
+/// Locks the data directory for this process, until the process ends.
 pub(super) fn lock(dir: &Path) -> Result<File, StartError> {
     let path = dir.join("lock");
     let data_dir = |source| StartError::DataDir {

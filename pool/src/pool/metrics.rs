@@ -1,4 +1,4 @@
-//! What a guest says of itself.
+//! Metrics that guests report.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,34 +8,34 @@ use tokio::time::timeout;
 use tracing::debug;
 use vmm_api::Machine;
 
-use crate::cause::chain;
+/// The timeout of a report. A machine that is being captured does not respond.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a guest may take to answer. One that is being written down stands still.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// Asks a machine's agent.
-pub(super) async fn ask(machine: &dyn Machine, id: &SandboxId) -> Option<GuestMetrics> {
-    let asked = async {
+/// Asks a machine's agent for its metrics.
+pub(super) async fn query(machine: &dyn Machine, id: &SandboxId) -> Option<GuestMetrics> {
+    let call = async {
         let stream = match machine.dial(HOST_VSOCK_PORT).await {
             Ok(stream) => stream,
             Err(error) => {
-                debug!(%id, error = chain(&error), "cannot ask a guest for its metrics");
+                let error = error_chain::chain(&error);
+                debug!(sandbox.id = %id, %error, "failed to connect to guest agent");
                 return None;
             }
         };
         match client::metrics(stream).await {
             Ok(metrics) => Some(metrics),
             Err(error) => {
-                debug!(%id, error = chain(&error), "a guest did not tell its metrics");
+                let error = error_chain::chain(&error);
+                debug!(sandbox.id = %id, %error, "failed to query guest metrics");
                 None
             }
         }
     };
-    let metrics = timeout(LIMIT, asked).await.ok()??;
-    Some(told(&metrics))
+    let metrics = timeout(TIMEOUT, call).await.ok()??;
+    Some(convert(&metrics))
 }
 
-fn told(metrics: &Metrics) -> GuestMetrics {
+fn convert(metrics: &Metrics) -> GuestMetrics {
     GuestMetrics {
         at: SystemTime::now(),
         cpus: metrics.cpu_count,

@@ -1,9 +1,9 @@
-//! Snapshots that are asked for, and going back to them.
+//! Retained snapshots, and rollbacks to them.
 
 use std::sync::Arc;
 
 use pool_api::{
-    EnterError, ReleaseError, RollbackError, SandboxId, SandboxInfo, SandboxState, SnapshotError,
+    Cause, ReleaseError, RollbackError, SandboxId, SandboxInfo, SandboxState, SnapshotError,
     SnapshotId, SnapshotScope, TakenSnapshot,
 };
 use snapshotter::Pin;
@@ -11,75 +11,76 @@ use tokio::time::Instant;
 
 use super::Pool;
 use crate::{
-    driver::{Command, NotCaptured, Own},
-    host::{Interrupted, blocking},
+    blocking::{Interrupted, blocking},
+    driver::{CaptureRejected, Command},
+    lifecycle::WakeSource,
 };
 
 impl Pool {
-    /// Takes a snapshot of a sandbox and keeps it.
-    pub(super) async fn keep_snapshot(
+    /// Takes a snapshot of a sandbox and retains it.
+    pub(super) async fn retain_snapshot(
         &self,
         id: &SandboxId,
-        keep: SnapshotScope,
+        scope: SnapshotScope,
     ) -> Result<TakenSnapshot, SnapshotError> {
         let not_found = || SnapshotError::NotFound(id.clone());
-        let failed = |source: pool_api::Cause| SnapshotError::Failed {
+        let failed = |source: Cause| SnapshotError::Failed {
             id: id.clone(),
             source,
         };
         let handle = self.get(id).ok_or_else(not_found)?;
         let captured = handle
-            .ask(|reply| Command::Capture { keep, reply })
+            .ask(|reply| Command::Capture { scope, reply })
             .await
             .ok_or_else(not_found)?;
         let (pin, scope) = match captured {
-            Ok(pin) => (pin, keep),
-            Err(NotCaptured::State(SandboxState::Paused, Some(own))) => {
-                let scope = match own.keep {
-                    SnapshotScope::Full => keep,
-                    SnapshotScope::DiskOnly => SnapshotScope::DiskOnly,
-                };
-                (self.of_paused(own, keep).await.map_err(failed)?, scope)
+            Ok(pin) => (pin, scope),
+            Err(CaptureRejected::Paused(source)) => {
+                self.of_paused(source, scope).await.map_err(failed)?
             }
-            Err(NotCaptured::State(SandboxState::Stopped(_), _)) => return Err(not_found()),
-            Err(NotCaptured::State(state, _)) => {
-                return Err(SnapshotError::Conflict {
-                    id: id.clone(),
-                    state,
-                });
+            Err(CaptureRejected::Gone | CaptureRejected::State(SandboxState::Stopped(_))) => {
+                return Err(not_found());
             }
-            Err(NotCaptured::Failed(error)) => return Err(failed(error.cause())),
+            Err(CaptureRejected::State(state)) => {
+                let id = id.clone();
+                return Err(SnapshotError::Conflict { id, state });
+            }
+            Err(CaptureRejected::Failed(error)) => return Err(failed(error.cause())),
         };
-        let (host, sandbox) = (Arc::clone(&self.host), id.clone());
         let taken = TakenSnapshot {
             id: pin.id().clone(),
             scope,
         };
-        blocking(move || host.kept.add(pin, sandbox))
+        let (retained, sandbox) = (Arc::clone(&self.retained), id.clone());
+        blocking(move || retained.add(pin, sandbox))
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
         Ok(taken)
     }
 
-    /// What a paused sandbox wakes from, or its disks.
-    async fn of_paused(&self, own: Own, keep: SnapshotScope) -> Result<Pin, pool_api::Cause> {
-        if keep == SnapshotScope::Full || own.keep == SnapshotScope::DiskOnly {
-            return Ok(own.pin);
+    /// Returns a paused sandbox's snapshot, or one of its disks, with its scope.
+    async fn of_paused(
+        &self,
+        source: WakeSource<Pin>,
+        scope: SnapshotScope,
+    ) -> Result<(Pin, SnapshotScope), Cause> {
+        if scope == SnapshotScope::Full || source.scope == SnapshotScope::DiskOnly {
+            return Ok((source.snapshot, source.scope));
         }
         let store = Arc::clone(&self.host.store);
-        let committed = blocking(move || store.keep_filesystem(own.pin.id())).await??;
-        Ok(committed.pin)
+        let committed = blocking(move || store.derive_disk_only(source.snapshot.id())).await??;
+        Ok((committed.pin, SnapshotScope::DiskOnly))
     }
 
-    /// Lets a kept snapshot go.
-    pub(super) async fn give_snapshot_up(&self, snapshot: &SnapshotId) -> Result<(), ReleaseError> {
-        let failed = |source: pool_api::Cause| ReleaseError {
+    /// Releases a retained snapshot.
+    pub(super) async fn release(&self, snapshot: &SnapshotId) -> Result<(), ReleaseError> {
+        let failed = |source: Cause| ReleaseError {
             id: snapshot.clone(),
             source,
         };
-        let (host, id) = (Arc::clone(&self.host), snapshot.clone());
-        let removed = blocking(move || host.kept.remove(&id))
+        let (retained, id) = (Arc::clone(&self.retained), snapshot.clone());
+        let removed = blocking(move || retained.remove(&id))
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
@@ -89,48 +90,45 @@ impl Pool {
         Ok(())
     }
 
-    /// Puts a sandbox back to a snapshot of its own.
+    /// Rolls a sandbox back to a retained snapshot of its own.
     pub(super) async fn roll_back(
         &self,
         id: &SandboxId,
         snapshot: &SnapshotId,
     ) -> Result<SandboxInfo, RollbackError> {
         let not_found = || RollbackError::NotFound(id.clone());
-        let failed = |source: pool_api::Cause| RollbackError::Failed {
+        let failed = |source: Cause| RollbackError::Failed {
             id: id.clone(),
             source,
         };
         let handle = self.get(id).ok_or_else(not_found)?;
+        let no_snapshot = || RollbackError::NoSnapshot {
+            id: id.clone(),
+            snapshot: snapshot.clone(),
+        };
         let pin = self
-            .host
-            .kept
-            .of(id, snapshot)
-            .ok_or_else(|| RollbackError::NoSnapshot {
-                id: id.clone(),
-                snapshot: snapshot.clone(),
-            })?;
-        let (store, at) = (Arc::clone(&self.host.store), snapshot.clone());
-        let keep = match blocking(move || store.manifest(&at)).await {
-            Ok(Ok(manifest)) => manifest.keep(),
+            .retained
+            .of_sandbox(id, snapshot)
+            .ok_or_else(no_snapshot)?;
+        let (store, manifest_id) = (Arc::clone(&self.host.store), snapshot.clone());
+        let scope = match blocking(move || store.manifest(&manifest_id)).await {
+            Ok(Ok(manifest)) => manifest.scope(),
             Ok(Err(error)) => return Err(failed(error.into())),
             Err(Interrupted) => return Err(failed(Interrupted.into())),
         };
-        let to = Own { pin, keep };
+        let target = WakeSource {
+            snapshot: pin,
+            scope,
+        };
         let asked = Instant::now();
-        let answer = handle
-            .ask(|reply| Command::Rollback { to, asked, reply })
+        let started = handle
+            .ask(|reply| Command::Rollback {
+                target,
+                asked,
+                reply,
+            })
             .await;
-        match answer.ok_or_else(not_found)? {
-            Ok(lease) => {
-                drop(lease);
-                Ok(handle.info.borrow().clone())
-            }
-            Err(EnterError::NotFound(_)) => Err(not_found()),
-            Err(EnterError::Transitioning { id, state }) => {
-                Err(RollbackError::Conflict { id, state })
-            }
-            Err(EnterError::Failed { source, .. }) => Err(failed(source)),
-            Err(error) => Err(failed(error.into())),
-        }
+        drop(started.ok_or_else(not_found)??);
+        Ok(handle.info.borrow().clone())
     }
 }

@@ -1,9 +1,14 @@
-//! The pool on a fake hypervisor: real files, real sockets, no KVM.
+//! The pool over the fake hypervisor: real files and sockets, no KVM.
 
-mod bad_days;
-mod keep;
-mod life;
-mod many;
+mod capacity;
+mod contract;
+mod disk_only;
+mod failures;
+mod fork;
+mod lifecycle;
+mod recovery;
+mod retention;
+mod templates;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +23,7 @@ use pool_api::{
     SandboxId, SandboxInfo, SandboxSpec, SandboxState, Secret, SnapshotScope, StopReason,
     TemplateName,
 };
-use snapshotter::Mode;
+use snapshotter::MemoryMode;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -27,7 +32,7 @@ use tokio::{
 use vmm_api::fake::FakeHypervisor;
 
 use super::Pool;
-use crate::{Artefacts, Config, Limits, ShelfSize};
+use crate::{Artefacts, BlankCount, Config, Limits};
 
 const MEMORY: u64 = 4 << 20;
 const DISK: u64 = 1 << 20;
@@ -88,28 +93,28 @@ impl Rig {
         let mut config = Config::new(dir.join("data"), artefacts, Arc::new(fake.clone()), limits);
         config.resources.memory = MEMORY;
         config.resources.disk = DISK;
-        config.shelf = vec![ShelfSize {
+        config.blanks = vec![BlankCount {
             vcpus: 1,
             memory: MEMORY,
             count: 1,
         }];
-        config.memory = Mode::Cow;
-        config.settle = Duration::ZERO;
+        config.memory = MemoryMode::Cow;
+        config.settle_time = Duration::ZERO;
         config
     }
 
-    /// As after `kill -9` of the pool: nothing of it is ended in order, and another one starts.
+    /// Restarts the pool as after `kill -9`: nothing ends in order.
     async fn crash(self) -> Self {
         let Self { dir, fake, pool } = self;
         fake.crash_all();
-        // The lock is given back when the last part of the old pool is gone.
-        let handles = pool.host.registry.all();
+        // The lock is released with the last part of the old pool.
+        let handles = pool.registry.all();
         for handle in &handles {
             handle
                 .ask(|reply| crate::driver::Command::Shutdown { reply })
                 .await;
         }
-        pool.host.shelf.close();
+        pool.host.blanks.close();
         drop(handles);
         let host = Arc::downgrade(&pool.host);
         drop(pool);
@@ -118,6 +123,15 @@ impl Rig {
         }
         let pool = Pool::start(Self::config(dir.path(), &fake)).unwrap();
         Self { dir, fake, pool }
+    }
+
+    /// Creates a sandbox with a known page and a known block.
+    async fn with_data(name: &str) -> Self {
+        let rig = Self::new().await;
+        rig.create(name).await;
+        rig.say(name, "write 7 memory").await;
+        rig.say(name, "disk-write 7 disk").await;
+        rig
     }
 
     async fn create(&self, name: &str) -> SandboxInfo {
@@ -137,11 +151,12 @@ impl Rig {
     }
 
     async fn pause(&self, name: &str) {
+        self.pause_scope(name, SnapshotScope::Full).await;
+    }
+
+    async fn pause_scope(&self, name: &str, scope: SnapshotScope) {
         let epoch = self.pool.info(&id(name)).await.unwrap().epoch;
-        self.pool
-            .pause(&id(name), epoch, SnapshotScope::Full)
-            .await
-            .unwrap();
+        self.pool.pause(&id(name), epoch, scope).await.unwrap();
     }
 
     fn data(&self, part: &str) -> PathBuf {
@@ -193,7 +208,7 @@ enum Kind {
 }
 
 fn source_text(error: &(dyn std::error::Error + 'static)) -> String {
-    crate::cause::chain(error)
+    error_chain::chain(error).to_string()
 }
 
 fn failed(result: Result<Box<dyn Lease>, EnterError>) -> String {

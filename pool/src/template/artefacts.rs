@@ -1,4 +1,4 @@
-//! What templates are built from, and whether it changed.
+//! The files that templates are built from, and whether they changed.
 
 use std::{
     fs::{self, File},
@@ -11,12 +11,12 @@ use pool_api::Resources;
 use serde::{Deserialize, Serialize};
 use snapshotter::{BaseImage, Digest};
 
-use super::BuildError;
+use super::error::BuildError;
 use crate::Artefacts;
 
-/// A file as it was when it was digested.
+/// A file's metadata and digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct Fingerprint {
     path: PathBuf,
     inode: u64,
     modified: (i64, i64),
@@ -24,21 +24,24 @@ pub(super) struct Seen {
     digest: Digest,
 }
 
-/// What is on disk now.
-pub(super) struct Found {
-    /// Of all of it.
+/// The artefacts as they are on disk.
+pub(super) struct ResolvedArtefacts {
+    /// The digest of all of them.
     pub(super) digest: Digest,
     pub(super) disk: BaseImage,
-    pub(super) files: Vec<Seen>,
+    pub(super) files: Vec<Fingerprint>,
 }
 
-/// Looks at the artefacts, and digests those that are not as they were.
-pub(super) fn find(artefacts: &Artefacts, known: &[Seen]) -> Result<Found, BuildError> {
-    let kernel = see(&artefacts.kernel, known)?;
-    let disk = see(&artefacts.disk, known)?;
+/// Fingerprints the artefacts. Files that match a known fingerprint are not digested again.
+pub(super) fn resolve(
+    artefacts: &Artefacts,
+    known: &[Fingerprint],
+) -> Result<ResolvedArtefacts, BuildError> {
+    let kernel = fingerprint(&artefacts.kernel, known)?;
+    let disk = fingerprint(&artefacts.disk, known)?;
     let command_line = Digest::of(artefacts.command_line.as_bytes());
     let digests = [kernel.digest, disk.digest, command_line];
-    Ok(Found {
+    Ok(ResolvedArtefacts {
         digest: Digest::of(&digests.map(|digest| *digest.as_bytes()).concat()),
         disk: BaseImage {
             path: disk.path.clone(),
@@ -49,43 +52,44 @@ pub(super) fn find(artefacts: &Artefacts, known: &[Seen]) -> Result<Found, Build
     })
 }
 
-fn see(path: &Path, known: &[Seen]) -> Result<Seen, BuildError> {
-    let try_see = || {
+fn fingerprint(path: &Path, known: &[Fingerprint]) -> Result<Fingerprint, BuildError> {
+    let try_fingerprint = || {
         let path = std::path::absolute(path)?;
         let metadata = fs::metadata(&path)?;
-        let mut seen = Seen {
+        let mut fingerprint = Fingerprint {
             inode: metadata.ino(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             len: metadata.len(),
             digest: Digest::of(&[]),
             path,
         };
-        let same = known.iter().find(|known| {
+        let unchanged = known.iter().find(|known| {
             let digest = known.digest;
             **known
-                == Seen {
+                == Fingerprint {
                     digest,
-                    ..seen.clone()
+                    ..fingerprint.clone()
                 }
         });
-        seen.digest = match same {
-            Some(same) => same.digest,
-            None => Digest::of_reader(File::open(&seen.path)?)?,
+        fingerprint.digest = match unchanged {
+            Some(known) => known.digest,
+            None => Digest::of_reader(File::open(&fingerprint.path)?)?,
         };
-        Ok(seen)
+        Ok(fingerprint)
     };
-    try_see().map_err(|source: io::Error| BuildError::Artefact {
+    try_fingerprint().map_err(|source: io::Error| BuildError::Artefact {
         path: path.to_owned(),
         source,
     })
 }
 
-impl Found {
-    /// The disk is as large as its image, in whole blocks, or as asked for.
+impl ResolvedArtefacts {
+    /// Returns the resources of the template: the disk has the size of its image, in whole blocks, or the wanted size if
+    /// that is larger.
     pub(super) fn resources(&self, wanted: &Resources) -> Resources {
-        let page = vmm_api::PAGE_SIZE as u64;
+        let block = vmm_api::PAGE_SIZE as u64;
         Resources {
-            disk: wanted.disk.max(self.disk.len).next_multiple_of(page),
+            disk: wanted.disk.max(self.disk.len).next_multiple_of(block),
             ..*wanted
         }
     }

@@ -9,27 +9,29 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 use vmm_api::{BootSpec, Disk, Exit, Machine};
 
-use super::BuildError;
+use super::error::BuildError;
 use crate::{
-    awaken::healthy,
-    cause::chain,
-    home::Home,
+    guest_init::wait_until_healthy,
     host::Host,
-    live::{Lineage, Live},
+    running::{Lineage, RunningMachine},
+    sandbox_dir::SandboxDir,
 };
 
-/// Starts a guest from the kernel, on the image and an empty layer.
+/// Bytes of the console to log after a failed build.
+const CONSOLE_TAIL: usize = 2048;
+
+/// Boots a guest from the kernel, on the image and an empty layer.
 pub(super) async fn boot(
     host: &Host,
     name: &TemplateName,
-    home: &Home,
+    dir: &SandboxDir,
     base: &BaseImage,
     resources: Resources,
-) -> Result<Live, BuildError> {
-    let permit = host.capacity.admit(resources.memory)?;
+) -> Result<RunningMachine, BuildError> {
+    let reservation = host.capacity.reserve(resources.memory)?;
     let ready = host
-        .shelf
-        .claim(&resources)
+        .blanks
+        .take(&resources)
         .await
         .map_err(BuildError::Blank)?;
     let artefact = |path: &PathBuf| {
@@ -42,13 +44,15 @@ pub(super) async fn boot(
         size: resources.disk,
         base: artefact(&base.path)?,
         layers: Vec::new(),
-        top: home.new_top(resources.disk).map_err(BuildError::Files)?,
+        top: dir
+            .new_top_layer(resources.disk)
+            .map_err(BuildError::Files)?,
     };
     let spec = BootSpec {
         kernel: artefact(&host.config.artefacts.kernel)?,
         command_line: host.config.artefacts.command_line.clone(),
         disks: vec![disk],
-        console: home.console().map_err(BuildError::Files)?,
+        console: dir.console().map_err(BuildError::Files)?,
     };
     let machine: Arc<dyn Machine> = ready
         .blank
@@ -61,58 +65,63 @@ pub(super) async fn boot(
         base: base.clone(),
         chain: Chain::default(),
     }];
-    // It has no pager, so nobody reports to this.
+    // A booted machine has no pager that could report damage.
     let (_, damage) = tokio::sync::mpsc::unbounded_channel();
-    Ok(Live {
+    Ok(RunningMachine {
         exit: machine.exit(),
         machine,
         damage,
         pager: None,
         lineage: Lineage::booted(name.clone(), resources, disks),
         _memory: None,
-        _permit: permit,
+        _reservation: reservation,
         _run_dir: ready.run_dir,
     })
 }
 
-/// Returns when the guest's agent says that it is healthy.
-pub(super) async fn ready(live: &Live, limit: Duration) -> Result<(), BuildError> {
+/// Returns when the guest's agent is healthy.
+pub(super) async fn wait_until_ready(
+    running: &RunningMachine,
+    limit: Duration,
+) -> Result<(), BuildError> {
     let deadline = Instant::now() + limit;
-    let mut exit = live.exit.clone();
+    let mut exit = running.exit.clone();
     tokio::select! {
         ended = exit.wait_for(Option::is_some) => {
             let exit = ended.ok().and_then(|exit| exit.clone());
-            Err(BuildError::Ended(exit.unwrap_or(Exit::Killed)))
+            Err(BuildError::GuestEnded(exit.unwrap_or(Exit::Killed)))
         }
-        ready = timeout_at(deadline, healthy(&*live.machine)) => match ready {
-            Ok(ready) => ready.map_err(BuildError::Ready),
-            Err(_) => Err(BuildError::Late(limit)),
+        ready = timeout_at(deadline, wait_until_healthy(&*running.machine)) => match ready {
+            Ok(ready) => ready.map_err(BuildError::HealthCheck),
+            Err(_) => Err(BuildError::Timeout(limit)),
         },
     }
 }
 
-/// Lets the template's own programs bring into memory what its sandboxes start first. Without it they start more slowly.
-pub(super) async fn warm(live: &Live, limit: Duration) {
-    let warmed = async {
-        let stream = live.machine.dial(HOST_VSOCK_PORT).await;
-        let stream = stream.map_err(|error| chain(&error))?;
-        client::warm(stream).await.map_err(|error| chain(&error))
+/// Runs the template's own warm-up programs, so that the snapshot has their page cache. A failure only makes sandboxes
+/// slower.
+pub(super) async fn warm_up(running: &RunningMachine, limit: Duration) {
+    let warm_up = async {
+        let stream = running.machine.dial(HOST_VSOCK_PORT).await;
+        let stream = stream.map_err(|error| error_chain::chain(&error).to_string())?;
+        let warmed = client::warm(stream).await;
+        warmed.map_err(|error| error_chain::chain(&error).to_string())
     };
-    let warmed = timeout(limit, warmed).await;
-    if let Err(error) = warmed.unwrap_or_else(|_| Err(format!("not done within {limit:?}"))) {
-        warn!(error, "the template's guest was not warmed");
+    let result = timeout(limit, warm_up).await;
+    if let Err(error) = result.unwrap_or_else(|_| Err(format!("no response within {limit:?}"))) {
+        warn!(error, "failed to warm up the template's guest");
     }
 }
 
-/// Why a guest did not come up is on its console, which goes with the rest.
-pub(super) fn report_console(home: &Home) {
-    match home.console_tail(2048) {
+/// Logs the end of the console, which is removed with the failed build.
+pub(super) fn log_console(dir: &SandboxDir) {
+    match dir.console_tail(CONSOLE_TAIL) {
         Ok(tail) => {
-            warn!(console = %String::from_utf8_lossy(&tail), "the template's guest did not become ready");
+            warn!(console = %String::from_utf8_lossy(&tail), "template guest did not become ready");
         }
-        Err(error) => warn!(
-            error = chain(&error),
-            "cannot read the console of the template's guest"
-        ),
+        Err(error) => {
+            let error = error_chain::chain(&error);
+            warn!(%error, "failed to read the console of the template's guest");
+        }
     }
 }

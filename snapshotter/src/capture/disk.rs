@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 
 use super::{
-    CommitError, DiskCut, Staging,
+    CommitError, DiskSource, Staging,
     fold::{self, fold, fold_from, layers},
     io, seal,
 };
@@ -15,7 +15,7 @@ impl Staging {
         &self,
         store: &Store,
         number: usize,
-        disk: &DiskCut,
+        disk: &DiskSource,
     ) -> Result<Chain, CommitError> {
         const WHAT: &str = "disk layer";
         let blocks = blocks(disk.size).ok_or(CommitError::Invalid("impossible disk size"))?;

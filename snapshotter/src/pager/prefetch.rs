@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use vmm_api::{MemoryRegion, PAGE_SIZE};
 
 use super::{Damage, Shared};
-use crate::sys::uffd::{self, Count};
+use crate::sys::uffd::{self, WriteProtect};
 
 /// Pages installed by one request at most.
 const MAX_RUN: usize = 256;
@@ -25,8 +25,10 @@ pub(super) fn install(
     let newest = shared.stack.layers().last();
     let changed = |page: u32| newest.is_some_and(|layer| layer.has(page));
     let (written, read): (Vec<u32>, Vec<u32>) = pages.iter().partition(|page| changed(**page));
-    let written = runs(written).into_iter().map(|run| (run, Count::Changed));
-    let read = runs(read).into_iter().map(|run| (run, Count::Unchanged));
+    let written = runs(written)
+        .into_iter()
+        .map(|run| (run, WriteProtect::Off));
+    let read = runs(read).into_iter().map(|run| (run, WriteProtect::On));
     for ((first, count), as_what) in written.chain(read) {
         buffer.clear();
         for page in first..first.saturating_add(count) {
@@ -47,14 +49,14 @@ fn install_run(
     region: MemoryRegion,
     first: u32,
     run: &[u8],
-    count: Count,
+    protect: WriteProtect,
 ) -> Result<(), Damage> {
     let start = region
         .base
         .saturating_add(u64::from(first) * PAGE_SIZE as u64);
     let mut done = 0;
     while let Some(rest) = run.get(done..).filter(|rest| !rest.is_empty()) {
-        match uffd::copy(uffd, start.saturating_add(done as u64), rest, count) {
+        match uffd::copy(uffd, start.saturating_add(done as u64), rest, protect) {
             Ok(()) => return Ok(()),
             Err(stopped) if stopped.errno == Errno::EXIST => done += stopped.done + PAGE_SIZE,
             Err(stopped) => {

@@ -9,7 +9,7 @@ use rustix::{
 use vmm_api::{MemoryRegion, PAGE_SIZE};
 
 use super::{Damage, Shared, working_set::MAX_RECORDED};
-use crate::sys::uffd::{self, Count};
+use crate::sys::uffd::{self, WriteProtect};
 
 /// Bytes of `struct uffd_msg`.
 const MESSAGE: usize = 32;
@@ -104,12 +104,12 @@ fn answer(
         demanded.push(page);
     }
     drop(demanded);
-    let count = if write {
-        Count::Changed
+    let protect = if write {
+        WriteProtect::Off
     } else {
-        Count::Unchanged
+        WriteProtect::On
     };
-    let errno = match uffd::copy(uffd, start, &bytes, count) {
+    let errno = match uffd::copy(uffd, start, &bytes, protect) {
         Ok(()) => return Ok(Go::On),
         Err(stopped) => stopped.errno,
     };

@@ -99,7 +99,7 @@ fn pages_come_from_the_newest_layer_that_has_them() {
         ),
         (99, 10)
     );
-    assert_eq!(pager.touched(), [0, 3, 4, 31, 40, 63, 5]);
+    assert_eq!(pager.accessed_pages(), [0, 3, 4, 31, 40, 63, 5]);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn the_second_restore_demands_nothing_that_the_first_recorded() {
     for page in [40, 3, 4, 5] {
         memory.read(page * PAGE_SIZE);
     }
-    first.leave_working_set();
+    first.save_working_set();
     drop(memory);
     first.stop();
 
@@ -127,7 +127,7 @@ fn the_second_restore_demands_nothing_that_the_first_recorded() {
     assert_eq!(second.demanded(), 0);
     memory.read(6 * PAGE_SIZE);
     assert_eq!(second.demanded(), 1);
-    assert_eq!(second.touched(), [40, 3, 4, 5, 6]);
+    assert_eq!(second.accessed_pages(), [40, 3, 4, 5, 6]);
 }
 
 #[test]

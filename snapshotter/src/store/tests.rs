@@ -9,7 +9,7 @@ use vmm_api::MemorySource;
 
 use self::rig::{BLOCKS, Lineage, MEMORY, PAGES, Rig, disk_of, expected, memory_of};
 use super::Store;
-use crate::{Layer, Mode, OpenError};
+use crate::{Layer, MemoryMode, OpenError};
 
 const BASE: [(u32, u8); 2] = [(0, b'b'), (1, b'b')];
 
@@ -26,7 +26,7 @@ fn a_snapshot_is_its_parent_and_what_changed() {
             &[(1, 6), (63, 7)],
         )
         .unwrap();
-    let opened = rig.open(second.pin.id(), Mode::Cow).unwrap();
+    let opened = rig.open(second.pin.id(), MemoryMode::Cow).unwrap();
     assert_eq!(
         memory_of(&opened),
         expected(
@@ -52,10 +52,10 @@ fn forks_share_one_memory() {
     let rig = Rig::new();
     let snapshot = rig.snapshot(&Lineage::default(), &[(1, 1)], &[]).unwrap();
     let id = snapshot.pin.id();
-    assert!(paged(&rig, id, Mode::Auto));
+    assert!(paged(&rig, id, MemoryMode::Auto));
     let (a, b) = (
-        rig.open(id, Mode::Cow).unwrap(),
-        rig.open(id, Mode::Auto).unwrap(),
+        rig.open(id, MemoryMode::Cow).unwrap(),
+        rig.open(id, MemoryMode::Auto).unwrap(),
     );
     let (MemorySource::Cow(first), MemorySource::Cow(second)) = (
         &a.machine.as_ref().unwrap().memory,
@@ -64,9 +64,12 @@ fn forks_share_one_memory() {
         panic!("not in RAM")
     };
     assert!(std::sync::Arc::ptr_eq(first, second));
-    assert!(paged(&rig, id, Mode::Paged));
+    assert!(paged(&rig, id, MemoryMode::Paged));
     drop((a, b));
-    assert!(paged(&rig, id, Mode::Auto), "nobody holds it any more");
+    assert!(
+        paged(&rig, id, MemoryMode::Auto),
+        "nobody holds it any more"
+    );
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn a_long_chain_is_folded_and_reads_the_same() {
         );
         pin = committed.pin;
         rig.store.collect().unwrap();
-        let opened = rig.open(pin.id(), Mode::Cow).unwrap();
+        let opened = rig.open(pin.id(), MemoryMode::Cow).unwrap();
         let writes: Vec<&[(u32, u8)]> = writes.iter().map(Vec::as_slice).collect();
         let blocks: Vec<&[(u32, u8)]> = blocks.iter().map(Vec::as_slice).collect();
         assert_eq!(
@@ -141,7 +144,7 @@ fn what_a_held_snapshot_needs_stays() {
     drop((first, other));
     assert_eq!(rig.store.collect().unwrap(), 1);
     assert!(!rig.store.contains(&gone));
-    rig.open(second.pin.id(), Mode::Cow).unwrap();
+    rig.open(second.pin.id(), MemoryMode::Cow).unwrap();
     // A new process knows only what it pins.
     let id = second.pin.id().clone();
     drop(second);
@@ -166,7 +169,7 @@ fn a_held_snapshot_nobody_can_read_stops_removal() {
     let pin = rig.store.pin(&id);
     assert_eq!(rig.store.collect().unwrap(), 0);
     assert!(matches!(
-        rig.open(&id, Mode::Auto),
+        rig.open(&id, MemoryMode::Auto),
         Err(OpenError::Manifest { .. })
     ));
     drop(pin);
@@ -194,7 +197,7 @@ fn a_staging_that_is_not_committed_leaves_nothing() {
     assert_eq!(rig.count(), 0);
 }
 
-fn paged(rig: &Rig, id: &SnapshotId, mode: Mode) -> bool {
+fn paged(rig: &Rig, id: &SnapshotId, mode: MemoryMode) -> bool {
     let opened = rig.open(id, mode).unwrap();
     opened.machine.unwrap().pager.is_some()
 }

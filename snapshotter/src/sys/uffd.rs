@@ -44,13 +44,13 @@ pub(crate) struct Stopped {
     pub(crate) errno: Errno,
 }
 
-/// As what a page counts from its installation on.
+/// Whether a page is installed write-protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Count {
-    /// Unchanged until the guest writes it, which costs a fault then.
-    Unchanged,
-    /// Changed.
-    Changed,
+pub(crate) enum WriteProtect {
+    /// The guest's first write faults, so an unwritten page counts as unchanged.
+    On,
+    /// The page counts as changed.
+    Off,
 }
 
 /// Installs `bytes` at `dst` and wakes whoever waits for them.
@@ -58,11 +58,11 @@ pub(crate) fn copy(
     uffd: BorrowedFd<'_>,
     dst: u64,
     bytes: &[u8],
-    count: Count,
+    protect: WriteProtect,
 ) -> Result<(), Stopped> {
-    let mode = match count {
-        Count::Unchanged => COPY_MODE_WP,
-        Count::Changed => 0,
+    let mode = match protect {
+        WriteProtect::On => COPY_MODE_WP,
+        WriteProtect::Off => 0,
     };
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {

@@ -1,4 +1,4 @@
-//! Uploads, without the HTTP around them.
+//! Uploads without HTTP.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{sys::Credentials, user::User};
 
-fn myself() -> User {
+fn current_user() -> User {
     let credentials = Credentials {
         uid: Uid::effective(),
         gid: Gid::effective(),
@@ -24,23 +24,25 @@ fn myself() -> User {
 
 fn target(dir: &Path) -> Target {
     Target {
-        user: myself(),
+        user: current_user(),
         path: None,
         workdir: dir.to_path_buf(),
     }
 }
 
-async fn store_at(path: &Path, chunks: &[&[u8]]) -> Result<Written, Failure> {
+async fn store_at(path: &Path, chunks: &[&[u8]]) -> Result<StoredFile, FilesError> {
     let disk = Disk::new(None);
-    store(&disk, path, &myself(), &Notes::new(), parts(chunks)).await
+    let metadata = FileMetadata::new();
+    store(&disk, path, &current_user(), &metadata, content(chunks)).await
 }
 
-async fn receive(target: &Target, form: Multipart<'_>) -> Result<Vec<Written>, Failure> {
+async fn receive(target: &Target, form: Multipart<'_>) -> Result<Vec<StoredFile>, FilesError> {
     let disk = Disk::new(None);
-    receive_form(&disk, target, &Notes::new(), form, &AtomicUsize::new(0)).await
+    let metadata = FileMetadata::new();
+    receive_form(&disk, target, &metadata, form, &AtomicUsize::new(0)).await
 }
 
-fn parts(
+fn content(
     chunks: &[&[u8]],
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Unpin + Send + 'static {
     let chunks: Vec<_> = chunks
@@ -51,7 +53,7 @@ fn parts(
 }
 
 #[tokio::test]
-async fn parents_are_made_and_a_file_is_replaced_where_it_is() {
+async fn upload_creates_parents_and_keeps_the_inode() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/c.txt");
     store_at(&path, &[b"one ", b"two"]).await.unwrap();
@@ -67,7 +69,7 @@ async fn parents_are_made_and_a_file_is_replaced_where_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_not_written_to() {
+async fn upload_to_non_regular_file_is_400() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -77,19 +79,19 @@ async fn what_is_no_file_is_not_written_to() {
         fifo,
         dir.path().join("file/below"),
     ] {
-        let failure = store_at(&path, &[b"x"]).await.unwrap_err();
+        let error = store_at(&path, &[b"x"]).await.unwrap_err();
         assert_eq!(
-            failure.0,
+            error.status,
             StatusCode::BAD_REQUEST,
             "{path:?}: {}",
-            failure.1
+            error.message
         );
     }
 }
 
 fn form_of(body: &str) -> Multipart<'static> {
     let body = body.replace('\n', "\r\n").into_bytes();
-    // One byte at a time, so that nothing depends on where chunks end.
+    // One byte at a time, so that parsing cannot depend on chunk boundaries.
     let bytes: Vec<_> = body
         .iter()
         .map(|byte| Ok::<_, io::Error>(Bytes::copy_from_slice(&[*byte])))
@@ -98,62 +100,62 @@ fn form_of(body: &str) -> Multipart<'static> {
 }
 
 #[tokio::test]
-async fn a_form_holds_files_with_their_directories_and_other_fields() {
+async fn form_stores_files_and_skips_other_parts() {
     let dir = tempfile::tempdir().unwrap();
     let body = "--B\nContent-Disposition: form-data; name=\"other\"\n\nignored\n\
                 --B\nContent-Disposition: form-data; name=\"file\"; filename=\"d/one\"\n\n1\n\
                 --B\nContent-Disposition: form-data; name=\"file\"; filename=\"two\"\n\n22\n--B--\n";
-    let written = receive(&target(dir.path()), form_of(body)).await.unwrap();
-    assert_eq!(written.len(), 2);
+    let files = receive(&target(dir.path()), form_of(body)).await.unwrap();
+    assert_eq!(files.len(), 2);
     assert_eq!(fs::read(dir.path().join("d/one")).unwrap(), b"1");
     assert_eq!(fs::read(dir.path().join("two")).unwrap(), b"22");
-    let told = serde_json::to_value(&written[0]).unwrap();
+    let response = serde_json::to_value(&files[0]).unwrap();
     let path = dir.path().join("d/one");
     assert_eq!(
-        told,
+        response,
         serde_json::json!({"path": path.to_str().unwrap(), "name": "one", "type": "file"})
     );
 }
 
 #[tokio::test]
-async fn a_path_twice_or_nowhere_is_refused() {
+async fn duplicate_and_missing_paths_are_400() {
     let dir = tempfile::tempdir().unwrap();
     let part =
         |name: &str| format!("--B\nContent-Disposition: form-data; name=\"file\"{name}\n\nx\n");
-    let twice = format!(
+    let duplicate = format!(
         "{0}{1}--B--\n",
         part("; filename=\"a\""),
         part("; filename=\"./a\"")
     );
-    let failure = receive(&target(dir.path()), form_of(&twice))
+    let error = receive(&target(dir.path()), form_of(&duplicate))
         .await
         .unwrap_err();
-    assert_eq!(failure.0, StatusCode::BAD_REQUEST);
-    let nowhere = format!("{}--B--\n", part(""));
-    receive(&target(dir.path()), form_of(&nowhere))
+    assert_eq!(error.status, StatusCode::BAD_REQUEST);
+    let missing = format!("{}--B--\n", part(""));
+    receive(&target(dir.path()), form_of(&missing))
         .await
         .unwrap_err();
     let named = Target {
         path: Some(dir.path().join("named")),
         ..target(dir.path())
     };
-    receive(&named, form_of(&nowhere)).await.unwrap();
+    receive(&named, form_of(&missing)).await.unwrap();
     assert_eq!(fs::read(dir.path().join("named")).unwrap(), b"x");
 }
 
 #[tokio::test]
-async fn a_form_cut_short_is_the_callers_fault() {
+async fn truncated_form_is_400() {
     let dir = tempfile::tempdir().unwrap();
-    let cut = "--B\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\n\nhal";
-    let failure = receive(&target(dir.path()), form_of(cut))
+    let truncated = "--B\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\n\nhal";
+    let error = receive(&target(dir.path()), form_of(truncated))
         .await
         .unwrap_err();
-    assert_eq!(failure.0, StatusCode::BAD_REQUEST);
+    assert_eq!(error.status, StatusCode::BAD_REQUEST);
 }
 
 proptest! {
     #[test]
-    fn any_part_name_is_a_clean_path_or_is_refused(name in any::<Option<String>>()) {
+    fn arbitrary_part_name_resolves_to_a_normalized_path(name in any::<Option<String>>()) {
         if let Ok(path) = part_path(&target(Path::new("/work")), name.as_deref()) {
             prop_assert!(path.is_absolute());
             prop_assert!(!path.components().any(|part| part == std::path::Component::ParentDir));
@@ -161,14 +163,14 @@ proptest! {
     }
 
     #[test]
-    fn any_form_is_read_or_refused(body: Vec<u8>, kind in "[ -~]{0,40}") {
-        let _boundary = multer::parse_boundary(&kind);
+    fn arbitrary_forms_do_not_panic(body: Vec<u8>, content_type in "[ -~]{0,40}") {
+        let _boundary = multer::parse_boundary(&content_type);
         let dir = tempfile::tempdir().unwrap();
-        let whole = [b"--B\r\n".as_slice(), &body].concat();
-        let content = stream::iter([Ok::<_, io::Error>(Bytes::from(whole))]);
+        let form = [b"--B\r\n".as_slice(), &body].concat();
+        let content = stream::iter([Ok::<_, io::Error>(Bytes::from(form))]);
         let target = target(dir.path());
-        let reading = receive(&target, Multipart::new(content, "B"));
+        let received = receive(&target, Multipart::new(content, "B"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _read = runtime.block_on(reading);
+        let _received = runtime.block_on(received);
     }
 }

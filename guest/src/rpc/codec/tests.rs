@@ -1,4 +1,4 @@
-//! What the codecs make of clients' messages, and of anything else.
+//! Decoding and encoding of clients' messages and of arbitrary bytes.
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -13,30 +13,34 @@ use crate::messages::{
     process_oneof::{Input, InputEvent, Selector},
 };
 
-fn format(text: &str) -> Option<Format> {
+fn parse_format(text: &str) -> Option<Format> {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_str(text).unwrap());
-    Format::read(&headers)
+    Format::parse(&headers)
 }
 
 #[test]
-fn the_content_type_tells_codec_and_kind() {
-    let read = |text| format(text).map(|format| (format.codec, format.streams));
-    assert_eq!(read("application/connect+json"), Some((Codec::Json, true)));
+fn content_type_selects_codec_and_kind() {
+    let read = |text| parse_format(text).map(|format| (format.codec, format.kind));
+    let (unary, streaming) = (CallKind::Unary, CallKind::Streaming);
+    assert_eq!(
+        read("application/connect+json"),
+        Some((Codec::Json, streaming))
+    );
     assert_eq!(
         read("application/connect+proto"),
-        Some((Codec::Proto, true))
+        Some((Codec::Proto, streaming))
     );
     assert_eq!(
         read("application/json; charset=utf-8"),
-        Some((Codec::Json, false))
+        Some((Codec::Json, unary))
     );
-    assert_eq!(read("Application/Proto"), Some((Codec::Proto, false)));
+    assert_eq!(read("Application/Proto"), Some((Codec::Proto, unary)));
     assert_eq!(read("application/grpc"), None);
 }
 
 #[test]
-fn json_is_taken_as_clients_write_it() {
+fn json_of_clients_is_decoded() {
     let text = br#"{"process":{"cmd":"/bin/bash","args":["-l","-c","ls"],"envs":{"A":"b"}},"stdin":false,"new":1}"#;
     let request: StartRequest = Codec::Json.decode(text).unwrap();
     assert_eq!(request.process.args, ["-l", "-c", "ls"]);
@@ -51,7 +55,7 @@ fn json_is_taken_as_clients_write_it() {
             Some(Selector::Tag("x".to_owned()))
         );
     }
-    // Unpadded and URL-safe base64, and numbers as text, are JSON of protobuf as well.
+    // JSON of protobuf also allows unpadded and URL-safe base64, and numbers as text.
     for bytes in ["-_-_aQ", "+/+/aQ=="] {
         let text = format!(r#"{{"process":{{"pid":"7"}},"input":{{"stdin":"{bytes}"}}}}"#);
         let request: SendInputRequest = Codec::Json.decode(text.as_bytes()).unwrap();
@@ -66,7 +70,7 @@ fn json_is_taken_as_clients_write_it() {
 }
 
 #[test]
-fn an_entry_is_written_as_clients_read_it() {
+fn entry_is_encoded_as_clients_decode_it() {
     let entry = EntryInfo {
         name: "a".to_owned(),
         r#type: FileType::FILE_TYPE_FILE.into(),
@@ -88,8 +92,8 @@ fn an_entry_is_written_as_clients_read_it() {
 }
 
 #[test]
-fn protobuf_has_the_numbers_of_the_clients() {
-    // What a published client writes for {process: {cmd: "a"}, tag: "t", stdin: false}.
+fn protobuf_has_the_field_numbers_of_the_clients() {
+    // A published client's encoding of {process: {cmd: "a"}, tag: "t", stdin: false}.
     let bytes = b"\x0a\x03\x0a\x01a\x1a\x01t\x20\x00";
     let request: StartRequest = Codec::Proto.decode(bytes).unwrap();
     assert_eq!(
@@ -101,7 +105,7 @@ fn protobuf_has_the_numbers_of_the_clients() {
         ("a", Some("t"), Some(false))
     );
     assert_eq!(Codec::Proto.encode(&request).unwrap(), &bytes[..]);
-    // {data: {input: {pty: "x"}}}: the input has number 2.
+    // {data: {input: {pty: "x"}}}, with the input as number 2.
     let bytes = b"\x12\x05\x12\x03\x12\x01x";
     let message: StreamInputRequest = Codec::Proto.decode(bytes).unwrap();
     let Some(InputEvent::Data(data)) = message.event else {
@@ -110,12 +114,12 @@ fn protobuf_has_the_numbers_of_the_clients() {
     assert_eq!(data.input.input, Some(Input::Pty(Bytes::from_static(b"x"))));
 }
 
-fn reads_or_refuses(codec: Codec, bytes: &[u8]) {
+fn decode_without_panic(codec: Codec, bytes: &[u8]) {
     let _start: Result<StartRequest, _> = codec.decode(bytes);
     let _input: Result<StreamInputRequest, _> = codec.decode(bytes);
     let _signal: Result<SendSignalRequest, _> = codec.decode(bytes);
     let _watch: Result<WatchDirRequest, _> = codec.decode(bytes);
-    // Not taken from callers, and deeper.
+    // More deeply nested messages, which callers never send.
     let _list: Result<ListResponse, _> = codec.decode(bytes);
     let _entries: Result<ListDirResponse, _> = codec.decode(bytes);
 }
@@ -147,7 +151,7 @@ fn sample() -> impl Strategy<Value = StartRequest> {
 
 proptest! {
     #[test]
-    fn messages_survive_either_codec(message in sample()) {
+    fn messages_round_trip_in_both_codecs(message in sample()) {
         for codec in [Codec::Json, Codec::Proto] {
             let bytes = codec.encode(&message).unwrap();
             prop_assert_eq!(&codec.decode::<StartRequest>(&bytes).unwrap(), &message);
@@ -155,13 +159,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_are_refused(bytes: Vec<u8>) {
-        reads_or_refuses(Codec::Json, &bytes);
-        reads_or_refuses(Codec::Proto, &bytes);
+    fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
+        decode_without_panic(Codec::Json, &bytes);
+        decode_without_panic(Codec::Proto, &bytes);
     }
 
     #[test]
-    fn a_changed_or_cut_message_is_read_or_refused(
+    fn mutated_and_truncated_messages_do_not_panic(
         message in sample(),
         at: prop::sample::Index,
         byte: u8,
@@ -174,17 +178,17 @@ proptest! {
                 bytes[at] = byte;
                 bytes.truncate(cut.index(bytes.len()) + 1);
             }
-            reads_or_refuses(codec, &bytes);
+            decode_without_panic(codec, &bytes);
         }
     }
 
     #[test]
-    fn json_of_any_shape_is_a_message_or_is_refused(text in r#"[\{\}\[\]":,a-z0-9\\]{0,80}"#) {
-        reads_or_refuses(Codec::Json, text.as_bytes());
+    fn arbitrary_json_does_not_panic(text in r#"[\{\}\[\]":,a-z0-9\\]{0,80}"#) {
+        decode_without_panic(Codec::Json, text.as_bytes());
     }
 
     #[test]
-    fn a_selector_of_any_number_is_read_or_refused(number: i64) {
+    fn selector_decodes_exactly_the_u32_range(number: i64) {
         let text = format!(r#"{{"pid":{number}}}"#);
         let read: Result<ProcessSelector, _> = Codec::Json.decode(text.as_bytes());
         prop_assert_eq!(read.is_ok(), u32::try_from(number).is_ok());

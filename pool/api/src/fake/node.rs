@@ -165,13 +165,15 @@ impl Node for FakeNode {
         let sandbox = self
             .find(id)
             .ok_or_else(|| SnapshotError::NotFound(id.clone()))?;
-        // The sender lives as long as this host.
-        drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
+        if sandbox.borrow().info.state == SandboxState::Running {
+            // The sender lives as long as this host.
+            drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
+        }
         let failed = || SnapshotError::Failed {
             id: id.clone(),
             source: scripted(),
         };
-        if lock(&self.0.script).snapshot_fails {
+        if self.capture_fails(|script| script.snapshot_fails) {
             return Err(failed());
         }
         let info = sandbox.borrow().info.clone();

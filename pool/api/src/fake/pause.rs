@@ -69,7 +69,7 @@ impl FakeNode {
         // The sender lives as long as this host.
         drop(self.0.hold_pauses.subscribe().wait_for(|hold| !hold).await);
         let Some(sandbox) = self.find(id) else { return };
-        let fails = lock(&self.0.script).pause_fails;
+        let fails = self.capture_fails(|script| script.pause_fails);
         let connections = self.connections_after_pause();
         let mut ended = None;
         sandbox.send_modify(|sandbox| {

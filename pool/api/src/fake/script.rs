@@ -34,6 +34,7 @@ pub(super) struct Script {
     pub(super) ports: HashMap<Port, PortScript>,
     pub(super) next_wake: Option<WakeScript>,
     pub(super) no_room: bool,
+    pub(super) next_capture_fails: bool,
     pub(super) pause_fails: bool,
     pub(super) snapshot_fails: bool,
     pub(super) release_fails: bool,
@@ -77,6 +78,17 @@ impl FakeNode {
     /// While true, creates and forks fail with `NoRoom`.
     pub fn set_full(&self, full: bool) {
         lock(&self.0.script).no_room = full;
+    }
+
+    /// Makes the next pause or snapshot fail.
+    pub fn fail_next_capture(&self) {
+        lock(&self.0.script).next_capture_fails = true;
+    }
+
+    /// Returns whether the capture that begins now fails. `always`: it does so by another script.
+    pub(super) fn capture_fails(&self, always: impl FnOnce(&Script) -> bool) -> bool {
+        let mut script = lock(&self.0.script);
+        std::mem::take(&mut script.next_capture_fails) || always(&script)
     }
 
     /// While true, pauses fail and the sandbox keeps running.

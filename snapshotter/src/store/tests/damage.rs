@@ -11,7 +11,7 @@ use pool_api::{Resources, SnapshotScope};
 use vmm_api::{Captured, PageRecord};
 
 use super::rig::{BLOCKS, Lineage, MEMORY, PAGES, Rig};
-use crate::{Chain, CommitError, Cut, Layout, Mode};
+use crate::{CaptureSource, Chain, CommitError, Layout, MemoryMode};
 
 fn damage(path: &Path, at: u64) {
     let file = OpenOptions::new()
@@ -40,22 +40,22 @@ fn a_damaged_file_is_named() {
             .snapshot(&Lineage::default(), &[(1, 1)], &[(3, 4)])
             .unwrap();
         let path = rig.store.path(snapshot.pin.id()).join(name);
-        rig.open(snapshot.pin.id(), Mode::Cow).unwrap();
+        rig.open(snapshot.pin.id(), MemoryMode::Cow).unwrap();
         damage(&path, at);
-        let error = rig.open(snapshot.pin.id(), Mode::Cow).unwrap_err();
+        let error = rig.open(snapshot.pin.id(), MemoryMode::Cow).unwrap_err();
         assert!(
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
         );
         damage(&path, at);
-        rig.open(snapshot.pin.id(), Mode::Cow).unwrap();
+        rig.open(snapshot.pin.id(), MemoryMode::Cow).unwrap();
         File::options()
             .write(true)
             .open(&path)
             .unwrap()
             .set_len(3)
             .unwrap();
-        let error = rig.open(snapshot.pin.id(), Mode::Cow).unwrap_err();
+        let error = rig.open(snapshot.pin.id(), MemoryMode::Cow).unwrap_err();
         assert!(
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
@@ -80,7 +80,7 @@ fn a_capture_that_cannot_be_is_refused() {
         pages: 1,
         zero_pages: 1,
     };
-    let cut = Cut {
+    let cut = CaptureSource {
         template: "base".parse().unwrap(),
         resources: Resources {
             vcpus: 1,

@@ -6,7 +6,7 @@ use super::{
     BASE,
     rig::{BLOCKS, Lineage, Rig, disk_of, expected, memory_of},
 };
-use crate::Mode;
+use crate::MemoryMode;
 
 #[test]
 fn a_snapshot_of_the_disk_alone_has_no_machine() {
@@ -16,8 +16,8 @@ fn a_snapshot_of_the_disk_alone_has_no_machine() {
         .unwrap();
     let from = Lineage::after(&full);
     let alone = rig.filesystem(&from, &[(2, 6)]).unwrap();
-    assert_eq!(alone.manifest.keep(), SnapshotScope::DiskOnly);
-    let opened = rig.open(alone.pin.id(), Mode::Cow).unwrap();
+    assert_eq!(alone.manifest.scope(), SnapshotScope::DiskOnly);
+    let opened = rig.open(alone.pin.id(), MemoryMode::Cow).unwrap();
     assert!(opened.machine.is_none());
     assert_eq!(
         disk_of(&opened),
@@ -36,10 +36,10 @@ fn the_disk_of_a_full_snapshot_outlives_it() {
     let full = rig
         .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
         .unwrap();
-    let alone = rig.store.keep_filesystem(full.pin.id()).unwrap();
+    let alone = rig.store.derive_disk_only(full.pin.id()).unwrap();
     drop(full);
     rig.store.collect().unwrap();
-    let opened = rig.store.open_filesystem(alone.pin.id()).unwrap();
+    let opened = rig.store.open_disk_only(alone.pin.id()).unwrap();
     assert_eq!(disk_of(&opened), expected(BLOCKS, &BASE, &[&[(1, 5)]]));
 }
 
@@ -49,10 +49,10 @@ fn a_full_snapshot_opens_without_its_memory_too() {
     let full = rig
         .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
         .unwrap();
-    let opened = rig.store.open_filesystem(full.pin.id()).unwrap();
+    let opened = rig.store.open_disk_only(full.pin.id()).unwrap();
     assert!(opened.machine.is_none());
     assert_eq!(
-        memory_of(&rig.open(full.pin.id(), Mode::Cow).unwrap())[1],
+        memory_of(&rig.open(full.pin.id(), MemoryMode::Cow).unwrap())[1],
         1
     );
 }

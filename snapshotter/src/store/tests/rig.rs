@@ -15,8 +15,8 @@ use vmm_api::{
 };
 
 use crate::{
-    BaseImage, Bitmap, Chain, CommitError, Committed, Cut, Digest, DiskCut, Layout, Mode,
-    OpenError, Opened, Staging, Store,
+    BaseImage, Bitmap, CaptureSource, Chain, CommitError, Committed, Digest, DiskSource, Layout,
+    MemoryMode, OpenError, OpenSnapshot, Staging, Store,
 };
 
 pub(super) const PAGES: u32 = 512;
@@ -109,13 +109,13 @@ impl Rig {
         let mut bitmap = Bitmap::new(BLOCKS);
         blocks.iter().for_each(|(block, _)| bitmap.set(*block));
         spec.disk_bitmaps[0].write_all(bitmap.as_bytes()).unwrap();
-        let disk = DiskCut {
+        let disk = DiskSource {
             size: u64::from(BLOCKS) * 4096,
             base: self.base.clone(),
             chain: from.disk.clone(),
             top: self.top(blocks),
         };
-        let cut = Cut {
+        let cut = CaptureSource {
             template: "base".parse().unwrap(),
             resources: Resources {
                 vcpus: 1,
@@ -130,7 +130,11 @@ impl Rig {
         staging.commit(&self.store, &captured, cut)
     }
 
-    pub(super) fn open(&self, id: &SnapshotId, mode: Mode) -> Result<Opened, OpenError> {
+    pub(super) fn open(
+        &self,
+        id: &SnapshotId,
+        mode: MemoryMode,
+    ) -> Result<OpenSnapshot, OpenError> {
         self.store
             .open_snapshot(id, mode, |damage| panic!("{damage}"))
     }
@@ -140,7 +144,7 @@ impl Rig {
     }
 }
 
-pub(super) fn memory_of(opened: &Opened) -> Vec<u8> {
+pub(super) fn memory_of(opened: &OpenSnapshot) -> Vec<u8> {
     let MemorySource::Cow(memory) = &opened.machine.as_ref().unwrap().memory else {
         panic!("not in RAM")
     };
@@ -157,7 +161,7 @@ pub(super) fn memory_of(opened: &Opened) -> Vec<u8> {
         .collect()
 }
 
-pub(super) fn disk_of(opened: &Opened) -> Vec<u8> {
+pub(super) fn disk_of(opened: &OpenSnapshot) -> Vec<u8> {
     let disk = &opened.disks[0];
     let read = |file: &File, offset| {
         let mut byte = [0];

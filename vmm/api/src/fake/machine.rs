@@ -65,14 +65,14 @@ impl Machine for FakeMachine {
         self.instance
             .unless_ended(released(&controls.captures_held))
             .await;
-        assert!(
-            !controls.take_fault(Fault::CapturePanic),
-            "injected panic of a capture"
-        );
         self.instance.check().map_err(CaptureError::Lost)?;
         if *self.instance.running.borrow() {
             return Err(CaptureError::Refused("the machine is running".to_owned()));
         }
+        assert!(
+            !controls.take_fault(Fault::CapturePanic),
+            "injected panic of a capture"
+        );
         if controls.take_fault(Fault::Space) {
             return Err(CaptureError::NoSpace);
         }

@@ -1,0 +1,113 @@
+//! Transitions between running and paused. A transition of an earlier epoch than the recorded one changes nothing.
+
+use pool_api::{Epoch, PauseCause, SandboxId, SnapshotScope};
+
+use super::{
+    Ledger,
+    column::{scope_text, signed},
+    error::{LedgerError, failed},
+    record::SandboxRecord,
+};
+use crate::time::Micros;
+
+/// Where a start comes from, which decides how it merges with what is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartSource {
+    /// A request to the API. It replaces what an event recorded for the same epoch.
+    Request,
+    /// An event of the host or its list of sandboxes. It changes nothing if the epoch is already recorded as running.
+    Host,
+    /// A rollback of a running sandbox. The deadline stays: the recorded one, or the record's if an event of this epoch
+    /// has replaced it.
+    Rollback,
+}
+
+/// A pause that happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PauseReport {
+    /// The epoch that it ended.
+    pub(crate) epoch: Epoch,
+    /// When the sandbox was paused.
+    pub(crate) at: Micros,
+    /// What the snapshot contains.
+    pub(crate) scope: SnapshotScope,
+    /// Why it was paused.
+    pub(crate) cause: PauseCause,
+}
+
+impl PauseReport {
+    /// Whether the deadline of the running sandbox still applies: the pause was not requested, and the sandbox was in use.
+    fn keeps_deadline(&self) -> bool {
+        match self.cause {
+            PauseCause::Idle | PauseCause::Requested => false,
+            PauseCause::Shutdown | PauseCause::MachineLost | PauseCause::StartFailed => true,
+        }
+    }
+}
+
+impl Ledger {
+    /// Records that a sandbox runs, with the epoch and times of `record`. Returns whether that changed the ledger.
+    pub(crate) async fn record_running(
+        &self,
+        record: &SandboxRecord,
+        source: StartSource,
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE sandboxes SET state = 'running', epoch = ?1, started_at = ?2, doomed_at = NULL, \
+             end_at = CASE WHEN ?4 AND epoch < ?1 THEN end_at ELSE ?3 END \
+             WHERE id = ?6 AND (epoch < ?1 OR (epoch = ?1 AND (?5 OR state = 'paused')))",
+        )
+        .bind(signed(record.epoch.0))
+        .bind(record.started_at.0)
+        .bind(record.end_at.0)
+        .bind(source == StartSource::Rollback)
+        .bind(source != StartSource::Host)
+        .bind(record.id.as_str())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("record start of sandbox"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Records that a sandbox is paused. Returns whether it was recorded as running.
+    ///
+    /// A sandbox that is killed at its deadline keeps the deadline if it is configured so, or if its pause has a cause
+    /// that keeps it.
+    pub(crate) async fn record_paused(
+        &self,
+        id: &SandboxId,
+        pause: &PauseReport,
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
+            "UPDATE sandboxes SET state = 'paused', epoch = ?1, end_at = ?2, keep = ?3, \
+             doomed_at = CASE WHEN kill_paused OR (?4 AND NOT auto_pause) THEN end_at END \
+             WHERE id = ?5 AND epoch <= ?1 AND state = 'running'",
+        )
+        .bind(signed(pause.epoch.0))
+        .bind(pause.at.0)
+        .bind(scope_text(pause.scope))
+        .bind(pause.keeps_deadline())
+        .bind(id.as_str())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("record pause of sandbox"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Removes the deadline of a paused sandbox, unless it is configured to be killed while paused.
+    pub(crate) async fn clear_kill_deadline(
+        &self,
+        id: &SandboxId,
+        epoch: Epoch,
+    ) -> Result<(), LedgerError> {
+        sqlx::query(
+            "UPDATE sandboxes SET doomed_at = NULL WHERE id = ? AND epoch = ? AND state = 'paused' AND NOT kill_paused",
+        )
+        .bind(id.as_str())
+        .bind(signed(epoch.0))
+        .execute(&self.pool)
+        .await
+        .map_err(failed("clear deadline of sandbox"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! Brings the ledger in line with the host: at startup, after every event, and after missed events.
+
+use std::{collections::HashMap, time::Duration};
+
+use error_chain::chain;
+use pool_api::{Epoch, Event, EventKind, PauseCause, SandboxId, SandboxInfo, SandboxState};
+use tokio::sync::broadcast::{self, error::RecvError};
+use tracing::{error, info, warn};
+
+use super::SandboxService;
+use crate::{
+    error::ServiceError,
+    ledger::{PauseReport, SandboxRecord, StartSource},
+    time::Micros,
+};
+
+/// The minimum lifetime after a wake by a request.
+const MIN_WAKE_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Control could not bring the ledger in line with the host.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to reconcile the ledger with the host")]
+pub struct ReconcileError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// What happens to sandboxes that have no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unrecorded {
+    /// Kill them: no caller knows their ids.
+    Kill,
+    /// Ignore them: a create request may be about to record them.
+    Ignore,
+}
+
+impl SandboxService {
+    /// Reconciles at startup, before requests and events.
+    pub(crate) async fn reconcile(&self) -> Result<(), ReconcileError> {
+        self.reconcile_all(Unrecorded::Kill)
+            .await
+            .map_err(|error| ReconcileError(Box::new(error)))?;
+        let snapshots = self.retention.reconcile().await;
+        snapshots.map_err(|error| ReconcileError(Box::new(error)))
+    }
+
+    /// Applies the host's events until the host closes them.
+    pub(crate) async fn follow(&self, mut events: broadcast::Receiver<Event>) {
+        loop {
+            let applied = match events.recv().await {
+                Ok(event) => self.apply(event).await,
+                Err(RecvError::Lagged(missed)) => {
+                    warn!(missed, "missed events of the host");
+                    self.reconcile_all(Unrecorded::Ignore).await
+                }
+                Err(RecvError::Closed) => return,
+            };
+            if let Err(error) = applied {
+                error!(error = %chain(&error), "failed to apply event of the host");
+            }
+        }
+    }
+
+    async fn apply(&self, event: Event) -> Result<(), ServiceError> {
+        let Event {
+            id,
+            epoch,
+            at,
+            kind,
+        } = event;
+        match kind {
+            EventKind::Started { .. } => {
+                let record = self.ledger.get(&id).await?;
+                if let Some(record) = record
+                    && (epoch > record.epoch || (!record.running && epoch == record.epoch))
+                {
+                    self.record_woken(record, epoch, at.into()).await?;
+                }
+            }
+            EventKind::Paused { scope, cause } => {
+                let at = at.into();
+                let pause = PauseReport {
+                    epoch,
+                    at,
+                    scope,
+                    cause,
+                };
+                self.record_paused(&id, &pause).await?;
+            }
+            EventKind::Stopped(reason) => {
+                if self.remove_record(&id).await? {
+                    info!(sandbox.id = %id, ?reason, "sandbox stopped");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Records a start that no request to the API made, with the lifetime requested at creation.
+    async fn record_woken(
+        &self,
+        mut record: SandboxRecord,
+        epoch: Epoch,
+        at: Micros,
+    ) -> Result<(), ServiceError> {
+        let lifetime = record.settings.lifetime.at_least(MIN_WAKE_LIFETIME);
+        let lifetime = lifetime.at_most(self.config.max_lifetime);
+        record.start(epoch, at, lifetime);
+        self.record_running(&record, StartSource::Host).await
+    }
+
+    async fn reconcile_all(&self, unrecorded: Unrecorded) -> Result<(), ServiceError> {
+        let mut on_host: HashMap<SandboxId, SandboxInfo> = self
+            .node
+            .list()
+            .await
+            .into_iter()
+            .map(|info| (info.id.clone(), info))
+            .collect();
+        for record in self.ledger.all().await? {
+            if let Some(info) = on_host.remove(&record.id) {
+                self.reconcile_sandbox(record, &info).await?;
+            } else {
+                info!(sandbox.id = %record.id, "recorded sandbox is missing on the host");
+                self.remove_record(&record.id).await?;
+            }
+        }
+        if unrecorded == Unrecorded::Kill {
+            for id in on_host.into_keys() {
+                warn!(sandbox.id = %id, "killing unrecorded sandbox");
+                // An error means that it has stopped by itself.
+                drop(self.node.kill(&id).await);
+            }
+        }
+        self.deadlines_changed.notify_one();
+        Ok(())
+    }
+
+    /// Brings one record in line with the state on the host.
+    pub(super) async fn reconcile_sandbox(
+        &self,
+        record: SandboxRecord,
+        info: &SandboxInfo,
+    ) -> Result<(), ServiceError> {
+        match info.state {
+            SandboxState::Starting | SandboxState::Running
+                if !record.running || info.epoch > record.epoch =>
+            {
+                self.record_woken(record, info.epoch, info.started_at.into())
+                    .await
+            }
+            SandboxState::Pausing | SandboxState::Paused if record.running => {
+                let pause = PauseReport {
+                    epoch: info.epoch,
+                    at: info.since.into(),
+                    scope: info.scope,
+                    cause: presumed_cause(&record),
+                };
+                self.record_paused(&record.id, &pause).await
+            }
+            SandboxState::Stopping | SandboxState::Stopped(_) => {
+                self.remove_record(&record.id).await.map(drop)
+            }
+            _ => self.publish(&record).await,
+        }
+    }
+}
+
+/// The cause of a pause whose event was missed: idleness if the sandbox has an idle timeout, otherwise a shutdown of the
+/// host.
+fn presumed_cause(record: &SandboxRecord) -> PauseCause {
+    match record.settings.idle_timeout {
+        Some(_) => PauseCause::Idle,
+        None => PauseCause::Shutdown,
+    }
+}

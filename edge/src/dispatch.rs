@@ -1,0 +1,194 @@
+//! Steps 1 to 4 of a request, in order: target, route, access, concurrency limit, admission.
+
+use std::sync::Arc;
+
+use coordinator::{Access, Coordinator};
+use guest_api::envd;
+use http::HeaderMap;
+use pingora::{http::RequestHeader, protocols::http::ServerSession, proxy::Session};
+use pool_api::{Lease, Node, SandboxState};
+use tokio::time::Instant;
+
+use crate::{
+    access::{self, Denied, Permit},
+    admit::{AdmitError, admit},
+    client::Client,
+    config::Config,
+    context::{RequestKind, SandboxRequest},
+    limiter::{ConcurrencyLimiter, Slot},
+    rejection::Rejection,
+    rewrite::Rewrite,
+    route::route,
+    target::{self, Destination, Target},
+    timing::Timing,
+    upstream::{DialErrorSlot, PeerSpec},
+    watchdog::IdleWatchdog,
+};
+
+/// Dispatches requests to the API and into sandboxes.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    config: Config,
+    node: Arc<dyn Node>,
+    coordinator: Arc<Coordinator>,
+    limiter: ConcurrencyLimiter,
+}
+
+/// A request with checked tokens and a slot.
+struct AuthorizedRequest {
+    target: Target,
+    permit: Permit,
+    slot: Slot,
+    tls: bool,
+    masked_host: Option<String>,
+    timing: Timing,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(config: Config, node: Arc<dyn Node>, coordinator: Arc<Coordinator>) -> Self {
+        let limiter = ConcurrencyLimiter::new(config.limits.connections_per_sandbox);
+        Self {
+            config,
+            node,
+            coordinator,
+            limiter,
+        }
+    }
+
+    /// Takes a request through steps 1 to 4.
+    pub(crate) async fn dispatch(
+        &self,
+        session: &mut Session,
+        client: Option<&Client>,
+    ) -> Result<RequestKind, Rejection> {
+        let request = session.req_header();
+        let limits = &self.config.limits;
+        if head_size(request) > limits.head_bytes {
+            return Err(Rejection::HeadTooLarge {
+                limit: limits.head_bytes,
+            });
+        }
+        match target::resolve(request, self.config.domain.as_deref())? {
+            Destination::Api => Ok(RequestKind::Api(IdleWatchdog::spawn(
+                None,
+                client.cloned(),
+                limits.idle_stream,
+            ))),
+            Destination::Sandbox(target) => {
+                let request = self.authorize(&request.headers, target).await?;
+                let request = self.enter(session, request, client).await?;
+                Ok(RequestKind::Sandbox(Box::new(request)))
+            }
+        }
+    }
+
+    /// Completes every step that precedes the admission. No sandbox wakes here.
+    async fn authorize(
+        &self,
+        headers: &HeaderMap,
+        target: Target,
+    ) -> Result<AuthorizedRequest, Rejection> {
+        let started = Instant::now();
+        let placement = route(self.coordinator.as_ref(), &target.address.sandbox).await?;
+        let timing = Timing {
+            route: started.elapsed(),
+            ..Timing::default()
+        };
+        let access = placement.access;
+        let permit = match access::check(&target, &access, headers) {
+            Ok(permit) => permit,
+            Err(denied) => return Err(self.reject(denied, target, &access).await),
+        };
+        let slot = self.limiter.acquire(&target.address.sandbox)?;
+        // The guest agent always receives the requested host, and does not serve TLS.
+        let port = target.address.port.get();
+        let is_agent = port == envd::AGENT_PORT;
+        let mask = access.mask_request_host.filter(|_| !is_agent);
+        Ok(AuthorizedRequest {
+            tls: !is_agent && access.https_ports.contains(&port),
+            masked_host: mask.map(|mask| mask.replace("${PORT}", &port.to_string())),
+            target,
+            permit,
+            slot,
+            timing,
+        })
+    }
+
+    /// Rejects a request without a permit. The response depends on the state of the sandbox; the query wakes nothing.
+    async fn reject(&self, denied: Denied, target: Target, access: &Access) -> Rejection {
+        let sandbox = target.address.sandbox;
+        let info = self.node.info(&sandbox).await;
+        let is_paused = match info.map(|info| info.state) {
+            None | Some(SandboxState::Stopping | SandboxState::Stopped(_)) => {
+                return Rejection::NotFound(sandbox);
+            }
+            Some(state) => matches!(state, SandboxState::Paused | SandboxState::Pausing),
+        };
+        match denied {
+            Denied::HostOnlyPath => Rejection::HostOnlyPath {
+                path: target.guest_path.path().into_owned(),
+            },
+            _ if is_paused && !access.auto_resume => Rejection::NotFound(sandbox),
+            _ if is_paused => Rejection::ResumeForbidden(sandbox),
+            Denied::TrafficTokenMissing => Rejection::TrafficTokenMissing(sandbox),
+            Denied::TrafficTokenInvalid => Rejection::TrafficTokenInvalid(sandbox),
+        }
+    }
+
+    async fn enter(
+        &self,
+        session: &mut Session,
+        request: AuthorizedRequest,
+        client: Option<&Client>,
+    ) -> Result<SandboxRequest, Rejection> {
+        let started = Instant::now();
+        let (node, timeout) = (self.node.as_ref(), self.config.wake_timeout);
+        let client_gone = client_gone(session, client);
+        let admitted = admit(node, request.permit, client_gone, timeout).await;
+        if let (Err(AdmitError::ClientGone), Some(client)) = (&admitted, client) {
+            client.mark_cancelled();
+        }
+        let lease: Arc<dyn Lease> = Arc::from(admitted?);
+        let idle_timeout = self.config.limits.idle_stream;
+        Ok(SandboxRequest {
+            watchdog: IdleWatchdog::spawn(Some(lease.clone()), client.cloned(), idle_timeout),
+            peer: PeerSpec {
+                address: request.target.address,
+                lease,
+                tls: request.tls,
+                dial_error: DialErrorSlot::default(),
+            },
+            rewrite: Rewrite {
+                guest_path: request.target.guest_path,
+                prefix: request.target.prefix,
+                masked_host: request.masked_host,
+            },
+            timing: Timing {
+                admit: started.elapsed(),
+                ..request.timing
+            },
+            _slot: request.slot,
+        })
+    }
+}
+
+/// Returns the size of a request's target and headers in bytes.
+fn head_size(request: &RequestHeader) -> usize {
+    let headers = request.headers.iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    headers + request.raw_path().len()
+}
+
+/// Completes once the client has disconnected or reset its stream.
+async fn client_gone(session: &mut Session, client: Option<&Client>) {
+    match session.as_downstream_mut() {
+        // Pingora's session sees the end of the stream, and of its connection.
+        ServerSession::H2(stream) => drop(stream.idle().await),
+        _ => match client {
+            Some(client) => client.disconnected().await,
+            None => std::future::pending().await,
+        },
+    }
+}
