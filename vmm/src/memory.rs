@@ -44,10 +44,8 @@ pub(crate) struct Memory {
 /// Source of the memory's content.
 #[derive(Debug)]
 enum Source {
-    /// Zeroes, for a booted guest.
-    Anonymous,
-    /// A private mapping of a memfd.
-    Cow,
+    /// Private memory: zeroes for a booted guest, or a copy-on-write mapping of a memfd.
+    Private,
     /// A pager. This duplicate stays open until the process exits, because closing the last descriptor would resume a
     /// faulting vCPU with a page of zeroes.
     Paged { _uffd: OwnedFd },
@@ -94,7 +92,7 @@ impl Memory {
             reservation,
             guest,
             pagemap: pagemap::open()?,
-            source: Source::Anonymous,
+            source: Source::Private,
         })
     }
 
@@ -122,9 +120,7 @@ impl Memory {
                 format!("the memory file has {len} bytes, the guest {}", self.len()),
             ));
         }
-        self.reservation.map_private(memfd)?;
-        self.source = Source::Cow;
-        Ok(())
+        self.reservation.map_private(memfd)
     }
 
     /// Registers the memory with a userfaultfd and returns a descriptor for the pager.
@@ -144,7 +140,7 @@ impl Memory {
         index: &File,
     ) -> io::Result<PageCounts> {
         let changed = match self.source {
-            Source::Anonymous | Source::Cow => Changed::Anonymous,
+            Source::Private => Changed::Anonymous,
             Source::Paged { .. } => Changed::Written,
         };
         let (start, end) = (self.address(), self.address() + self.len());

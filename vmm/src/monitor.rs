@@ -2,7 +2,7 @@
 
 mod capture;
 mod host_socket;
-mod refused;
+mod request_error;
 mod start;
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_api::wire::{Reply, Request};
 
-use self::{host_socket::HostSocket, refused::Refused};
+use self::{host_socket::HostSocket, request_error::RequestError};
 use crate::{
     machine::{Machine, Vm},
     virtio::{Device, QueueOutcome},
@@ -129,8 +129,12 @@ impl Monitor {
                 disks,
             } => self.boot(&command_line, disks, &mut fds),
             Request::Load { memory, disks } => self.load(memory, disks, &mut fds),
-            Request::Resume => self.with_machine(|machine| machine.resume().map_err(Refused::from)),
-            Request::Pause => self.with_machine(|machine| machine.pause().map_err(Refused::from)),
+            Request::Resume => {
+                self.with_machine(|machine| machine.resume().map_err(RequestError::from))
+            }
+            Request::Pause => {
+                self.with_machine(|machine| machine.pause().map_err(RequestError::from))
+            }
             Request::Capture {
                 pages_offset,
                 disks,
@@ -142,11 +146,11 @@ impl Monitor {
 
     fn with_machine(
         &mut self,
-        act: impl FnOnce(&mut Machine) -> Result<(), Refused>,
-    ) -> Result<Reply, Refused> {
+        act: impl FnOnce(&mut Machine) -> Result<(), RequestError>,
+    ) -> Result<Reply, RequestError> {
         match &mut self.phase {
             Phase::Machine(machine) => act(machine).map(|()| Reply::Done),
-            _ => Err(Refused::no_guest()),
+            _ => Err(RequestError::no_guest()),
         }
     }
 }

@@ -18,9 +18,12 @@ mod harness;
 mod lifecycle;
 mod start;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use self::harness::{Capability, Guest, Harness, Kernel, Workload};
+
+/// Time limit of a row, far beyond what any needs.
+const ROW_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Check = fn(Arc<dyn Harness>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -83,7 +86,7 @@ const ROWS: &[Row] = rows![
     end::calls_on_an_ended_machine_fail,
 ];
 
-/// Runs every row against one implementation. Panics with the names of the rows that failed.
+/// Runs every row against one implementation. Panics with the names of the rows that failed or timed out.
 pub async fn check(harness: Arc<dyn Harness>) {
     let mut failed = Vec::new();
     for row in ROWS {
@@ -91,10 +94,12 @@ pub async fn check(harness: Arc<dyn Harness>) {
             eprintln!("skipped {}: the harness lacks {lacking:?}", row.name);
             continue;
         }
-        let result = tokio::spawn((row.check)(Arc::clone(&harness))).await;
-        if result.is_err() {
-            failed.push(row.name);
+        let mut check = tokio::spawn((row.check)(Arc::clone(&harness)));
+        match tokio::time::timeout(ROW_TIMEOUT, &mut check).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => failed.push(row.name),
         }
+        check.abort();
     }
     assert!(failed.is_empty(), "failed rows: {failed:#?}");
 }

@@ -10,7 +10,7 @@ use vmm_api::{Captured, wire::Reply};
 
 use super::{
     Monitor, Phase,
-    refused::{Refused, next_fd},
+    request_error::{RequestError, next_fd},
 };
 use crate::machine::{Machine, MachineError};
 
@@ -20,10 +20,10 @@ impl Monitor {
         pages_offset: Option<u64>,
         disks: u32,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let machine = self.paused_machine()?;
         if usize::try_from(disks) != Ok(machine.disk_count()) {
-            return Err(Refused::new(
+            return Err(RequestError::new(
                 "the number of bitmaps is not that of the disks",
             ));
         }
@@ -45,11 +45,11 @@ impl Monitor {
             let state = machine.state()?.encode().map_err(MachineError::from)?;
             image
                 .write_all_at(&state, 0)
-                .map_err(|error| Refused::write("machine image", &error))?;
+                .map_err(|error| RequestError::write("machine image", &error))?;
             captured.image_len = state.len() as u64;
             let counts = machine
                 .capture_memory(&pages, offset, &index)
-                .map_err(|error| Refused::write("pages", &error))?;
+                .map_err(|error| RequestError::write("pages", &error))?;
             (captured.pages, captured.zero_pages) = (counts.pages, counts.zero_pages);
         }
         machine
@@ -57,7 +57,7 @@ impl Monitor {
                 let bitmap = bitmaps.get(at).ok_or(io::ErrorKind::InvalidInput)?;
                 bitmap.write_all_at(disk.top_bitmap(), 0)
             })
-            .map_err(|error| Refused::write("disk bitmaps", &error))?;
+            .map_err(|error| RequestError::write("disk bitmaps", &error))?;
         Ok(Reply::Captured {
             image_len: captured.image_len,
             pages: captured.pages,
@@ -69,14 +69,14 @@ impl Monitor {
         &self,
         blocks_offsets: &[u64],
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let machine = self.paused_machine()?;
         let mut tops = Vec::new();
         for &offset in blocks_offsets {
             tops.push(Some((File::from(next_fd(fds)?), offset)));
         }
         if tops.len() != machine.disk_count() {
-            return Err(Refused::new(
+            return Err(RequestError::new(
                 "the number of top layers is not that of the disks",
             ));
         }
@@ -89,15 +89,15 @@ impl Monitor {
                 disk.advance(file, offset);
                 Ok(())
             })
-            .map_err(|error| Refused::new(format!("failed to seal disk layers: {error}")))?;
+            .map_err(|error| RequestError::new(format!("failed to seal disk layers: {error}")))?;
         Ok(Reply::Done)
     }
 
-    fn paused_machine(&self) -> Result<&Machine, Refused> {
+    fn paused_machine(&self) -> Result<&Machine, RequestError> {
         match &self.phase {
             Phase::Machine(machine) if !machine.is_running() => Ok(machine),
-            Phase::Machine(_) => Err(Refused::new("the machine is running; pause it first")),
-            _ => Err(Refused::no_guest()),
+            Phase::Machine(_) => Err(RequestError::new("the machine is running; pause it first")),
+            _ => Err(RequestError::no_guest()),
         }
     }
 }

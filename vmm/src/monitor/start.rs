@@ -16,7 +16,7 @@ use vmm_api::wire::{Reply, WireDisk, WireMemory};
 
 use super::{
     Monitor, Phase,
-    refused::{Refused, next_fd},
+    request_error::{RequestError, next_fd},
 };
 use crate::{
     image::MachineState,
@@ -32,15 +32,16 @@ impl Monitor {
         vcpus: u8,
         memory: u64,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let Phase::New = self.phase else {
-            return Err(Refused::new("the VM exists already"));
+            return Err(RequestError::new("the VM exists already"));
         };
         let listener = UnixListener::from(next_fd(fds)?);
-        kick::install()
-            .map_err(|error| Refused::new(format!("failed to install signal handler: {error}")))?;
-        let vm =
-            Vm::new(vcpus, memory).map_err(|error| Refused::from(MachineError::from(error)))?;
+        kick::install().map_err(|error| {
+            RequestError::new(format!("failed to install signal handler: {error}"))
+        })?;
+        let vm = Vm::new(vcpus, memory)
+            .map_err(|error| RequestError::from(MachineError::from(error)))?;
         tracing::info!(host_cpu = ?vm.host_cpu, vcpus, memory, "VM created");
         self.phase = Phase::Blank {
             vm: Box::new(vm),
@@ -54,7 +55,7 @@ impl Monitor {
         command_line: &str,
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let (vm, listener) = self.take_blank()?;
         let kernel = File::from(next_fd(fds)?);
         let console = File::from(next_fd(fds)?);
@@ -70,7 +71,7 @@ impl Monitor {
         memory: WireMemory,
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let (mut vm, listener) = self.take_blank()?;
         let started = Instant::now();
         let state = MachineState::read(&File::from(next_fd(fds)?)).map_err(MachineError::from)?;
@@ -82,19 +83,19 @@ impl Monitor {
             WireMemory::Cow => vm
                 .memory
                 .map_copy_on_write(&File::from(next_fd(fds)?))
-                .map_err(|error| memory_refused(&error))?,
+                .map_err(|error| memory_error(&error))?,
             WireMemory::Paged => {
                 let uffd = vm
                     .memory
                     .register_userfaultfd()
-                    .map_err(|error| memory_refused(&error))?;
+                    .map_err(|error| memory_error(&error))?;
                 let reply = Reply::Pager {
                     base: vm.memory.address(),
                     len: vm.memory.len(),
                 };
                 self.host
                     .send_with_fd(&reply, uffd.as_fd())
-                    .map_err(|error| memory_refused(&error))?;
+                    .map_err(|error| memory_error(&error))?;
             }
         }
         let memory = elapsed_nanos(started);
@@ -110,12 +111,12 @@ impl Monitor {
         })
     }
 
-    fn take_blank(&mut self) -> Result<(Vm, UnixListener), Refused> {
+    fn take_blank(&mut self) -> Result<(Vm, UnixListener), RequestError> {
         match std::mem::replace(&mut self.phase, Phase::Failed) {
             Phase::Blank { vm, listener } => Ok((*vm, listener)),
             other => {
                 self.phase = other;
-                Err(Refused::new("the monitor is not a blank"))
+                Err(RequestError::new("the monitor is not a blank"))
             }
         }
     }
@@ -126,7 +127,7 @@ impl Monitor {
         console: File,
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<DeviceInputs, Refused> {
+    ) -> Result<DeviceInputs, RequestError> {
         let disks = disks
             .into_iter()
             .map(|disk| open_disk(disk, fds))
@@ -163,18 +164,22 @@ impl Monitor {
     }
 }
 
-fn open_disk(disk: WireDisk, fds: &mut impl Iterator<Item = OwnedFd>) -> Result<Disk, Refused> {
+fn open_disk(
+    disk: WireDisk,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Disk, RequestError> {
     let base = File::from(next_fd(fds)?);
     let mut layers = Vec::new();
     for (bitmap_offset, blocks_offset) in disk.layers {
         layers.push((File::from(next_fd(fds)?), bitmap_offset, blocks_offset));
     }
     let top = File::from(next_fd(fds)?);
-    Disk::new(disk.size, base, layers, top, disk.top).map_err(|error| Refused::new(chain(&error)))
+    Disk::new(disk.size, base, layers, top, disk.top)
+        .map_err(|error| RequestError::new(chain(&error)))
 }
 
-fn memory_refused(error: &io::Error) -> Refused {
-    Refused::new(format!("failed to map guest memory: {}", chain(error)))
+fn memory_error(error: &io::Error) -> RequestError {
+    RequestError::new(format!("failed to map guest memory: {}", chain(error)))
 }
 
 /// Nanoseconds since `started`.

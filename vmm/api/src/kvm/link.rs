@@ -154,12 +154,6 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.kill.send_replace(true);
-    }
-}
-
 /// A request whose reply is outstanding.
 #[derive(Debug)]
 pub(super) struct PendingReply<'a> {
@@ -251,6 +245,7 @@ async fn supervise(
 ) {
     let reported = tokio::select! {
         reported = reader.run() => reported,
+        // Also if the link was dropped, and the sender with it.
         _ = killed.wait_for(|killed| *killed) => Some(Exit::Killed),
     };
     if reported.is_some()

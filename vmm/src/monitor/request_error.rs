@@ -1,4 +1,4 @@
-//! Rejected requests.
+//! Errors of requests, as the host receives them.
 
 use std::{fmt, io, os::fd::OwnedFd};
 
@@ -7,14 +7,14 @@ use vmm_api::wire::{Refusal, Reply};
 
 use crate::machine::MachineError;
 
-/// A rejected request.
+/// Failure of a request.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RequestError {
     kind: Refusal,
     message: String,
 }
 
-impl Refused {
+impl RequestError {
     pub(super) fn new(message: impl fmt::Display) -> Self {
         Self {
             kind: Refusal::Other,
@@ -39,7 +39,7 @@ impl Refused {
     }
 }
 
-impl From<MachineError> for Refused {
+impl From<MachineError> for RequestError {
     fn from(error: MachineError) -> Self {
         let kind = match error {
             MachineError::Image(_) | MachineError::Incompatible(_) => Refusal::Image,
@@ -52,17 +52,17 @@ impl From<MachineError> for Refused {
     }
 }
 
-impl From<Refused> for Reply {
-    fn from(refused: Refused) -> Self {
+impl From<RequestError> for Reply {
+    fn from(error: RequestError) -> Self {
         Self::Refused {
-            kind: refused.kind,
-            message: refused.message,
+            kind: error.kind,
+            message: error.message,
         }
     }
 }
 
 /// Takes the next descriptor attached to a request.
-pub(super) fn next_fd(fds: &mut impl Iterator<Item = OwnedFd>) -> Result<OwnedFd, Refused> {
+pub(super) fn next_fd(fds: &mut impl Iterator<Item = OwnedFd>) -> Result<OwnedFd, RequestError> {
     fds.next()
-        .ok_or_else(|| Refused::new("the request lacks a descriptor"))
+        .ok_or_else(|| RequestError::new("the request lacks a descriptor"))
 }
