@@ -1,8 +1,8 @@
 //! Load test of Catnap and benchmark of the kernel under it.
 //!
-//! `floor` measures the cost of each kernel primitive on this machine. `wake` measures forks and restores and prints each as
-//! a distribution and as a multiple of its floor: the sum of the primitives that the operation requires. The report names
-//! the machine and the command. The load test asserts nothing.
+//! `floor` measures the cost of each kernel primitive on this machine. `wake` measures forks and restores and prints
+//! each as a distribution and as a multiple of its floor: the sum of the primitives that the operation requires. The
+//! report names the machine and the command. The load test asserts nothing.
 
 #![deny(unsafe_code)]
 

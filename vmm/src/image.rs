@@ -4,8 +4,8 @@
 //! magic 8 | version 4 | reserved 4 | payload length 8 | BLAKE3 of the payload 32 | payload
 //! ```
 //!
-//! Numbers are little-endian; the payload is a [`MachineState`] in postcard. Reading checks length, digest and every part
-//! before any of it reaches a VM. The version changes with the payload.
+//! Numbers are little-endian; the payload is a [`MachineState`] in postcard. Reading checks length, digest and every
+//! part before any of it reaches a VM. The version changes with the payload.
 
 use std::{
     fs::File,

@@ -149,7 +149,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Stops the vCPUs. Devices stop as well, because the monitor's loop polls their sockets only while the machine runs.
+    /// Stops the vCPUs. Devices stop as well, because the monitor's loop polls their sockets only while the machine
+    /// runs.
     pub(crate) fn pause(&mut self) -> Result<(), MachineError> {
         for vcpu in &self.vcpus {
             io_context("stop vCPU", vcpu.stop())?;

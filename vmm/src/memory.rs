@@ -131,8 +131,8 @@ impl Memory {
         Ok(duplicate)
     }
 
-    /// Writes the pages that changed since the source to `pages` at `pages_offset`, and a record of each to `index`. The
-    /// vCPUs and devices must be stopped.
+    /// Writes the pages that changed since the source to `pages` at `pages_offset`, and a record of each to `index`.
+    /// The vCPUs and devices must be stopped.
     pub(crate) fn capture(
         &self,
         pages: &File,

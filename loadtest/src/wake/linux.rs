@@ -68,7 +68,8 @@ async fn wakes(
         .context("the new sandbox has no id")?
         .to_owned();
     let mut wakes = Vec::new();
-    // The first wake restores the first snapshot of the sandbox, which shares its pages with the template; it is discarded.
+    // The first wake restores the first snapshot of the sandbox, which shares its pages with the template; it is
+    // discarded.
     for _ in 0..=count {
         gateway
             .api("POST", &format!("/sandboxes/{id}/pause"), None)

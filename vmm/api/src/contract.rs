@@ -1,8 +1,8 @@
 //! Contract suite of [`Hypervisor`], [`crate::Blank`] and [`Machine`](crate::Machine).
 //!
-//! Each row checks one sentence of the doc comments in `machine.rs`. [`check`] runs all rows against one implementation,
-//! which a [`Harness`] adapts. The fake and the real monitor with the flat guest both pass it. A row is skipped only if the
-//! harness lacks a [`Capability`] that the row needs.
+//! Each row checks one sentence of the doc comments in `machine.rs`. [`check`] runs all rows against one
+//! implementation, which a [`Harness`] adapts. The fake and the real monitor with the flat guest both pass it. A row is
+//! skipped only if the harness lacks a [`Capability`] that the row needs.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub use self::harness::{Capability, Guest, Harness, Kernel, Workload};
 
-/// Time limit of a row, far beyond what any needs.
+/// Time limit of a row. Rows take milliseconds.
 const ROW_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Check = fn(Arc<dyn Harness>) -> Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,7 +1,7 @@
 //! Hypervisor whose machines are tasks of this process, for the tests of its callers.
 //!
-//! A guest is a map of pages, disks over real files, and tasks that serve real Unix sockets (see [`guest`]). Captures write
-//! real page files, so snapshots of them are real, and loading one restores the guest's memory. Memory is
+//! A guest is a map of pages, disks over real files, and tasks that serve real Unix sockets (see [`guest`]). Captures
+//! write real page files, so snapshots of them are real, and loading one restores the guest's memory. Memory is
 //! [`crate::MemorySource::Cow`] only. Tests inject faults with [`FakeHypervisor::fail_next`]. The contract suite
 //! ([`crate::contract`]) holds it to the behaviour of the real monitor.
 

@@ -1,9 +1,9 @@
 //! Flat guest: a few instructions without a kernel, for tests and benchmarks.
 //!
 //! It runs in user mode, which every KVM runs natively, with I/O privilege to ring the doorbell
-//! ([`DOORBELL_WAIT_PORT`]). Each of its pages has a counter, initially zero. The guest rings [`READY`]; then, each time it
-//! is resumed, it sums the counters, increments each, and rings the sum. The guest of [`kernel_with_disk`] also writes
-//! its first page to block [`DISK_BLOCK`] of its disk each time.
+//! ([`DOORBELL_WAIT_PORT`]). Each of its pages has a counter, initially zero. The guest rings [`READY`]; then, each
+//! time it is resumed, it sums the counters, increments each, and rings the sum. The guest of [`kernel_with_disk`] also
+//! writes its first page to block [`DISK_BLOCK`] of its disk each time.
 
 use crate::{
     PAGE_SIZE,

@@ -1,7 +1,7 @@
 //! Hypervisor over the KVM of this host: each monitor is a process.
 //!
-//! [`Kvm`] spawns `catnap-vmm` with one end of a socket pair as its standard input and speaks [`crate::wire`] over it. No
-//! code runs between fork and exec, so that spawning stays a `vfork`.
+//! [`Kvm`] spawns `catnap-vmm` with one end of a socket pair as its standard input and speaks [`crate::wire`] over it.
+//! No code runs between fork and exec, so that spawning stays a `vfork`.
 
 mod blank;
 mod link;
@@ -98,8 +98,8 @@ impl Hypervisor for Kvm {
     }
 }
 
-/// Checks that this process may create a userfaultfd that serves the kernel's own faults, which restoring memory page by
-/// page needs.
+/// Checks that this process may create a userfaultfd that serves the kernel's own faults, which restoring memory page
+/// by page needs.
 pub fn check_userfaultfd() -> Result<(), SpawnError> {
     if std::fs::OpenOptions::new()
         .read(true)

@@ -1,8 +1,8 @@
 //! The boundary between a host and the monitors that run its guests.
 //!
-//! A monitor (`catnap-vmm`) is one process that runs one guest. A [`Hypervisor`] spawns it as a [`Blank`]: a VM without a
-//! guest. Booting a kernel or loading a snapshot consumes the blank and returns a [`Machine`]. A machine can be paused,
-//! captured and resumed, and streams can be opened to the vsock ports of its guest. Dropping it kills it.
+//! A monitor (`catnap-vmm`) is one process that runs one guest. A [`Hypervisor`] spawns it as a [`Blank`]: a VM without
+//! a guest. Booting a kernel or loading a snapshot consumes the blank and returns a [`Machine`]. A machine can be
+//! paused, captured and resumed, and streams can be opened to the vsock ports of its guest. Dropping it kills it.
 //!
 //! Begin with `machine`, whose doc comments are the contract; `contract` (feature `testing`) checks each of their
 //! sentences. `kvm` implements it with processes and the protocol in [`wire`].

@@ -49,8 +49,8 @@ pub trait Machine: fmt::Debug + Send + Sync {
     async fn pause(&self) -> Result<(), MachineError>;
 
     /// Writes state, memory and disk bitmaps of a paused machine to files; a running one is [`CaptureError::Refused`].
-    /// The machine stays paused and unchanged and can be captured again or resumed. Memory pages are those written since
-    /// the machine booted or since the source it was loaded from, whatever was captured in between. Without
+    /// The machine stays paused and unchanged and can be captured again or resumed. Memory pages are those written
+    /// since the machine booted or since the source it was loaded from, whatever was captured in between. Without
     /// [`CaptureSpec::machine`] only the disk bitmaps are written. A number of bitmaps other than that of the disks is
     /// [`CaptureError::Refused`]. A file without space left is [`CaptureError::NoSpace`] and leaves the machine as it
     /// was.
@@ -60,8 +60,8 @@ pub trait Machine: fmt::Debug + Send + Sync {
     /// running machine, or another number of tops, is [`MachineError::Refused`] and changes nothing.
     async fn advance(&self, tops: Vec<TopLayer>) -> Result<(), MachineError>;
 
-    /// Opens a stream to a vsock port of the guest. A port that no program listens on is [`DialError::Closed`]. The call
-    /// waits while the machine is paused.
+    /// Opens a stream to a vsock port of the guest. A port that no program listens on is [`DialError::Closed`]. The
+    /// call waits while the machine is paused.
     async fn dial(&self, port: u32) -> Result<UnixStream, DialError>;
 
     /// Kills the machine and returns when its process has ended. Killing an ended machine has no effect.

@@ -53,9 +53,10 @@ pub enum MemorySource {
 /// The trait inverts a dependency: the snapshotter owns the pages and depends on this crate, which hands it the
 /// userfaultfd. The contract suite implements it with a pager that fails.
 pub trait Pager: fmt::Debug + Send + Sync {
-    /// Takes over the faults of `region`, all of whose pages are missing. The region is registered for missing pages and
-    /// for asynchronous write protection: a page installed write-protected counts as unchanged until the guest writes
-    /// it. Installs the recorded working set, if any, before it returns, then serves faults until the machine ends.
+    /// Takes over the faults of `region`, all of whose pages are missing. The region is registered for missing pages
+    /// and for asynchronous write protection: a page installed write-protected counts as unchanged until the guest
+    /// writes it. Installs the recorded working set, if any, before it returns, then serves faults until the machine
+    /// ends.
     fn attach(
         &self,
         uffd: OwnedFd,

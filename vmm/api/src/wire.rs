@@ -1,8 +1,9 @@
 //! Protocol between a host and a monitor.
 //!
-//! One message is one packet on a `SOCK_SEQPACKET` socket: a [`Request`] or a [`Reply`] in postcard, with the descriptors
-//! that its documentation lists attached in that order (`SCM_RIGHTS`). The monitor finds the socket at descriptor 0. It
-//! answers requests one at a time and in order; [`Reply::Exited`] and [`Reply::Doorbell`] are unsolicited.
+//! One message is one packet on a `SOCK_SEQPACKET` socket: a [`Request`] or a [`Reply`] in postcard, with the
+//! descriptors that its documentation lists attached in that order (`SCM_RIGHTS`). The monitor finds the socket at
+//! descriptor 0. It answers requests one at a time and in order; [`Reply::Exited`] and [`Reply::Doorbell`] are
+//! unsolicited.
 
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 /// Properties of the host's KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HostCpu {
-    /// KVM interprets guest kernel mode (the `kvm_pvm` module), with an emulator that lacks some instructions. The monitor
-    /// emulates those, and the guest kernel's command line names the fact.
+    /// KVM interprets guest kernel mode (the `kvm_pvm` module), with an emulator that lacks some instructions. The
+    /// monitor emulates those, and the guest kernel's command line names the fact.
     pub(crate) emulated_cpl0: bool,
 }
 

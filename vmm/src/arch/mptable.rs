@@ -1,4 +1,5 @@
-//! MP table (Intel MultiProcessor Specification 1.4), through which a kernel without ACPI finds processors and I/O APIC.
+//! MP table (Intel MultiProcessor Specification 1.4), through which a kernel without ACPI finds processors and I/O
+//! APIC.
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn write_to_a_read_only_page_faults_and_writes_nothing() {
+    fn write_to_read_only_page_faults_without_effect() {
         let (memory, sregs) = guest();
         let access = Access::new(&memory, &sregs);
         assert_eq!(

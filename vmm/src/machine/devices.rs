@@ -1,4 +1,4 @@
-//! Devices of a machine: what they are created from, and their transports.
+//! Devices of a machine: their inputs and their transports.
 
 use std::{fs::File, os::unix::net::UnixListener};
 

@@ -1,7 +1,8 @@
 //! Kick signal, which interrupts `KVM_RUN` of a vCPU thread.
 //!
 //! The signal's handler sets `immediate_exit` in the `kvm_run` page of the running vCPU. A kick that arrives after the
-//! thread has checked its run control and before it enters `KVM_RUN` is therefore not lost: `KVM_RUN` returns immediately.
+//! thread has checked its run control and before it enters `KVM_RUN` is therefore not lost: `KVM_RUN` returns
+//! immediately.
 
 use std::{
     cell::Cell,

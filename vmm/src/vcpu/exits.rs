@@ -23,7 +23,7 @@ pub(crate) struct ExitHandler {
 #[derive(Clone)]
 pub(crate) struct ExitNotifier(pub(crate) Arc<dyn Fn(Option<String>) + Send + Sync>);
 
-/// What the vCPU thread does after an exit.
+/// Next action of the vCPU thread after an exit.
 pub(crate) enum AfterExit {
     /// Enters the guest again.
     Reenter,

@@ -1,9 +1,9 @@
 //! State of a vCPU.
 //!
-//! It is saved in this order: MP state first (reading it makes KVM process pending INIT and SIPI), then registers, extended
-//! state, local APIC, MSRs, and events last (the other reads may change them). It is restored in this order: CPUID, MP
-//! state, special registers, registers, XCRs, extended state, debug registers, local APIC, MSRs (the TSC deadline after the
-//! timer mode, which the local APIC sets), events. Every failure fails the operation.
+//! It is saved in this order: MP state first (reading it makes KVM process pending INIT and SIPI), then registers,
+//! extended state, local APIC, MSRs, and events last (the other reads may change them). It is restored in this order:
+//! CPUID, MP state, special registers, registers, XCRs, extended state, debug registers, local APIC, MSRs (the TSC
+//! deadline after the timer mode, which the local APIC sets), events. Every failure fails the operation.
 
 use kvm_bindings::{
     CpuId, KVM_VCPUEVENT_VALID_PAYLOAD, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,

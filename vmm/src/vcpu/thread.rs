@@ -1,8 +1,8 @@
 //! Thread of one vCPU.
 //!
-//! The monitor sets the run control (run, stop); the thread follows it and publishes whether it runs. A stop completes only
-//! once the vCPU is out of `KVM_RUN` with no partially executed instruction: KVM completes an I/O exit on the next entry,
-//! so the thread enters once more with `immediate_exit` before it publishes that it has stopped.
+//! The monitor sets the run control (run, stop); the thread follows it and publishes whether it runs. A stop completes
+//! only once the vCPU is out of `KVM_RUN` with no partially executed instruction: KVM completes an I/O exit on the next
+//! entry, so the thread enters once more with `immediate_exit` before it publishes that it has stopped.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! Block device (virtio 1.2 section 5.2) over a [`Disk`].
 //!
-//! The block size is 4096 bytes, so that every request covers whole blocks. A flush completes immediately: writes become
-//! durable with the next snapshot, and without one no state of the guest remains.
+//! The block size is 4096 bytes, so that every request covers whole blocks. A flush completes immediately: writes
+//! become durable with the next snapshot, and without one no state of the guest remains.
 
 use std::io::{Read, Write};
 

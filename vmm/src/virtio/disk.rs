@@ -1,7 +1,7 @@
 //! Disk: read-only layers over a base image, under a writable top layer.
 //!
-//! A block of 4096 bytes is read from the topmost layer that has it, else from the base. The bitmaps of the layers are in
-//! memory: 32 KiB for each GiB.
+//! A block of 4096 bytes is read from the topmost layer that has it, else from the base. The bitmaps of the layers are
+//! in memory: 32 KiB for each GiB.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
@@ -38,7 +38,8 @@ pub(crate) enum DiskError {
 }
 
 impl Disk {
-    /// Opens a disk from its base, its layers with their bitmap and blocks offsets, oldest first, and an empty top layer.
+    /// Opens a disk from its base, its layers with their bitmap and blocks offsets, oldest first, and an empty top
+    /// layer.
     pub(crate) fn new(
         size: u64,
         base: File,

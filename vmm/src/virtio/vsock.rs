@@ -5,12 +5,12 @@
 //! directions. If the guest refuses, the stream is closed without a response. Connections that the guest requests are
 //! reset, because no program on the host listens.
 //!
-//! Sockets are polled edge-triggered. The device remembers which streams may be readable and reads them whenever the guest
-//! provides buffers or credit, on the vCPU's thread; the monitor's loop handles events of the host's side only.
+//! Sockets are polled edge-triggered. The device remembers which streams may be readable and reads them whenever the
+//! guest provides buffers or credit, on the vCPU's thread; the monitor's loop handles events of the host's side only.
 //!
-//! A restored guest still has the connections of its snapshot. A transport reset event closes them. The device makes no new
-//! connection until the guest has returned the event's buffer, which it does after it has closed them; otherwise the reset
-//! could close a new connection as well.
+//! A restored guest still has the connections of its snapshot. A transport reset event closes them. The device makes no
+//! new connection until the guest has returned the event's buffer, which it does after it has closed them; otherwise
+//! the reset could close a new connection as well.
 
 mod connection;
 mod muxer;

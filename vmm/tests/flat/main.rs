@@ -22,7 +22,7 @@ async fn hundred_forks_share_no_writes() {
     for _ in 0..100 {
         forks.push(fixture.fork(&snapshot).await);
     }
-    // Every third fork is at the same pass before the next fork runs its first.
+    // Fork n runs n % 3 + 1 passes before fork n + 1 runs its first.
     for (number, fork) in forks.iter_mut().enumerate() {
         for pass in 0..=(number % 3) {
             assert_eq!(

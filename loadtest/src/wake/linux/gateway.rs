@@ -148,7 +148,8 @@ impl Gateway {
         })
     }
 
-    /// Requests `/health` of the sandbox's agent; returns the time to the response head, and the stages that it reports.
+    /// Requests `/health` of the sandbox's agent; returns the time to the response head, and the stages that it
+    /// reports.
     pub(super) async fn request(
         &self,
         id: &str,

@@ -1,4 +1,4 @@
-//! In-memory files, and what captures wrote to them.
+//! In-memory files, and the files of a capture.
 
 use std::{
     fs::File,

@@ -11,7 +11,8 @@
 //! | `reset` | none: the guest resets |
 //! | any other | the line itself |
 //!
-//! The agent's ports serve `/init`, `/health`, `/freeze`, `/unfreeze` and `/metrics`; a frozen guest cannot write its disk.
+//! The agent's ports serve `/init`, `/health`, `/freeze`, `/unfreeze` and `/metrics`; a frozen guest cannot write its
+//! disk.
 
 use std::{io, sync::Arc};
 

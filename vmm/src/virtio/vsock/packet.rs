@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn vsock_header_with_wrong_address_or_type_is_rejected() {
+    fn foreign_vsock_header_is_rejected() {
         let header = Header {
             guest_port: 1,
             host_port: 2,
