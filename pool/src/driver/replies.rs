@@ -3,6 +3,9 @@
 //! [`Replies`] holds each caller's channel and the facts that replies need beside the lifecycle's: the last failure and
 //! the times of the last start.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use pool_api::{
