@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{File, Package, Violation};
 
-/// The most lines of a file: of a test file as a whole, of any other before its tests.
+/// The most lines of a file, its tests included.
 const MAX_LINES: usize = 400;
 /// Names that do not describe the content of a module.
 const EMPTY_NAMES: &[&str] = &[
@@ -27,11 +27,7 @@ pub(super) fn check(file: &File) -> Vec<Violation> {
             format!("the name '{stem}' does not describe the content of the module"),
         ));
     }
-    let lines = if is_test_file(&file.path) {
-        file.text.lines().count()
-    } else {
-        lines_before_tests(&file.text)
-    };
+    let lines = file.text.lines().count();
     if lines > MAX_LINES {
         violations.push(Violation::of(
             &file.path,
@@ -80,24 +76,6 @@ fn check_root(file: &File, has_sys: bool) -> Vec<Violation> {
     violations
 }
 
-/// A file that holds nothing but tests.
-fn is_test_file(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/tests/")
-}
-
-fn lines_before_tests(text: &str) -> usize {
-    let mut lines = text.lines().enumerate().peekable();
-    while let Some((at, line)) = lines.next() {
-        let is_module = lines
-            .peek()
-            .is_some_and(|(_, next)| next.starts_with("mod tests"));
-        if line == "#[cfg(test)]" && is_module {
-            return at;
-        }
-    }
-    text.lines().count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,18 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn inline_tests_do_not_count_as_length() {
-        let code = "fn f() {}\n".repeat(MAX_LINES);
-        let tested = format!("{code}#[cfg(test)]\nmod tests {{\n}}\n");
-        assert_eq!(violations("a/src/b.rs", &tested), 0);
-        assert_eq!(violations("a/src/b.rs", &format!("{code}fn g() {{}}\n")), 1);
-    }
-
-    #[test]
-    fn test_files_have_the_same_limit() {
+    fn sources_and_test_files_have_one_limit() {
         let code = "fn f() {}\n".repeat(MAX_LINES);
         let long = format!("{code}fn g() {{}}\n");
-        for path in ["a/src/b/tests.rs", "a/src/b/tests/c.rs", "a/tests/c.rs"] {
+        for path in ["a/src/b.rs", "a/src/b/tests.rs", "a/tests/c.rs"] {
             assert_eq!(violations(path, &code), 0);
             assert_eq!(violations(path, &long), 1);
         }

@@ -3,7 +3,7 @@
 //! The compiler's tokens lack comments, so this is a scanner of its own. It never fails: text that is not Rust yields
 //! some segments.
 
-/// What a segment of a file is.
+/// The kind of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A comment or the content of a string literal.

@@ -1,8 +1,8 @@
-//! One broken rule at one place.
+//! Violations of rules.
 
 use std::fmt;
 
-/// A place and what is wrong there.
+/// The place and the description of a broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Violation {
     place: String,

@@ -1,4 +1,4 @@
-//! The module tree of a crate, and what a path in it leads to.
+//! The module tree of a crate, and the resolution of paths in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,7 @@ pub(super) struct Modules {
 pub(super) struct Module {
     pub(super) file: String,
     pub(super) references: Vec<Reference>,
-    /// What its `use` declarations import, private ones included: a child may use those.
+    /// The names that its `use` declarations import, private ones included, because children can use those.
     imports: Vec<Import>,
     /// Names of the items it defines.
     items: BTreeSet<String>,
@@ -37,7 +37,7 @@ impl Modules {
             sources,
             modules: Self::default(),
         };
-        reader.read_file(Vec::new(), root, parent_dir(root));
+        reader.read_file(Vec::new(), root, &parent_dir(root));
         reader.modules
     }
 
@@ -102,7 +102,7 @@ impl Modules {
         Some(at)
     }
 
-    /// Where `name::rest` leads if the module imports `name`.
+    /// Resolves `name::rest` if the module imports `name`.
     fn follow_import(
         &self,
         at: &ModulePath,
@@ -154,9 +154,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads a file as module `path`, whose children are in `children_dir`.
-    fn read_file(&mut self, path: ModulePath, file: &str, children_dir: String) {
+    fn read_file(&mut self, path: ModulePath, file: &str, children_dir: &str) {
         if let Some(source) = self.sources.iter().find(|source| source.path == file) {
-            self.read_items(path, file, &children_dir, &source.syntax.items);
+            self.read_items(path, file, children_dir, &source.syntax.items);
         }
     }
 
@@ -186,7 +186,7 @@ impl Reader<'_> {
         let child_dir = format!("{dir}/{name}");
         match &item.content {
             Some((_, items)) => self.read_items(path, file, &child_dir, items),
-            None => self.read_file(path, &format!("{child_dir}.rs"), child_dir.clone()),
+            None => self.read_file(path, &format!("{child_dir}.rs"), &child_dir),
         }
     }
 }
