@@ -16,6 +16,7 @@
 
 mod capture;
 mod digest;
+mod error;
 mod layer;
 mod manifest;
 mod open;
@@ -30,9 +31,10 @@ mod verified;
 pub use self::{
     capture::{CaptureSource, CommitError, Committed, DiskSource, Staging},
     digest::Digest,
+    error::OpenError,
     layer::{Bitmap, Layer, LayerError, Layout, MAX_PAGES, SealError, Tables},
     manifest::{BaseImage, Chain, DiskManifest, FileRef, LayerRef, Manifest, ManifestError},
-    open::{MemoryMode, OpenDisk, OpenError, OpenMachine, OpenSnapshot},
+    open::{MemoryMode, OpenDisk, OpenMachine, OpenSnapshot},
     pager::{Damage, StackPager},
     stack::Stack,
     store::{Pin, Store, StoreError},

@@ -1,19 +1,13 @@
 //! Opening a snapshot for a machine.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use pool_api::SnapshotId;
 use vmm_api::{DiskLayer, MemorySource};
 
 use crate::{
-    Damage, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Manifest, ManifestError,
-    Pin, Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
+    Damage, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Manifest, OpenError, Pin,
+    Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
 };
 
 /// How guest memory arrives.
@@ -61,49 +55,6 @@ pub struct OpenDisk {
     pub base: File,
     /// Returns the layers, oldest first.
     pub layers: Vec<DiskLayer>,
-}
-
-/// Failure to open a snapshot.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A file cannot be read.
-    #[error("failed to read {}", path.display())]
-    Io {
-        /// The object.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The manifest is not usable.
-    #[error("failed to read manifest {}", path.display())]
-    Manifest {
-        /// Its path.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: ManifestError,
-    },
-    /// A file does not match the manifest.
-    #[error("{} is damaged: {what}", path.display())]
-    Damaged {
-        /// Its path.
-        path: PathBuf,
-        /// The defect.
-        what: &'static str,
-    },
-    /// A layer is not usable.
-    #[error(transparent)]
-    Layer(#[from] LayerError),
-    /// The host has too little memory.
-    #[error("failed to load memory of snapshot {id} into RAM")]
-    Memory {
-        /// The object.
-        id: SnapshotId,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl Store {
