@@ -156,14 +156,19 @@ mod tests {
                 pub(crate) fn fourth(n: u8) {}
                 #[derive(Debug)]
                 struct S { f: fn() }
-            }";
+            }
+            #[test]
+            fn fifth() {}
+            #[path = test]
+            fn named() {}";
         assert_eq!(
             names("pool/src/gate.rs", text),
             [
                 "pool::gate::tests::first",
                 "pool::gate::tests::second",
                 "pool::gate::tests::third",
-                "pool::gate::tests::fourth"
+                "pool::gate::tests::fourth",
+                "pool::gate::fifth"
             ]
         );
     }

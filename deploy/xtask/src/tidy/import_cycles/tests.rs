@@ -150,3 +150,23 @@ fn inline_modules_and_looping_reexports_are_read() {
     )]);
     assert_eq!(found.len(), 1);
 }
+
+#[test]
+fn paths_in_inline_modules_start_there() {
+    let found = cycles(&[(
+        "lib.rs",
+        "mod x { mod p { use super::y::B; } mod y { pub struct B; } } mod y { use crate::x; }",
+    )]);
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn self_in_a_group_imports_the_module() {
+    let found = cycles(&[
+        ("lib.rs", "mod a; mod y; use a::x::{self};"),
+        ("a.rs", "pub mod x; use crate::y::Y;"),
+        ("a/x.rs", "pub struct X;"),
+        ("y.rs", "pub struct Y; use crate::x::X;"),
+    ]);
+    assert_eq!(found.len(), 1);
+}
