@@ -1,9 +1,13 @@
 //! Retained snapshots and rollbacks. Specification: "Lifecycle of sandboxes".
 
-use pool_api::{CreateError, Node, Origin, RollbackError, SandboxState, SnapshotScope};
+use pool_api::{
+    CreateError, Epoch, Node, Origin, PauseError, RollbackError, SandboxState, SnapshotScope,
+};
+use tokio::time::Instant;
 use vmm_api::fake::Fault;
 
 use super::{Rig, id, spec};
+use crate::{driver::Command, lifecycle::WakeSource};
 
 #[tokio::test]
 async fn retained_snapshots_outlive_kill_and_crash() {
@@ -150,5 +154,42 @@ async fn failed_rollback_pauses_at_its_snapshot() {
         "{failed:?}"
     );
     assert_eq!(rig.state("a").await, SandboxState::Paused);
+    assert_eq!(rig.say("a", "read 7").await, "memory");
+}
+
+#[tokio::test]
+async fn deferred_rollback_precedes_the_pause_behind_it() {
+    let rig = Rig::with_data("a").await;
+    let full = SnapshotScope::Full;
+    let target = rig.pool.snapshot(&id("a"), full).await.unwrap().id;
+    rig.say("a", "write 7 wrong").await;
+    let captures = rig.fake.counts().captures;
+    rig.fake.hold_captures();
+    let (name, pool) = (id("a"), &rig.pool);
+    let mut capture = std::pin::pin!(pool.snapshot(&name, full));
+    assert!(futures::poll!(&mut capture).is_pending());
+    rig.fake.captures_begun(captures + 1).await;
+    let handle = pool.get(&name).unwrap();
+    let target = WakeSource {
+        snapshot: pool.retained.of_sandbox(&name, &target).unwrap(),
+        scope: full,
+    };
+    let asked = Instant::now();
+    let mut rollback = std::pin::pin!(handle.ask(|reply| Command::Rollback {
+        target,
+        asked,
+        reply,
+    }));
+    assert!(futures::poll!(&mut rollback).is_pending());
+    let mut pause = std::pin::pin!(pool.pause(&name, Epoch(1), full));
+    assert!(futures::poll!(&mut pause).is_pending());
+    rig.fake.release_captures();
+    let (captured, rolled_back, paused) = futures::join!(capture, rollback, pause);
+    captured.unwrap();
+    drop(rolled_back.unwrap().unwrap());
+    assert!(
+        matches!(paused, Err(PauseError::Conflict { .. })),
+        "{paused:?}"
+    );
     assert_eq!(rig.say("a", "read 7").await, "memory");
 }
