@@ -21,7 +21,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-pub use self::gateway::{Addresses, Config, run};
+pub use self::{
+    gateway::{Addresses, Config, run},
+    local_node::KERNEL_COMMAND_LINE,
+};
 
 /// Runs the command that the arguments of this process name.
 pub fn main() -> ExitCode {

@@ -17,7 +17,8 @@ use crate::cli::{Memory, UpArgs};
 pub(crate) const BASE: &str = "base";
 
 /// Kernel command line of guests: console, root disk and init.
-const COMMAND_LINE: &str = "console=ttyS0 quiet root=/dev/vda rw init=/sbin/catnap-guest";
+pub const KERNEL_COMMAND_LINE: &str =
+    "console=ttyS0 quiet root=/dev/vda rw init=/sbin/catnap-guest";
 
 /// Opens the pool. An error names the requirement that this machine does not meet.
 pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
@@ -37,7 +38,7 @@ pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
     let artefacts = Artefacts {
         kernel: artefact(&guest, "vmlinux")?,
         disk: artefact(&guest, "base.ext4")?,
-        command_line: COMMAND_LINE.to_owned(),
+        command_line: KERNEL_COMMAND_LINE.to_owned(),
     };
     let limits = Limits {
         memory: match args.memory_limit {

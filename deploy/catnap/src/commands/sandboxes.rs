@@ -152,7 +152,7 @@ pub(super) async fn fork(args: &ForkArgs) -> Result<()> {
     for outcome in &outcomes {
         match (outcome.get("sandbox"), outcome.get("error")) {
             (Some(sandbox), _) if !args.client.json => {
-                output::print_line(&property(sandbox, "sandboxID"))?
+                output::print_line(&property(sandbox, "sandboxID"))?;
             }
             (_, Some(error)) => {
                 failed += 1;
