@@ -23,8 +23,9 @@ use tracing::info;
 use vmm_api::Exit;
 
 pub(crate) use self::{
-    commands::{CaptureRejected, Command},
+    commands::Command,
     handle::{Handle, InitialState},
+    replies::CaptureRejected,
 };
 use self::{completions::Completion, replies::Replies};
 use crate::{

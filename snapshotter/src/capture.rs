@@ -1,8 +1,8 @@
-//! Making a snapshot of what a monitor wrote.
+//! Making a snapshot from a monitor's capture.
 //!
-//! A monitor writes into a [`Staging`]; [`Staging::commit`] makes layers of it, syncs everything and gives it its name.
-//! Dropping a staging before that removes it. A chain that has grown too long is folded: the new layer takes over the
-//! pages of the sandbox's own older layers that it has not itself.
+//! A monitor writes into a [`Staging`]; [`Staging::commit`] seals layers, syncs everything and publishes the snapshot by a
+//! rename. A dropped staging is removed. A chain that is too long is folded: the new layer takes over pages of the sandbox's
+//! own older layers.
 
 mod disk;
 mod fold;
@@ -28,7 +28,7 @@ use crate::{
     ManifestError, OpenError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
 };
 
-/// A directory in which a snapshot is made.
+/// A directory in which a snapshot is assembled.
 #[derive(Debug)]
 pub struct Staging {
     dir: TempDir,
@@ -37,7 +37,7 @@ pub struct Staging {
     disk_bitmaps: Vec<File>,
 }
 
-/// What state and memory are written into.
+/// The files for machine state and memory.
 #[derive(Debug)]
 struct Files {
     image: File,
@@ -45,84 +45,84 @@ struct Files {
     page_index: File,
 }
 
-/// What a snapshot is cut from.
+/// The machine that a snapshot is captured from.
 #[derive(Debug, Clone)]
 pub struct CaptureSource {
     /// The template it descends from.
     pub template: TemplateName,
-    /// What the machine has.
+    /// The machine's resources.
     pub resources: Resources,
-    /// What the machine was loaded from.
+    /// The snapshot that the machine was loaded from.
     pub parent: Option<SnapshotId>,
-    /// The memory the machine was loaded from.
+    /// The memory layers that the machine was loaded from.
     pub memory: Chain,
     /// The machine's disks.
     pub disks: Vec<DiskSource>,
-    /// Pages to install first when it is restored. Empty: the first restore finds out.
+    /// Pages to install ahead in a restore; empty when the first restore is to record them.
     pub working_set: Vec<u32>,
 }
 
-/// A disk as it is when cut.
+/// A disk at the instant of the capture.
 #[derive(Debug, Clone)]
 pub struct DiskSource {
     /// Its size in bytes.
     pub size: u64,
     /// The image below its layers.
     pub base: BaseImage,
-    /// The layers below its top.
+    /// The layers below its top layer.
     pub chain: Chain,
-    /// The file of its top layer, laid out as [`Layout::new`] says. It becomes the snapshot's, by a link.
+    /// The file of its top layer, in the layout of [`Layout::new`]. The snapshot hard-links it.
     pub top: PathBuf,
 }
 
-/// A snapshot that is durable.
+/// A durable snapshot.
 #[derive(Debug)]
 pub struct Committed {
-    /// Holds it, and its name.
+    /// Pins the snapshot.
     pub pin: Pin,
-    /// What it is.
+    /// Its manifest.
     pub manifest: Manifest,
 }
 
-/// A snapshot that was not made. Nothing of it is left.
+/// Failure to make a snapshot. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// There is no space left.
+    /// The filesystem is full.
     #[error("no space left for the snapshot")]
     NoSpace,
-    /// A file of it cannot be written.
-    #[error("write {what} of the snapshot")]
+    /// A file cannot be written.
+    #[error("failed to write {what} of the snapshot")]
     Io {
-        /// Which.
+        /// The object.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The monitor wrote something that cannot be.
+    /// The monitor's capture is contradictory.
     #[error("capture is not usable: {0}")]
     Invalid(&'static str),
     /// An older layer cannot be folded into the new one.
-    #[error("fold older layers")]
+    #[error("failed to fold older layers")]
     Fold(#[source] LayerError),
-    /// A layer was not sealed.
+    /// A layer cannot be sealed.
     #[error(transparent)]
     Seal(SealError),
-    /// The snapshot it is to be made of cannot be read.
+    /// The source snapshot cannot be read.
     #[error(transparent)]
     Open(Box<OpenError>),
     /// The manifest cannot be written.
-    #[error("write manifest")]
+    #[error("failed to write manifest")]
     Manifest(#[source] ManifestError),
 }
 
 // === impl Store ===
 
 impl Store {
-    /// Makes room for the capture of a machine with `memory` bytes and `disks` disks.
+    /// Creates a staging directory for a machine with `memory` bytes and `disks` disks.
     pub fn stage(
         &self,
-        keep: SnapshotScope,
+        scope: SnapshotScope,
         memory: u64,
         disks: usize,
     ) -> Result<Staging, CommitError> {
@@ -139,7 +139,7 @@ impl Store {
                 .open(dir.path().join(name));
             options.map_err(io("files"))
         };
-        let machine = match keep {
+        let machine = match scope {
             SnapshotScope::Full => Some(Files {
                 image: file("machine")?,
                 pages: file("memory")?,
@@ -157,7 +157,7 @@ impl Store {
         })
     }
 
-    /// Makes a snapshot of the disks of another one.
+    /// Makes a disk-only snapshot of another snapshot's disks.
     pub fn derive_disk_only(&self, id: &SnapshotId) -> Result<Committed, CommitError> {
         let full = self
             .manifest(id)
@@ -175,7 +175,7 @@ impl Store {
             disks: full.disks.iter().map(disk).collect(),
             ..full
         };
-        // Its only file is the manifest.
+        // The manifest is its only file.
         let staging = self.stage(SnapshotScope::DiskOnly, manifest.resources.memory, 0)?;
         staging.publish(self, manifest)
     }
@@ -184,7 +184,7 @@ impl Store {
 // === impl Staging ===
 
 impl Staging {
-    /// Where the monitor is to write.
+    /// Returns the files for the monitor to write.
     pub fn spec(&self) -> Result<CaptureSpec, CommitError> {
         let clone = |file: &File| file.try_clone().map_err(io("files"));
         let machine = match &self.machine {
@@ -206,45 +206,44 @@ impl Staging {
         })
     }
 
-    /// Makes a snapshot of what the monitor wrote. It is durable when this returns. The machine must not have written to
-    /// its disks since.
+    /// Makes a durable snapshot of the capture. The machine must not have written to its disks since.
     pub fn commit(
         self,
         store: &Store,
         captured: &Captured,
-        cut: CaptureSource,
+        source: CaptureSource,
     ) -> Result<Committed, CommitError> {
-        if cut.disks.len() != self.disk_bitmaps.len()
-            || blocks(cut.resources.memory) != Some(self.layout.pages)
+        if source.disks.len() != self.disk_bitmaps.len()
+            || blocks(source.resources.memory) != Some(self.layout.pages)
         {
             return Err(CommitError::Invalid("another machine was captured"));
         }
         let (machine, memory) = match &self.machine {
             Some(files) => (
                 Some(self.seal_image(files, captured)?),
-                self.keep_memory(files, store, captured, &cut.memory)?,
+                self.seal_memory(files, store, captured, &source.memory)?,
             ),
             None => (None, Chain::default()),
         };
-        let mut disks = Vec::with_capacity(cut.disks.len());
-        for (number, disk) in cut.disks.into_iter().enumerate() {
-            let chain = self.keep_disk(store, number, &disk)?;
+        let mut disks = Vec::with_capacity(source.disks.len());
+        for (number, disk) in source.disks.into_iter().enumerate() {
+            let chain = self.seal_disk(store, number, &disk)?;
             disks.push(DiskManifest {
                 size: disk.size,
                 base: disk.base,
                 chain,
             });
         }
-        if machine.is_some() && !cut.working_set.is_empty() {
-            let bytes = working_set::encode(&cut.working_set);
+        if machine.is_some() && !source.working_set.is_empty() {
+            let bytes = working_set::encode(&source.working_set);
             self.write("working-set", &bytes)?;
         }
         let manifest = Manifest {
             version: Manifest::VERSION,
-            template: cut.template,
-            parent: cut.parent,
+            template: source.template,
+            parent: source.parent,
             created_at: now(),
-            resources: cut.resources,
+            resources: source.resources,
             machine,
             memory,
             disks,
@@ -265,7 +264,7 @@ impl Staging {
         Ok(FileRef { len, digest })
     }
 
-    fn keep_memory(
+    fn seal_memory(
         &self,
         files: &Files,
         store: &Store,
@@ -276,7 +275,7 @@ impl Staging {
         let older = layers(store, &chain.layers, "memory", self.layout.pages)?;
         drop_unchanged(&files.pages, &self.layout, &mut tables, older).map_err(io("pages"))?;
         let from = fold_from(chain);
-        let (kept, folded) = chain.layers.split_at(from);
+        let (unfolded, folded) = chain.layers.split_at(from);
         fold(
             &files.pages,
             &self.layout,
@@ -290,7 +289,7 @@ impl Staging {
         };
         Ok(Chain {
             inherited: chain.inherited.min(from),
-            layers: kept.iter().cloned().chain([own]).collect(),
+            layers: unfolded.iter().cloned().chain([own]).collect(),
         })
     }
 
@@ -332,15 +331,15 @@ impl Staging {
         file.sync_all().map_err(io(name))
     }
 
-    /// Gives it its name, durably.
+    /// Publishes the snapshot under its id, durably.
     fn publish(self, store: &Store, manifest: Manifest) -> Result<Committed, CommitError> {
         let (id, bytes) = manifest.encode().map_err(CommitError::Manifest)?;
         self.write("manifest", &bytes)?;
         sync_dir(self.dir.path()).map_err(io("directory"))?;
-        // Pinned before it is there, so that nobody removes it in between.
+        // Pinned before it exists, so that no collection removes it.
         let pin = store.pin_with(&id, || Some(manifest.owners().cloned().collect()));
         fs::rename(self.dir.path(), store.path(&id)).map_err(io("directory"))?;
-        // Nothing lies at the old place any more, and nothing is to be removed there.
+        // The directory has moved, so there is nothing to remove.
         let _moved = self.dir.keep();
         sync_dir(&store.snapshots_dir()).map_err(io("directory"))?;
         Ok(Committed { pin, manifest })

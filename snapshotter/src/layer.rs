@@ -3,14 +3,14 @@
 //! ```text
 //! 0               header: magic, version, pages, counts, checksum
 //! bitmap_offset   one bit a page, least significant first: the layer has the page
-//! zeroes_offset   likewise: the page is all zeroes (and a hole in the file)
-//! digests_offset  XXH3-64 of each page, 8 bytes a page, little-endian; 0 where there is none
+//! zeroes_offset   one bit a page: the page is all zeroes (a hole in the file)
+//! digests_offset  XXH3-64 of each page, 8 bytes a page, little-endian; 0 where the layer has no page
 //! pages_offset    page n at n * 4096
 //! ```
 //!
-//! Every part begins on a multiple of 4096. Where they lie depends on the number of pages alone, so that pages can be
-//! written before anything else is known. The checksum is over the header's other fields, both bitmaps and the digests,
-//! and is the layer's name: it covers the pages through their digests.
+//! Every part begins on a multiple of 4096. The offsets depend on the number of pages only, so pages are written before
+//! the rest is known. The checksum covers the header's other fields, both bitmaps and the digests, and through the digests
+//! the pages. It identifies the layer.
 
 mod bitmap;
 mod seal;
@@ -32,7 +32,7 @@ pub use self::{
 };
 use crate::Digest;
 
-/// Most pages of a layer: 256 GiB.
+/// Maximum pages of a layer: 256 GiB.
 pub const MAX_PAGES: u32 = 1 << 26;
 
 const MAGIC: [u8; 8] = *b"CATNAPLY";
@@ -40,25 +40,25 @@ const VERSION: u32 = 1;
 /// Bytes of the header that the checksum covers.
 const FIELDS: usize = 32;
 const PAGE: u64 = PAGE_SIZE as u64;
-/// Digests in a page of their table.
+/// Digests in one page of the digest table.
 const DIGESTS_A_PAGE: usize = PAGE_SIZE / 8;
 
-/// Where the parts of a layer lie, in bytes from the file's beginning.
+/// The offsets of a layer's parts, in bytes from the start of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Pages (or blocks) the layer can have.
+    /// The number of pages (or blocks) of the memory or disk.
     pub pages: u32,
-    /// The bitmap of present pages.
+    /// Offset of the bitmap of present pages.
     pub bitmap_offset: u64,
-    /// The bitmap of zero pages.
+    /// Offset of the bitmap of zero pages.
     pub zeroes_offset: u64,
-    /// The digests.
+    /// Offset of the digests.
     pub digests_offset: u64,
-    /// Page 0.
+    /// Offset of page 0.
     pub pages_offset: u64,
 }
 
-/// A sealed layer, its tables read and checked; its pages are checked one by one as they are read.
+/// A sealed layer with checked tables; each page is checked as it is read.
 #[derive(Debug)]
 pub struct Layer {
     path: PathBuf,
@@ -68,35 +68,35 @@ pub struct Layer {
     digest: Digest,
 }
 
-/// A layer that cannot be used.
+/// Failure to open or read a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
     /// The file cannot be read.
-    #[error("read layer {}", path.display())]
+    #[error("failed to read layer {}", path.display())]
     Io {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file is not what it should be.
+    /// The file is not a layer of this size, or is corrupted.
     #[error("layer {} is damaged: {what}", path.display())]
     Damaged {
         /// Its path.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         what: &'static str,
     },
-    /// The file is of another version.
-    #[error("layer {} has version {version}, and only {VERSION} is known", path.display())]
+    /// The file has an unknown version.
+    #[error("layer {} has version {version}, but only {VERSION} is supported", path.display())]
     Version {
         /// Its path.
         path: PathBuf,
-        /// What it has.
+        /// Its version.
         version: u32,
     },
-    /// A page's bytes are not those that were written.
+    /// A page does not match its digest.
     #[error("page {page} of layer {} is damaged", path.display())]
     Page {
         /// The layer's path.
@@ -106,7 +106,7 @@ pub enum LayerError {
     },
 }
 
-/// The header's fields, not yet believed.
+/// The header's fields, unchecked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     pages: u32,
@@ -118,7 +118,7 @@ struct Header {
 // === impl Layout ===
 
 impl Layout {
-    /// The layout of a layer of `pages` pages.
+    /// Computes the layout of a layer of `pages` pages.
     pub fn new(pages: u32) -> Self {
         let bitmap = u64::from(pages).div_ceil(8).next_multiple_of(PAGE);
         let digests = (u64::from(pages) * 8).next_multiple_of(PAGE);
@@ -134,17 +134,17 @@ impl Layout {
         }
     }
 
-    /// Where `page` lies.
+    /// Returns the offset of `page`.
     pub fn page_offset(&self, page: u32) -> u64 {
         self.pages_offset + u64::from(page) * PAGE
     }
 
-    /// The file's length.
+    /// Returns the length of the file.
     pub fn len(&self) -> u64 {
         self.page_offset(self.pages)
     }
 
-    /// Whether there is room for no page.
+    /// Returns whether the layer has no room for a page.
     pub fn is_empty(&self) -> bool {
         self.pages == 0
     }
@@ -164,7 +164,7 @@ impl Header {
         bytes
     }
 
-    /// Total: any bytes give a header or a reason.
+    /// Decodes any bytes to a header or a reason.
     fn decode(bytes: &[u8; PAGE_SIZE]) -> Result<Self, HeaderError> {
         let field = |at: usize| {
             let mut word = [0; 4];
@@ -218,7 +218,7 @@ enum HeaderError {
 // === impl Layer ===
 
 impl Layer {
-    /// Opens a layer that should be of `pages` pages and, if that is known, have the digest `expected`.
+    /// Opens a layer of `pages` pages, with the digest `expected` if that is known.
     pub fn open(path: &Path, pages: u32, expected: Option<Digest>) -> Result<Self, LayerError> {
         let io = |source| LayerError::Io {
             path: path.to_owned(),
@@ -242,7 +242,7 @@ impl Layer {
                 version,
             },
         })?;
-        // Before anything is allocated: the size is what the caller knows it to be, and the file is as long as it must.
+        // Before any allocation: the caller knows the size, and the file has the length that follows from it.
         if header.pages != pages || pages > MAX_PAGES {
             return Err(damaged("another number of pages"));
         }
@@ -272,17 +272,17 @@ impl Layer {
         })
     }
 
-    /// Whether it has the page.
+    /// Returns whether the layer has the page.
     pub fn has(&self, page: u32) -> bool {
         self.tables.present.get(page)
     }
 
-    /// Whether it has the page, all zeroes.
+    /// Returns whether the layer has the page as a zero page.
     pub fn is_zero(&self, page: u32) -> bool {
         self.tables.zeroes.get(page)
     }
 
-    /// The digest of a page; meaningless for one that it does not have and for a zero page.
+    /// Returns the digest of a page; meaningless for a missing or zero page.
     pub fn page_digest(&self, page: u32) -> u64 {
         usize::try_from(page)
             .ok()
@@ -291,12 +291,12 @@ impl Layer {
             .unwrap_or_default()
     }
 
-    /// The pages it has, ascending.
+    /// Iterates over the pages of the layer, ascending.
     pub fn pages(&self) -> impl Iterator<Item = u32> + '_ {
         self.tables.present.ones()
     }
 
-    /// Reads a page that it has, and checks it.
+    /// Reads a page of the layer and checks its digest.
     pub fn read(&self, page: u32, into: &mut [u8; PAGE_SIZE]) -> Result<(), LayerError> {
         if self.is_zero(page) {
             into.fill(0);
@@ -312,7 +312,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Reads every page in the file and checks it, as whoever reads the file itself would see it.
+    /// Checks every page of the file, for readers that read the file directly.
     pub fn verify(&self) -> Result<(), LayerError> {
         let mut bytes = [0; PAGE_SIZE];
         for page in self.pages() {
@@ -341,17 +341,17 @@ impl Layer {
             })
     }
 
-    /// What it is named by.
+    /// Returns the digest that identifies the layer.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Where its parts lie.
+    /// Returns the layout.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Its file.
+    /// Returns the file.
     pub fn file(&self) -> &File {
         &self.file
     }

@@ -1,8 +1,8 @@
-//! What a snapshot is: the file that names all its parts.
+//! The manifest of a snapshot: the file that names all its parts.
 //!
-//! A snapshot's id is the BLAKE3 digest of its manifest's bytes, and the manifest holds the digests of everything else, so
-//! a part that was changed is found out. Layers are named by the snapshot that owns them and lie there under a name that
-//! follows from what they are; no path of a layer is ever read from a file.
+//! A snapshot's id is the BLAKE3 digest of its manifest, and the manifest holds the digests of all other parts, so every
+//! altered part is detected. A layer is referenced by the snapshot that owns it, and its file name follows from its role;
+//! no path of a layer is read from a file.
 
 use std::path::PathBuf;
 
@@ -13,35 +13,35 @@ use vmm_api::PAGE_SIZE;
 use crate::{Digest, MAX_PAGES};
 
 const VERSION: u32 = 2;
-/// The oldest version that is read.
+/// The oldest supported version.
 const OLDEST: u32 = 1;
 const MAX_LEN: usize = 1 << 20;
 const MAX_LAYERS: usize = 256;
 const MAX_DISKS: usize = 8;
 
-/// What a snapshot is.
+/// The description of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Of this format.
+    /// The version of the format.
     pub version: u32,
     /// The template it descends from.
     pub template: TemplateName,
-    /// The snapshot its machine was loaded from.
+    /// The snapshot that its machine was loaded from.
     pub parent: Option<SnapshotId>,
-    /// When it was made, in nanoseconds since 1970.
+    /// The time of the capture, in nanoseconds since 1970.
     pub created_at: u64,
-    /// What its machine has.
+    /// The resources of its machine.
     pub resources: Resources,
-    /// The machine's state. `None`: the disks alone were kept, and whoever wakes from it boots.
+    /// The machine's state; `None` for a disk-only snapshot, which boots.
     pub machine: Option<FileRef>,
-    /// Its memory; nothing without the machine's state.
+    /// Its memory; empty for a disk-only snapshot.
     pub memory: Chain,
     /// Its disks.
     pub disks: Vec<DiskManifest>,
 }
 
-/// A file of a snapshot's own.
+/// A file in the snapshot's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRef {
@@ -51,21 +51,22 @@ pub struct FileRef {
     pub digest: Digest,
 }
 
-/// Layers, oldest first.
+/// A chain of layers, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
-    /// How many of the oldest were there before this sandbox was forked. They are shared and never folded into others.
+    /// The number of oldest layers inherited by a fork. They are shared and folded last.
     pub inherited: usize,
     /// The layers.
     pub layers: Vec<LayerRef>,
 }
 
-/// A layer and whose it is.
+/// A reference to a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerRef {
-    /// The snapshot in whose directory it lies. `None`: the one whose manifest this is; only the newest layer can be.
+    /// The snapshot whose directory has the layer; `None` for this manifest's own, which is possible for the newest layer
+    /// only.
     pub owner: Option<SnapshotId>,
     /// Its digest.
     pub digest: Digest,
@@ -83,11 +84,11 @@ pub struct DiskManifest {
     pub chain: Chain,
 }
 
-/// A raw image that layers lie on.
+/// The raw image below a disk's layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseImage {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its length in bytes.
     pub len: u64,
@@ -95,37 +96,37 @@ pub struct BaseImage {
     pub digest: Digest,
 }
 
-/// A manifest that cannot be used.
+/// Failure to encode or decode a manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Its bytes are not those its name is the digest of.
+    /// The bytes do not match the snapshot's id.
     #[error("manifest is damaged: its digest is not the snapshot's id")]
     Digest,
-    /// It is longer than any manifest.
+    /// The file is longer than 1 MiB.
     #[error("manifest is damaged: longer than 1 MiB")]
     TooLong,
-    /// It is no manifest.
-    #[error("parse manifest")]
+    /// The bytes are not a manifest.
+    #[error("failed to parse manifest")]
     Json(#[from] serde_json::Error),
-    /// It says what cannot be.
+    /// The content is contradictory.
     #[error("manifest is not usable: {0}")]
     Invalid(&'static str),
 }
 
 impl Manifest {
-    /// The version that is written.
+    /// The version of new manifests.
     pub const VERSION: u32 = VERSION;
-    /// Most bytes of a manifest.
+    /// Maximum length in bytes.
     pub const MAX_LEN: usize = MAX_LEN;
 
-    /// Its bytes and the id they give.
+    /// Encodes the manifest and computes the snapshot's id.
     pub fn encode(&self) -> Result<(SnapshotId, Vec<u8>), ManifestError> {
         self.check()?;
         let bytes = serde_json::to_vec_pretty(self)?;
         Ok((id_of(&bytes)?, bytes))
     }
 
-    /// Reads the manifest of `id`. Total: any bytes give a manifest or a reason.
+    /// Decodes any bytes to the manifest of `id` or a reason.
     pub fn decode(bytes: &[u8], id: &SnapshotId) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_LEN {
             return Err(ManifestError::TooLong);
@@ -142,7 +143,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What it keeps.
+    /// Returns the snapshot's scope.
     pub fn scope(&self) -> SnapshotScope {
         match self.machine {
             Some(_) => SnapshotScope::Full,
@@ -150,12 +151,12 @@ impl Manifest {
         }
     }
 
-    /// Pages of memory.
+    /// Returns the number of memory pages.
     pub fn pages(&self) -> u32 {
         blocks(self.resources.memory).unwrap_or(0)
     }
 
-    /// Every snapshot whose files this one needs, itself not among them.
+    /// Iterates over the other snapshots whose layers this one references.
     pub fn owners(&self) -> impl Iterator<Item = &SnapshotId> {
         let disks = self.disks.iter().flat_map(|disk| &disk.chain.layers);
         self.memory
@@ -198,7 +199,7 @@ impl Manifest {
 }
 
 impl Chain {
-    /// The chain as others name it: what was `owner`'s own layer is named as its.
+    /// Returns the chain as other snapshots reference it: the own layer belongs to `owner`.
     #[must_use]
     pub fn owned_by(&self, owner: &SnapshotId) -> Self {
         let name = |layer: &LayerRef| LayerRef {
@@ -211,7 +212,7 @@ impl Chain {
         }
     }
 
-    /// The chain as a fork inherits it.
+    /// Returns the chain as a fork inherits it.
     #[must_use]
     pub fn inherited(mut self) -> Self {
         self.inherited = self.layers.len();
@@ -226,7 +227,7 @@ impl Chain {
     }
 }
 
-/// Pages in so many bytes; `None` when they are not whole pages or too many.
+/// Converts bytes to pages; `None` for a partial page or too many pages.
 pub(crate) fn blocks(bytes: u64) -> Option<u32> {
     let size = PAGE_SIZE as u64;
     let pages = u32::try_from(bytes / size).ok()?;
@@ -236,11 +237,11 @@ pub(crate) fn blocks(bytes: u64) -> Option<u32> {
 fn id_of(bytes: &[u8]) -> Result<SnapshotId, ManifestError> {
     let text = Digest::of(bytes).to_string();
     text.parse()
-        .map_err(|_| ManifestError::Invalid("its digest is no name"))
+        .map_err(|_| ManifestError::Invalid("its digest is not an id"))
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -278,7 +279,7 @@ mod test {
     }
 
     #[test]
-    fn a_manifest_survives_its_bytes_and_is_named_by_them() {
+    fn manifest_round_trips_and_matches_its_id() {
         let (id, bytes) = manifest().encode().unwrap();
         assert_eq!(Manifest::decode(&bytes, &id).unwrap(), manifest());
         let other = manifest()
@@ -296,7 +297,7 @@ mod test {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn contradictory_manifest_is_refused() {
         let own = LayerRef {
             owner: None,
             digest: Digest::of(b"x"),

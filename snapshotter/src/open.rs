@@ -1,43 +1,37 @@
-//! Giving a snapshot back.
+//! Opening a snapshot for a machine.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use pool_api::SnapshotId;
 use vmm_api::{DiskLayer, MemorySource};
 
 use crate::{
-    Damage, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Manifest, ManifestError,
-    Pin, Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
+    Damage, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Manifest, OpenError, Pin,
+    Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
 };
 
-/// How memory is to arrive.
+/// How guest memory arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryMode {
-    /// `Cow` when the memory is in RAM already, else `Paged`.
+    /// `Cow` if the memory is in RAM already, else `Paged`.
     #[default]
     Auto,
-    /// Shared from RAM, and brought there first if it is not.
+    /// Private mappings of shared RAM, loaded first if necessary.
     Cow,
-    /// By a pager of its own.
+    /// Page by page, from a pager.
     Paged,
 }
 
-/// A snapshot, ready to be loaded.
+/// A snapshot ready to load.
 #[derive(Debug)]
 pub struct OpenSnapshot {
-    /// Holds its files.
+    /// Pins its files.
     pub pin: Pin,
-    /// What it is.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// State and memory, if it keeps them and they are wanted.
+    /// State and memory, if the snapshot has them and they are wanted.
     pub machine: Option<OpenMachine>,
-    /// Its disks, checked whole.
+    /// Its disks, fully checked.
     pub disks: Vec<OpenDisk>,
 }
 
@@ -48,7 +42,7 @@ pub struct OpenMachine {
     pub image: File,
     /// Its memory.
     pub memory: MemorySource,
-    /// The pager, when memory comes by one.
+    /// The pager of `Paged` memory.
     pub pager: Option<Arc<StackPager>>,
 }
 
@@ -59,56 +53,13 @@ pub struct OpenDisk {
     pub size: u64,
     /// The image below its layers.
     pub base: File,
-    /// Its layers, oldest first.
+    /// Returns the layers, oldest first.
     pub layers: Vec<DiskLayer>,
 }
 
-/// A snapshot that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A file cannot be read.
-    #[error("read {}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The manifest is not one.
-    #[error("read manifest {}", path.display())]
-    Manifest {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ManifestError,
-    },
-    /// A file is not the one that the manifest names.
-    #[error("{} is damaged: {what}", path.display())]
-    Damaged {
-        /// Its path.
-        path: PathBuf,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// A layer is not usable.
-    #[error(transparent)]
-    Layer(#[from] LayerError),
-    /// There is no memory to hold it.
-    #[error("bring memory of snapshot {id} into RAM")]
-    Memory {
-        /// Which.
-        id: SnapshotId,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
 impl Store {
-    /// Opens what a snapshot keeps. A pager calls `on_damage` (from a thread of its own) when it cannot serve a page; the fault
-    /// stays unanswered, and the machine must be killed.
+    /// Opens a snapshot. A pager calls `on_damage`, on its own thread, when it cannot serve a page; the fault stays
+    /// unanswered, and the machine must be killed.
     pub fn open_snapshot(
         &self,
         id: &SnapshotId,
@@ -124,7 +75,7 @@ impl Store {
         Ok(opened)
     }
 
-    /// Opens the disks of a snapshot alone.
+    /// Opens the disks of a snapshot only.
     pub fn open_disk_only(&self, id: &SnapshotId) -> Result<OpenSnapshot, OpenError> {
         let pin = self.pin(id);
         let manifest = self.manifest(id)?;
@@ -179,7 +130,7 @@ impl Store {
         })
     }
 
-    /// Brings the memory of a snapshot into RAM. It stays while what is returned is kept.
+    /// Loads the memory of a snapshot into RAM, where it stays while the returned descriptor exists.
     pub fn keep_resident(&self, id: &SnapshotId) -> Result<Arc<OwnedFd>, OpenError> {
         self.resident(id, &self.manifest(id)?)
     }
@@ -236,7 +187,7 @@ impl Store {
                 what: "wrong digest",
             });
         }
-        // Digesting moved the position.
+        // The digest moved the file position.
         open_sized(&path, named.len)
     }
 

@@ -1,11 +1,11 @@
 //! Serves the page faults of a machine from the layers of its snapshot.
 //!
 //! [`StackPager::attach`] installs the recorded working set, then a thread answers faults one by one until it is stopped.
-//! Every page is installed write-protected, so that only what the guest wrote counts as changed, and only after its
-//! digest was checked: a fault on a damaged page is never answered, and whoever owns the machine is told to kill it.
+//! Every page is installed write-protected, so that only written pages count as changed, and only after its digest is
+//! checked: a fault on a damaged page is never answered, and the pager reports the damage to the machine's owner.
 //!
-//! The pages that were demanded are recorded, in order. The first restore of a snapshot leaves them behind as its working
-//! set; what a life needed is also handed on to the snapshot that ends it ([`StackPager::touched`]).
+//! Demanded pages are recorded in order. The first restore of a snapshot saves them as its working set; the snapshot that
+//! ends an epoch gets the pages of that epoch ([`StackPager::accessed_pages`]).
 
 mod prefetch;
 mod serve;
@@ -38,59 +38,59 @@ pub struct StackPager {
     shared: Arc<Shared>,
     server: Mutex<Server>,
     recorded: Vec<u32>,
-    /// Where the working set is left behind.
+    /// The path of the working set.
     path: PathBuf,
 }
 
-/// Why a pager cannot serve a machine any longer.
+/// The reason why a pager cannot serve its machine.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    /// A page cannot be read as it was written.
-    #[error("serve page {page} of guest memory")]
+    /// A page cannot be read, or is corrupted.
+    #[error("failed to serve page {page} of guest memory")]
     Layer {
         /// The page of guest memory.
         page: u32,
-        /// Why; it names the file.
+        /// The cause, which names the file.
         #[source]
         source: LayerError,
     },
-    /// The kernel did not take a page.
-    #[error("install page {page} of guest memory")]
+    /// The kernel refused a page.
+    #[error("failed to install page {page} of guest memory")]
     Install {
         /// The page of guest memory.
         page: u32,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Faults cannot be read any longer.
-    #[error("read page faults")]
+    /// Faults cannot be read.
+    #[error("failed to read page faults")]
     Faults(#[source] io::Error),
 }
 
-/// A pager that did not take over.
+/// Failure to attach a pager.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttachError {
-    /// It serves a machine already.
+    /// The pager serves a machine already.
     #[error("the pager serves another machine")]
     Attached,
-    /// Guest memory has another size than the snapshot's.
+    /// The size of guest memory differs from the snapshot's.
     #[error("guest memory has {actual} bytes, the snapshot {expected}")]
     Size {
-        /// What the machine has.
+        /// The machine's resources.
         actual: u64,
-        /// What the snapshot has.
+        /// The snapshot's size in bytes.
         expected: u64,
     },
-    /// The working set was not installed.
-    #[error("install working set")]
+    /// The working set cannot be installed.
+    #[error("failed to install working set")]
     Prefetch(#[source] Damage),
-    /// Its thread or descriptor is not usable.
-    #[error("start pager")]
+    /// The thread or the descriptor is not usable.
+    #[error("failed to start pager")]
     Start(#[source] io::Error),
 }
 
-/// What the serving thread and the handle share.
+/// State shared by the serving thread and the handle.
 struct Shared {
     stack: Stack,
     pages: u32,
@@ -98,7 +98,7 @@ struct Shared {
     on_damage: Box<dyn Fn(Damage) + Send + Sync>,
 }
 
-/// Where serving has got to.
+/// The state of the serving thread.
 enum Server {
     Idle,
     Serving {
@@ -132,7 +132,7 @@ impl StackPager {
         }
     }
 
-    /// The pages this life needed from the snapshot, as far as is known: those installed ahead and those demanded.
+    /// Returns the pages of this epoch so far: installed ahead and demanded.
     pub fn accessed_pages(&self) -> Vec<u32> {
         let demanded = self.shared.demanded.lock();
         let mut pages: Vec<u32> = self
@@ -145,30 +145,31 @@ impl StackPager {
         pages
     }
 
-    /// How many faults were answered one by one.
+    /// Counts the demand faults.
     pub fn demanded(&self) -> usize {
         self.shared.demanded.lock().len()
     }
 
-    /// Leaves the recorded working set behind, if the snapshot has none yet.
+    /// Saves the recorded working set, if the snapshot has none yet.
     pub fn save_working_set(&self) {
         let demanded = self.shared.demanded.lock().clone();
         if !self.recorded.is_empty() || demanded.is_empty() {
             return;
         }
         if let Err(error) = working_set::save(&self.path, &demanded) {
-            warn!(path = %self.path.display(), %error, "cannot save working set");
+            let error = error_chain::chain(&error);
+            warn!(path = %self.path.display(), %error, "failed to save working set");
         }
     }
 
-    /// Stops serving: the machine is gone, or must not go on. Waits until the thread has ended.
+    /// Stops serving and waits until the thread has ended.
     pub fn stop(&self) {
         let server = std::mem::replace(&mut *self.server.lock(), Server::Done);
         let Server::Serving { stop, thread } = server else {
             return;
         };
         if let Err(errno) = rustix::io::write(&*stop, &1u64.to_ne_bytes()) {
-            warn!(%errno, "cannot stop pager");
+            warn!(error = %errno, "failed to stop pager");
             return;
         }
         if thread.join().is_err() {

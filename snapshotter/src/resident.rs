@@ -1,4 +1,4 @@
-//! Memory of snapshots that is held in RAM, once for all machines made from it.
+//! Memory of snapshots in RAM, shared by all machines made from it.
 
 use std::{
     collections::HashMap,
@@ -15,36 +15,36 @@ use vmm_api::PAGE_SIZE;
 
 use crate::{LayerError, Stack};
 
-/// Pages copied at once.
+/// Pages copied in one batch.
 const RUN: usize = 64;
 
-/// Memory that is not held in RAM.
+/// Failure to load memory into RAM.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ComposeError {
-    /// A layer is not what it should be.
+    /// A layer is not usable.
     #[error(transparent)]
     Layer(#[from] LayerError),
-    /// There is no memory for it.
-    #[error("hold guest memory in a memfd")]
+    /// The host has too little memory.
+    #[error("failed to hold guest memory in a memfd")]
     Memory(#[source] io::Error),
 }
 
 type Slot = Arc<Mutex<Weak<OwnedFd>>>;
 
-/// Which memories are in RAM. Whoever was given one keeps it there.
+/// The memories in RAM. Each stays while a descriptor of it exists.
 #[derive(Debug, Default)]
 pub(crate) struct Residents {
     slots: Mutex<HashMap<SnapshotId, Slot>>,
 }
 
 impl Residents {
-    /// The memory of a snapshot if it is in RAM already.
+    /// Returns the memory of a snapshot if it is in RAM.
     pub(crate) fn get(&self, id: &SnapshotId) -> Option<Arc<OwnedFd>> {
         let slot = self.slots.lock().get(id).map(Arc::clone)?;
         slot.lock().upgrade()
     }
 
-    /// The memory of a snapshot, composed of its layers if it is not in RAM yet. Callers that ask meanwhile wait for it.
+    /// Returns the memory of a snapshot, composed from its layers if necessary. Concurrent callers share one composition.
     pub(crate) fn get_or_compose(
         &self,
         id: &SnapshotId,
@@ -53,7 +53,7 @@ impl Residents {
     ) -> Result<Arc<OwnedFd>, ComposeError> {
         let slot = {
             let mut slots = self.slots.lock();
-            // A slot that nobody composes and whose memory is gone is only a name.
+            // An entry without a composer and without memory is stale.
             slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().strong_count() > 0);
             Arc::clone(slots.entry(id.clone()).or_default())
         };
@@ -67,7 +67,7 @@ impl Residents {
     }
 }
 
-/// Puts the pages of a stack into a memfd that nobody can write any more. Pages of no layer and zero pages stay holes.
+/// Copies a stack's pages into a sealed memfd. Missing and zero pages stay holes.
 fn compose(pages: u32, stack: &Stack) -> Result<OwnedFd, ComposeError> {
     let memory = |source: io::Error| ComposeError::Memory(source);
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;

@@ -1,16 +1,16 @@
-//! The directory that holds snapshots.
+//! The directory of snapshots.
 //!
 //! ```text
 //! snapshots/<id>/{manifest, machine, memory, disk0, ..., working-set}
-//! staging/<random>     a snapshot being made, or one being removed
+//! staging/<random>     a snapshot being assembled or removed
 //! ```
 //!
-//! A snapshot comes into being by one rename after all its files are synced, and goes by one rename before they are
-//! removed: after a crash each is whole or not there. What lies in `staging` at start is removed.
+//! A snapshot appears by one rename after all its files are synced, and disappears by one rename before they are removed:
+//! after a crash it is whole or absent. [`Store::open`] empties `staging`.
 //!
-//! A snapshot stays while a [`Pin`] holds it, or while one that is held refers to its layers. [`Store::collect`] removes
-//! the rest, and only that: dropping a pin does no work. As a process that ends lets go of its pins in no order, it closes
-//! the store first, and nothing is removed from then on.
+//! A snapshot stays while a [`Pin`] holds it, or while a pinned snapshot references its layers. [`Store::collect`] removes
+//! the rest; dropping a pin removes nothing. A process that ends drops its pins in any order, so it closes the store first,
+//! which disables removal.
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,7 @@ pub struct Store {
     pub(crate) verified: Verified,
 }
 
-/// Holds a snapshot: while one is out, no file that it needs is removed.
+/// Holds a snapshot: no file that it references is removed.
 #[derive(Debug)]
 #[must_use = "the snapshot may be removed as soon as the pin is dropped"]
 pub struct Pin {
@@ -45,30 +45,30 @@ pub struct Pin {
     pins: Arc<Mutex<Pins>>,
 }
 
-/// A store that is not usable.
+/// Failure of a store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A directory cannot be made, read or emptied.
-    #[error("prepare snapshot directory {}", path.display())]
+    /// A directory cannot be created, read or emptied.
+    #[error("failed to prepare snapshot directory {}", path.display())]
     Prepare {
-        /// Which.
+        /// The object.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// What nothing refers to could not be removed.
-    #[error("remove {}", path.display())]
+    /// An unreferenced snapshot cannot be removed.
+    #[error("failed to remove {}", path.display())]
     Remove {
-        /// What.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// Who is held how often.
+/// The pinned snapshots.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     held: HashMap<SnapshotId, Pinned>,
@@ -78,15 +78,15 @@ pub(crate) struct Pins {
 #[derive(Debug)]
 pub(crate) struct Pinned {
     count: usize,
-    /// The other snapshots it needs; `None` when its manifest cannot be read.
+    /// The other snapshots it references; `None` when its manifest cannot be read.
     needs: Option<Vec<SnapshotId>>,
 }
 
 // === impl Store ===
 
 impl Store {
-    /// Opens the store in `root`, makes it if it is not there, and removes what a crash left half done. Pin what is to be
-    /// kept, then [`Store::collect`].
+    /// Opens or creates the store in `root` and empties the staging directory. Pin the snapshots to keep, then call
+    /// [`Store::collect`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self {
             root: root.to_owned(),
@@ -116,12 +116,12 @@ impl Store {
         self.root.join("snapshots")
     }
 
-    /// Where a snapshot's files are.
+    /// Returns the directory of a snapshot.
     pub fn path(&self, id: &SnapshotId) -> PathBuf {
         self.snapshots_dir().join(id.as_str())
     }
 
-    /// Reads and checks a snapshot's manifest.
+    /// Reads and checks the manifest of a snapshot.
     pub fn manifest(&self, id: &SnapshotId) -> Result<Manifest, OpenError> {
         let path = self.path(id).join("manifest");
         let read = |source| OpenError::Io {
@@ -139,18 +139,18 @@ impl Store {
         Manifest::decode(&bytes, id).map_err(|source| OpenError::Manifest { path, source })
     }
 
-    /// Whether there is a snapshot of this name.
+    /// Returns whether a snapshot exists.
     pub fn contains(&self, id: &SnapshotId) -> bool {
         self.path(id).is_dir()
     }
 
-    /// Holds a snapshot, whether it can be read or not. One that cannot be read stops every removal, as nobody knows what
-    /// it needs.
+    /// Pins a snapshot, readable or not. An unreadable one disables removal, because its references are unknown.
     pub fn pin(&self, id: &SnapshotId) -> Pin {
         let needs = || match self.manifest(id) {
             Ok(manifest) => Some(manifest.owners().cloned().collect()),
             Err(error) => {
-                warn!(snapshot = %id, error = &error as &dyn std::error::Error, "cannot read what a held snapshot needs");
+                let error = error_chain::chain(&error);
+                warn!(snapshot.id = %id, %error, "failed to read references of pinned snapshot");
                 None
             }
         };
@@ -174,12 +174,12 @@ impl Store {
         }
     }
 
-    /// Removes nothing from now on, whatever is let go.
+    /// Disables removal, also of snapshots whose pins are dropped later.
     pub fn close(&self) {
         self.pins.lock().closed = true;
     }
 
-    /// Removes every snapshot that is neither held nor needed by one that is, and says how many.
+    /// Removes every snapshot that is neither pinned nor referenced by a pinned one; returns their number.
     pub fn collect(&self) -> Result<usize, StoreError> {
         let garbage = self.unlink_unreferenced()?;
         for path in &garbage {
@@ -191,7 +191,7 @@ impl Store {
         Ok(garbage.len())
     }
 
-    /// Moves what is to go into `staging`. Pins are locked meanwhile: whoever pins finds a snapshot whole or gone.
+    /// Moves unreferenced snapshots into `staging`, under the lock on pins: a new pin finds a snapshot whole or absent.
     fn unlink_unreferenced(&self) -> Result<Vec<PathBuf>, StoreError> {
         let pins = self.pins.lock();
         if pins.closed {
@@ -229,7 +229,7 @@ impl Store {
                 .prefix("removed-")
                 .tempdir_in(self.staging_dir())
                 .map_err(remove)?;
-            fs::rename(&path, trash.path().join("it")).map_err(remove)?;
+            fs::rename(&path, trash.path().join("snapshot")).map_err(remove)?;
             garbage.push(trash.keep());
         }
         Ok(garbage)
@@ -239,7 +239,7 @@ impl Store {
 // === impl Pin ===
 
 impl Pin {
-    /// What it holds.
+    /// Returns the id of the pinned snapshot.
     pub fn id(&self) -> &SnapshotId {
         &self.id
     }

@@ -1,3 +1,3 @@
-//! The one place with unsafe code: userfaultfd's requests.
+//! The unsafe code of this crate: requests to a userfaultfd.
 
 pub(crate) mod uffd;

@@ -1,4 +1,4 @@
-//! Which disk layers were read whole and found good.
+//! Cache of disk layers that were checked.
 
 use std::{collections::HashMap, os::unix::fs::MetadataExt};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{Layer, LayerError};
 
-/// A file as it was when it was read: its device, inode, time of change and length.
+/// A file's device, inode, modification time and length at its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Seen {
     device: u64,
@@ -15,15 +15,15 @@ struct Seen {
     len: u64,
 }
 
-/// Remembers which files were verified, so that a hundred forks of one snapshot read its disk once. A file that was
-/// written since has another time of change and is read again.
+/// Remembers checked files, so that a hundred forks of one snapshot read its disk once. A file that was written since has
+/// another modification time and is checked again.
 #[derive(Debug, Default)]
 pub(crate) struct Verified {
     seen: Mutex<HashMap<crate::Digest, Seen>>,
 }
 
 impl Verified {
-    /// Layers remembered at most; then all are forgotten.
+    /// Maximum entries; a full cache is cleared.
     const MAX: usize = 4096;
 
     pub(crate) fn check(&self, layer: &Layer) -> Result<(), LayerError> {
@@ -32,7 +32,7 @@ impl Verified {
             path: layer.path().to_owned(),
             source,
         })?;
-        // A modification time, as links come and go and change the other one.
+        // The modification time: links change the change time.
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         let now = Seen {
             device: metadata.dev(),

@@ -1,4 +1,4 @@
-//! Debian packages that building needs.
+//! Debian packages that the build and the tests need.
 
 use std::{
     fs,
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::step::step;
 
-/// Everything that building takes beside cargo.
-pub(crate) const BUILD: &[&str] = &[
+/// Packages that the build needs in addition to cargo.
+pub(crate) const BUILD_PACKAGES: &[&str] = &[
     "bc",
     "bison",
     "bzip2",
@@ -30,16 +30,16 @@ pub(crate) const BUILD: &[&str] = &[
     "xz-utils",
 ];
 
-/// Makes sure that `packages` are installed, and does nothing when they are.
-pub(crate) fn ensure(packages: &[&str]) -> Result<()> {
-    let missing = missing(packages)?;
+/// Installs those of `packages` that are missing.
+pub(crate) fn ensure_installed(packages: &[&str]) -> Result<()> {
+    let missing = missing_packages(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("Debian packages that are missing: {}", missing.join(" "));
+    eprintln!("missing Debian packages: {}", missing.join(" "));
     if !nix::unistd::geteuid().is_root() {
         bail!(
-            "install them first: sudo apt-get install --no-install-recommends {}",
+            "not running as root; install them with: sudo apt-get install --no-install-recommends {}",
             missing.join(" ")
         );
     }
@@ -49,27 +49,27 @@ pub(crate) fn ensure(packages: &[&str]) -> Result<()> {
     step("apt-get install", || apt_get(&arguments))
 }
 
-/// The installed version of a package.
-pub(crate) fn version(package: &str) -> Result<String> {
+/// Returns the installed version of a package.
+pub(crate) fn installed_version(package: &str) -> Result<String> {
     let output = Command::new("dpkg-query")
         .args(["-W", "-f", "${Version}", package])
         .stderr(Stdio::null())
         .output()
-        .context("run dpkg-query")?;
+        .context("failed to run dpkg-query")?;
     if !output.status.success() || output.stdout.is_empty() {
         bail!("package {package} is not installed");
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether this machine is the Debian release the project is built on.
+/// Fails unless this machine runs Debian 12.
 pub(crate) fn require_bookworm() -> Result<()> {
-    let release =
-        fs::read_to_string(Path::new("/etc/os-release")).context("read /etc/os-release")?;
+    let release = fs::read_to_string(Path::new("/etc/os-release"))
+        .context("failed to read /etc/os-release")?;
     if is_bookworm(&release) {
         return Ok(());
     }
-    bail!("guest kernel and root disk are built on Debian 12 (bookworm); this machine is not that")
+    bail!("building the guest kernel and root disk requires Debian 12 (bookworm)")
 }
 
 fn is_bookworm(release: &str) -> bool {
@@ -77,22 +77,22 @@ fn is_bookworm(release: &str) -> bool {
     has("ID=debian") && has("VERSION_CODENAME=bookworm")
 }
 
-fn missing(packages: &[&str]) -> Result<Vec<String>> {
+fn missing_packages(packages: &[&str]) -> Result<Vec<String>> {
     let output = Command::new("dpkg-query")
         .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
         .args(packages)
         .stderr(Stdio::null())
         .output()
-        .context("run dpkg-query, which Debian has")?;
+        .context("failed to run dpkg-query (is this Debian?)")?;
     Ok(not_installed(
         packages,
         &String::from_utf8_lossy(&output.stdout),
     ))
 }
 
-fn not_installed(packages: &[&str], answer: &str) -> Vec<String> {
+fn not_installed(packages: &[&str], status: &str) -> Vec<String> {
     let installed = |name: &str| {
-        answer
+        status
             .lines()
             .any(|line| line.split_once(' ') == Some((name, "installed")))
     };
@@ -109,7 +109,7 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .output()
-        .context("run apt-get")?;
+        .context("failed to run apt-get")?;
     if output.status.success() {
         return Ok(());
     }
@@ -119,30 +119,30 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn a_removed_or_unknown_package_is_missing() {
-        let answer = "bc installed\nflex config-files\n";
+    fn removed_and_unknown_packages_are_missing() {
+        let status = "bc installed\nflex config-files\n";
         assert_eq!(
-            not_installed(&["bc", "flex", "bison"], answer),
+            not_installed(&["bc", "flex", "bison"], status),
             ["flex", "bison"]
         );
     }
 
     #[test]
-    fn dpkg_is_asked_for_real() {
+    fn dpkg_reports_installed_packages() {
         assert_eq!(
-            missing(&["dpkg", "no-such-package-here"]).unwrap(),
+            missing_packages(&["dpkg", "no-such-package-here"]).unwrap(),
             ["no-such-package-here"]
         );
-        assert!(!version("dpkg").unwrap().is_empty());
-        version("no-such-package-here").unwrap_err();
+        assert!(!installed_version("dpkg").unwrap().is_empty());
+        installed_version("no-such-package-here").unwrap_err();
     }
 
     #[test]
-    fn other_releases_are_told_apart() {
+    fn only_debian_12_is_bookworm() {
         assert!(is_bookworm("ID=debian\nVERSION_CODENAME=bookworm\n"));
         assert!(!is_bookworm("ID=debian\nVERSION_CODENAME=trixie\n"));
         assert!(!is_bookworm("ID=ubuntu\nID_LIKE=debian\n"));

@@ -1,25 +1,25 @@
-//! `cargo xtask build`: everything that runs.
+//! `cargo xtask build`: every program.
 
 use anyhow::Result;
 
-use crate::{apt, guest, step::shown, workspace::Workspace};
+use crate::{apt, guest, step::run_visible, workspace::Workspace};
 
-/// What to build, and how.
+/// Selects the programs and their profile.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct Options {
     /// Build `catnap` and `catnap-vmm` with debug assertions and without optimisation
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Build only what goes into guests: the kernel, the root disk and the agent
+    /// Build only the guest kernel, root disk and agent
     #[arg(long)]
     pub(crate) guest_only: bool,
 }
 
-/// Builds it.
+/// Builds the guest artefacts and the programs.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    apt::ensure(apt::BUILD)?;
+    apt::ensure_installed(apt::BUILD_PACKAGES)?;
     let guest = guest::build(workspace)?;
-    eprintln!("guest artefacts are in {}", guest.display());
+    eprintln!("guest artefacts: {}", guest.display());
     if options.guest_only {
         return Ok(());
     }
@@ -28,11 +28,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if !options.debug {
         cargo.arg("--release");
     }
-    shown("catnap and catnap-vmm", &mut cargo)?;
+    run_visible("catnap and catnap-vmm", &mut cargo)?;
     let profile = if options.debug { "debug" } else { "release" };
-    eprintln!(
-        "programs are in {}",
-        workspace.target.join(profile).display()
-    );
+    eprintln!("programs: {}", workspace.target.join(profile).display());
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! `cargo xtask demo`: the whole path, on this machine, before a person's eyes.
+//! `cargo xtask demo`: demonstrates a real gateway on this machine.
 //!
-//! A gateway is started, a sandbox made, called, left to fall asleep, woken by a request and forked; [`story`] is that.
-//! This file is what is around it: whatever happens, [`gateway`] ends with the demo.
+//! [`scenario`] creates a sandbox, sends requests to it, waits for its idle pause, wakes it by a request and forks it.
+//! [`gateway`] runs the gateway, which ends with the demo on every path.
 
 mod api;
 mod gateway;
-mod story;
+mod scenario;
 
 use std::{
     io::{Write as _, stdout},
@@ -18,128 +18,133 @@ use anyhow::{Context, Result, bail};
 
 use self::{
     api::Api,
-    gateway::{Ended, Gateway, Place},
-    story::Told,
+    gateway::{Gateway, GatewayConfig, GatewayExit},
+    scenario::Summary,
 };
 use crate::{build, cache::Cache, workspace::Workspace};
 
-/// How the demo goes.
+/// Options of the demo.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// End when everything was shown, rather than stay up until Ctrl-C
+    /// End after the demonstration instead of running until Ctrl-C
     #[arg(long)]
     once: bool,
-    /// Keep the sandboxes for the next time, paused, rather than kill them at the end
+    /// Pause the sandboxes at the end instead of killing them
     #[arg(long)]
     keep: bool,
-    /// Where the gateway listens
+    /// The listen address of the gateway
     #[arg(long, default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
 }
 
-/// What the demo waits for.
+/// An event that the demo waits for.
 enum Event {
-    /// The story came to its end, or to a bad one.
-    Told(Result<Told>),
-    /// Somebody pressed Ctrl-C.
+    /// The scenario finished or failed.
+    Finished(Result<Summary>),
+    /// The user pressed Ctrl-C.
     Interrupted,
-    /// The gateway is no more.
-    Ended(Ended),
+    /// The gateway process exited.
+    GatewayExited(GatewayExit),
 }
 
-/// Builds what is missing and shows it.
+/// Builds everything and runs the demonstration.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    check_free(options.listen)?;
+    check_listen_address(options.listen)?;
     build::run(workspace, &build::Options::default())?;
-    let place = Place {
+    let config = GatewayConfig {
         program: workspace.target.join("release/catnap"),
         data_dir: workspace.target.join("demo-data"),
         guest_dir: workspace.target.join("guest"),
-        template_cache: Cache::find()?.folder("templates")?,
+        template_cache: Cache::find()?.subdirectory("templates")?,
         listen: options.listen,
     };
-    let (events, happened) = mpsc::channel();
-    let interrupted = events.clone();
-    ctrlc::set_handler(move || tell(&interrupted, Event::Interrupted))
-        .context("watch for Ctrl-C")?;
-    let ended = events.clone();
-    let mut gateway = Gateway::start(&place, move |how| tell(&ended, Event::Ended(how)))?;
+    let (sender, events) = mpsc::channel();
+    let interrupted = sender.clone();
+    ctrlc::set_handler(move || send(&interrupted, Event::Interrupted))
+        .context("failed to install the handler for Ctrl-C")?;
+    let exited = sender.clone();
+    let mut gateway = Gateway::start(&config, move |exit| {
+        send(&exited, Event::GatewayExited(exit));
+    })?;
 
     let once = options.once;
     let keep = options.keep;
-    let telling = place.clone();
+    let scenario_config = config.clone();
     thread::Builder::new()
-        .name("story".to_owned())
+        .name("scenario".to_owned())
         .spawn(move || {
-            let told = story::tell(&telling, keep);
-            tell(&events, Event::Told(told));
+            let result = scenario::run(&scenario_config, keep);
+            send(&sender, Event::Finished(result));
         })
-        .context("start the demo's thread")?;
-    let shown = loop {
-        match happened.recv().context("wait for the demo")? {
-            Event::Told(Ok(told)) => {
-                stdout().write_all(told.text(options.listen).as_bytes())?;
+        .context("failed to start the scenario thread")?;
+    let result = loop {
+        match events
+            .recv()
+            .context("failed to receive an event of the demo")?
+        {
+            Event::Finished(Ok(summary)) => {
+                stdout().write_all(summary.text(options.listen).as_bytes())?;
                 if once {
                     break Ok(());
                 }
-                eprintln!("\nThe gateway stays up; Ctrl-C ends it.");
+                eprintln!("\nThe gateway is running. Press Ctrl-C to stop it.");
             }
-            Event::Told(Err(error)) => break Err(error),
+            Event::Finished(Err(error)) => break Err(error),
             Event::Interrupted => {
                 eprintln!();
                 break Ok(());
             }
-            Event::Ended(how) => {
-                gateway.is_gone();
-                bail!("{}", how.say(&place.log()));
+            Event::GatewayExited(exit) => {
+                gateway.mark_exited();
+                bail!("{}", exit.describe(&config.log()));
             }
         }
     };
-    // One that is still booting its template has nothing to kill, and would not answer.
-    if !keep && Api::is_up(place.listen) {
-        clean_up(&place);
+    // A gateway that still boots its template has no sandboxes and does not serve requests yet.
+    if !keep && Api::is_up(config.listen) {
+        kill_sandboxes(&config);
     }
-    gateway.stop(&happened)?;
-    shown
+    gateway.stop(&events)?;
+    result
 }
 
-/// Says in one sentence that a port is taken, before minutes are spent on building.
-fn check_free(listen: SocketAddr) -> Result<()> {
+/// Fails early, before the build, if the listen address is in use.
+fn check_listen_address(listen: SocketAddr) -> Result<()> {
     match TcpListener::bind(listen) {
         Ok(_) => Ok(()),
         Err(error) => {
-            bail!("{listen} cannot be listened on ({error}): choose another with --listen")
+            bail!("failed to listen on {listen} ({error}): choose another address with --listen")
         }
     }
 }
 
-/// Kills what the demo made. That it cannot be is not worth failing for: the next demo does it first of all.
-fn clean_up(place: &Place) {
-    let killed = place
+/// Kills the sandboxes of the demo. On failure the next demo kills them.
+fn kill_sandboxes(config: &GatewayConfig) {
+    let killed = config
         .api_key()
-        .and_then(|key| Api::new(place.listen, key).kill_earlier());
+        .and_then(|key| Api::new(config.listen, key).kill_demo_sandboxes());
     if let Err(error) = killed {
-        eprintln!("the sandboxes were not killed: {error:#}");
+        eprintln!("failed to kill the sandboxes: {error:#}");
     }
 }
 
-fn tell(events: &Sender<Event>, event: Event) {
-    // Nobody listens once the demo is over.
+fn send(events: &Sender<Event>, event: Event) {
+    // The receiver is dropped when the demo ends.
     drop(events.send(event));
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn a_port_in_use_is_one_sentence() {
+    fn listen_address_in_use_suggests_the_listen_option() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let text = check_free(address).unwrap_err().to_string();
-        assert!(text.starts_with(&address.to_string()) && text.ends_with("--listen"));
+        let text = check_listen_address(address).unwrap_err().to_string();
+        assert!(text.contains(&address.to_string()) && text.ends_with("--listen"));
         assert!(!text.contains('\n'));
         drop(taken);
-        check_free(address).unwrap();
+        check_listen_address(address).unwrap();
     }
 }

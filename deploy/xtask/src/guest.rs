@@ -1,4 +1,4 @@
-//! What goes into guests: the kernel, the root disk of the `base` template, and the agent.
+//! The guest kernel, the root disk of the `base` template, and the guest agent.
 
 mod agent;
 mod kernel;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::{apt, cache::Cache, workspace::Workspace};
 
-/// Builds what is not in the cache yet and leaves links in `target/guest`, whose path is returned.
+/// Builds what the cache lacks, and returns `target/guest` with links to the artefacts.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     apt::require_bookworm()?;
     let cache = Cache::find()?;
@@ -22,32 +22,33 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let image = rootfs::build(workspace, &cache, &agent)?;
     let kernel = kernel::build(workspace, &cache)?;
     let dir = workspace.target.join("guest");
-    fs::create_dir_all(&dir).with_context(|| format!("make folder {}", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
     link(&kernel, &dir.join("vmlinux"))?;
     link(&image, &dir.join("base.ext4"))?;
     link(&agent, &dir.join("catnap-guest"))?;
     Ok(dir)
 }
 
-/// Makes `name` a link to `to`, whatever it was before, at one instant.
-fn link(to: &Path, name: &Path) -> Result<()> {
+/// Atomically replaces `name` by a symbolic link to `target`.
+fn link(target: &Path, name: &Path) -> Result<()> {
     let temporary = name.with_extension("new");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", temporary.display()));
+            return Err(error).with_context(|| format!("failed to remove {}", temporary.display()));
         }
         _ => {}
     }
-    symlink(to, &temporary).with_context(|| format!("link {}", temporary.display()))?;
-    fs::rename(&temporary, name).with_context(|| format!("name {}", name.display()))
+    symlink(target, &temporary)
+        .with_context(|| format!("failed to create the link {}", temporary.display()))?;
+    fs::rename(&temporary, name).with_context(|| format!("failed to rename to {}", name.display()))
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn a_link_replaces_what_was_there() {
+    fn link_replaces_an_existing_file() {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().join("vmlinux");
         link(Path::new("/old"), &name).unwrap();

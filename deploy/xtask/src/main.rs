@@ -1,8 +1,8 @@
-//! Builds the guest kernel and root disks; runs the demo and the checks.
+//! Builds the guest kernel and root disks; runs the demo, the checks and the tests.
 //!
-//! `cargo xtask COMMAND`, from anywhere in the workspace. [`build`] makes everything that runs, [`guest`] what goes into
-//! guests; [`demo`] shows it to a person; [`test`] runs every check, of which [`tidy`] is the one for the rules of this
-//! code base that a machine can check. [`fuzz`] looks for what no test thought of.
+//! Run `cargo xtask COMMAND` anywhere in the workspace. [`build`] builds every program, [`guest`] the kernel, root disk and
+//! agent of guests. [`demo`] starts a gateway and demonstrates it. [`test`] runs every check and test; [`tidy`] is the
+//! check for the rules of this code base. [`fuzz`] runs coverage-guided fuzzing.
 
 #![forbid(unsafe_code)]
 
@@ -33,13 +33,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build the gateway, the monitor, and what runs in guests
+    /// Build the gateway, the monitor, and the kernel, root disk and agent of guests
     Build(build::Options),
-    /// Build everything, then start the gateway and show what it does
+    /// Build everything, start a gateway, and demonstrate pause, wake and fork
     Demo(demo::Options),
     /// Run every check and test
     Test(test::Options),
-    /// Look for input that what reads strangers' bytes does not survive
+    /// Run coverage-guided fuzzing of the parsers of untrusted input
     Fuzz(fuzz::Options),
     /// Check the rules of this code base that a machine can check
     Tidy,

@@ -1,4 +1,4 @@
-//! Long steps, and how a person sees that they go on.
+//! Long steps and their progress on the terminal.
 
 use std::{
     fmt::Write as _,
@@ -14,12 +14,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a step says that it goes on where there is no terminal.
-const BEAT: Duration = Duration::from_secs(30);
-/// Lines of a failed program's output that are shown.
-const TAIL: usize = 30;
+/// Interval of progress lines when stderr is no terminal.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// How many lines of the output of a failed program are printed.
+const TAIL_LINES: usize = 30;
 
-/// Does `work` and shows `title` with the seconds it has taken.
+/// Runs `work`, and shows `title` with the elapsed time.
 pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     let result = if stderr().is_terminal() {
@@ -34,7 +34,7 @@ pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T
         result
     } else {
         eprintln!("{title} ...");
-        beating(title, began, work)
+        with_heartbeat(title, began, work)
     };
     let took = began.elapsed().as_secs_f64();
     match &result {
@@ -44,15 +44,15 @@ pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     result
 }
 
-/// Runs a program that shows its own progress, and says what it was for and how long it took.
-pub(crate) fn shown(title: &str, command: &mut Command) -> Result<()> {
+/// Runs a program that prints its own progress, and prints `title` and the elapsed time.
+pub(crate) fn run_visible(title: &str, command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let began = Instant::now();
     eprintln!("{title} ...");
     let status = command
         .stdin(Stdio::null())
         .status()
-        .with_context(|| format!("run {name}"))?;
+        .with_context(|| format!("failed to run {name}"))?;
     let took = began.elapsed().as_secs_f64();
     if !status.success() {
         eprintln!("{title}: failed after {took:.1} s");
@@ -62,12 +62,12 @@ pub(crate) fn shown(title: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Does `work` while another thread says from time to time that it goes on.
-fn beating<T>(title: &str, began: Instant, work: impl FnOnce() -> T) -> T {
-    let (done, waiting) = mpsc::channel::<()>();
+/// Runs `work` while another thread prints the elapsed time at intervals.
+fn with_heartbeat<T>(title: &str, began: Instant, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            while waiting.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            while is_done.recv_timeout(HEARTBEAT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("{title} ... {} s", began.elapsed().as_secs());
             }
         });
@@ -77,49 +77,46 @@ fn beating<T>(title: &str, began: Instant, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Runs a program with its output going to `log`, and shows the end of it if it fails.
-pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
+/// Runs a program with its output appended to `log`; the error contains the end of that output.
+pub(crate) fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let file = File::options()
         .create(true)
         .append(true)
         .open(log)
-        .with_context(|| format!("open log {}", log.display()))?;
+        .with_context(|| format!("failed to open log {}", log.display()))?;
     let status = command
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
         .status()
-        .with_context(|| format!("run {name}"))?;
+        .with_context(|| format!("failed to run {name}"))?;
     if status.success() {
         return Ok(());
     }
     let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())?;
-    bail!(
-        "{name} failed ({status}); the end of what it said:\n{}",
-        tail(&text)
-    );
+    bail!("{name} failed ({status}), with output:\n{}", tail(&text));
 }
 
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let mut shown = String::new();
-    for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
+    let mut tail = String::new();
+    for line in lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)) {
         // Writing to a string cannot fail.
-        let _infallible = writeln!(shown, "  {line}");
+        let _infallible = writeln!(tail, "  {line}");
     }
-    shown
+    tail
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_program_is_quoted() {
+    fn failed_program_is_reported_with_its_output() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let error = logged(
+        let error = run_logged(
             Command::new("sh").args(["-c", "echo good; echo bad >&2; exit 3"]),
             &log,
         )
@@ -129,25 +126,25 @@ mod test {
             text.contains("good\n  bad") && text.contains("exit status: 3"),
             "{text}"
         );
-        logged(&mut Command::new("true"), &log).unwrap();
+        run_logged(&mut Command::new("true"), &log).unwrap();
     }
 
     #[test]
-    fn a_program_that_fails_fails_its_step() {
-        shown("good", &mut Command::new("true")).unwrap();
-        let error = shown("bad", &mut Command::new("false")).unwrap_err();
+    fn failing_program_fails_its_step() {
+        run_visible("good", &mut Command::new("true")).unwrap();
+        let error = run_visible("bad", &mut Command::new("false")).unwrap_err();
         assert!(error.to_string().starts_with("bad: false failed"));
-        shown("none", &mut Command::new("/no/such/program")).unwrap_err();
+        run_visible("none", &mut Command::new("/no/such/program")).unwrap_err();
     }
 
     #[test]
-    fn only_the_end_is_shown() {
+    fn tail_is_the_last_30_lines() {
         let text: String = (0..100).map(|n| format!("{n}\n")).collect();
         assert!(tail(&text).starts_with("  70\n") && tail(&text).ends_with("  99\n"));
     }
 
     #[test]
-    fn a_step_gives_what_its_work_gave() {
+    fn step_returns_the_result_of_its_work() {
         assert_eq!(step("answer", || Ok(42)).unwrap(), 42);
         step::<()>("trouble", || bail!("no")).unwrap_err();
     }

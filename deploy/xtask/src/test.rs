@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check and test.
 //!
-//! The first step that fails ends the run. The tests come last, so that their runner's own summary is the last thing said.
+//! The first step that fails ends the run. The tests run last, so that the summary of their runner ends the output.
 
 use std::{
     fs::File,
@@ -14,52 +14,49 @@ use crate::{
     apt,
     cache::Cache,
     clients, guest,
-    step::{shown, step},
+    step::{run_visible, step},
     tidy,
     workspace::Workspace,
 };
 
-/// What cargo is asked for, always the same, so that nothing is built twice.
+/// The same selection for every cargo command, so that nothing is built twice.
 const EVERYTHING: &[&str] = &["--workspace", "--all-targets", "--all-features"];
 
-/// Which tests to run.
+/// Selects the tests.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// What cargo-nextest is given, after `--`: names of tests, for one
+    /// Arguments for cargo-nextest after `--`, such as names of tests
     #[arg(last = true)]
     nextest: Vec<String>,
 }
 
-/// Runs them all.
+/// Runs every check, then the tests.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let began = Instant::now();
-    apt::ensure(&[apt::BUILD, clients::PACKAGES].concat())?;
+    apt::ensure_installed(&[apt::BUILD_PACKAGES, clients::DEBIAN_PACKAGES].concat())?;
     let guest = guest::build(workspace)?;
     let clients = clients::install(workspace)?;
-    let templates = Cache::find()?.folder("templates")?;
+    let templates = Cache::find()?.subdirectory("templates")?;
     let cargo = |arguments: &[&str]| {
         let mut cargo = workspace.cargo();
         cargo.args(arguments);
         cargo
     };
-    shown("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    run_visible("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let mut clippy = cargo(&["clippy"]);
-    shown(
+    run_visible(
         "clippy",
         clippy.args(EVERYTHING).args(["--", "-D", "warnings"]),
     )?;
-    // `catnap` and `catnap-vmm`, which tests start, and the tests themselves.
-    shown("programs and tests", cargo(&["build"]).args(EVERYTHING))?;
+    // Tests start the programs `catnap` and `catnap-vmm`.
+    run_visible("programs and tests", cargo(&["build"]).args(EVERYTHING))?;
     step("tidy", || tidy::run(workspace))?;
-    shown(
+    run_visible(
         "doctests",
         &mut cargo(&["test", "--doc", "--workspace", "--all-features", "--quiet"]),
     )?;
     ensure_nextest(workspace)?;
-    eprintln!(
-        "before the tests: {:.1} s altogether",
-        began.elapsed().as_secs_f64()
-    );
+    eprintln!("build and checks: {:.1} s", began.elapsed().as_secs_f64());
     warn_without_kvm();
 
     let mut nextest = cargo(&["nextest", "run"]);
@@ -70,8 +67,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         .env("CATNAP_TEMPLATE_CACHE", templates)
         .env("CATNAP_CLIENTS", clients)
         .stdin(Stdio::null());
-    let status = nextest.status().context("run cargo nextest")?;
-    // The runner has said it all.
+    let status = nextest.status().context("failed to run cargo nextest")?;
+    // The runner has printed the failures.
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
@@ -79,7 +76,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     })
 }
 
-/// Installs cargo-nextest where there is none.
+/// Installs cargo-nextest if it is missing.
 fn ensure_nextest(workspace: &Workspace) -> Result<()> {
     let works = |mut command: Command| -> Result<bool> {
         let status = command
@@ -87,7 +84,7 @@ fn ensure_nextest(workspace: &Workspace) -> Result<()> {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()
-            .context("run cargo")?;
+            .context("failed to run cargo")?;
         Ok(status.success())
     };
     let version = || {
@@ -99,24 +96,26 @@ fn ensure_nextest(workspace: &Workspace) -> Result<()> {
         return Ok(());
     }
     let mut install = workspace.cargo();
-    shown(
-        "cargo-nextest (some minutes, once)",
+    run_visible(
+        "install cargo-nextest (takes minutes, once)",
         install.args(["install", "cargo-nextest", "--locked"]),
     )?;
     if !works(version())? {
-        bail!("cargo nextest was installed and does not run: is cargo's bin folder in PATH?");
+        bail!(
+            "cargo nextest was installed but does not run: add the bin directory of cargo to PATH"
+        );
     }
     Ok(())
 }
 
-/// Says what is not tested where no machine can run.
+/// Warns about the tests that skip without KVM.
 fn warn_without_kvm() {
     let opened = File::options().read(true).write(true).open("/dev/kvm");
     if let Err(error) = opened {
         eprintln!(
-            "\n!!! /dev/kvm cannot be opened ({error}). No microVM runs here, so these tests SKIP:\n\
+            "\n!!! failed to open /dev/kvm ({error}). These tests need microVMs and SKIP:\n\
              !!!   vmm::flat (all), catnap::e2e (all)\n\
-             !!! The machine monitor and the whole path are NOT tested by this run.\n"
+             !!! This run does NOT test the monitor and the gateway with real guests.\n"
         );
     }
 }

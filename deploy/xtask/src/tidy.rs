@@ -1,121 +1,76 @@
 //! `cargo xtask tidy`: the rules of this code base that a machine can check.
 //!
-//! Each check takes text and gives complaints; only this file reads the tree.
+//! Each rule is a module that maps text to [`Violation`]s. Only [`tree`] and [`packages`] read the disk.
+//!
+//! | module | rule |
+//! | --- | --- |
+//! | [`dependencies`] | which crate may depend on which |
+//! | [`import_cycles`] | modules of a crate import each other without a cycle |
+//! | [`layout`] | length and name of a file, first lines of a crate |
+//! | [`links`] | relative links resolve, no document contains a path of a developer's machine |
+//! | [`promises`] | each promise names tests or load scenarios that exist |
+//! | [`test_names`] | length of a test's name, name of its module |
+//! | [`unsafe_code`] | `unsafe` only in `sys` |
+//! | [`words`] | prose and names use the field's terms |
 
-mod crates;
-mod documents;
-mod source;
+mod dependencies;
+mod import_cycles;
+mod layout;
+mod links;
+mod packages;
+mod promises;
+mod rust_text;
+mod syntax;
+mod test_functions;
+mod test_names;
+mod tree;
+mod unsafe_code;
+mod violation;
+mod words;
 
-use std::{fs, path::Path, process::Command};
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
-
-use self::crates::Package;
+use self::{packages::Package, syntax::RustFile, tree::File, violation::Violation};
 use crate::workspace::Workspace;
 
-/// A file of the tree: its path from the root, and its text.
-#[derive(Debug, Clone)]
-struct Tracked {
-    path: String,
-    text: String,
-}
-
-/// Checks them all and names every breach.
+/// Checks every rule and prints each violation.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let files = tracked(workspace)?;
-    let packages = crates::read(workspace)?;
-    let complaints = check(workspace, &files, &packages);
-    for complaint in &complaints {
-        eprintln!("{complaint}");
+    let files = tree::read(workspace)?;
+    let packages = packages::read(workspace)?;
+    let violations = check(&files, &packages);
+    for violation in &violations {
+        eprintln!("{violation}");
     }
-    if !complaints.is_empty() {
-        bail!("tidy found {} breaches", complaints.len());
+    if !violations.is_empty() {
+        bail!("tidy found {} violations", violations.len());
     }
     eprintln!(
-        "tidy: {} files and {} crates are in order",
+        "tidy: no violations in {} files of {} crates",
         files.len(),
         packages.len()
     );
     Ok(())
 }
 
-fn check(workspace: &Workspace, files: &[Tracked], packages: &[Package]) -> Vec<String> {
-    let mut complaints = crates::check_dependencies(packages);
-    let sources: Vec<&Tracked> = files
-        .iter()
-        .filter(|file| has_extension(&file.path, "rs"))
-        .collect();
-    for file in &sources {
-        complaints.extend(source::check(&file.path, &file.text));
+fn check(files: &[File], packages: &[Package]) -> Vec<Violation> {
+    let (sources, mut violations) = syntax::parse(files);
+    violations.extend(dependencies::check(packages));
+    for source in &sources {
+        violations.extend(unsafe_code::check(source));
     }
-    for package in packages {
-        let own: Vec<&Tracked> = sources
-            .iter()
-            .copied()
-            .filter(|file| package.owns(&file.path, packages))
-            .collect();
-        let has_sys = own
-            .iter()
-            .any(|file| file.path == format!("{}/src/sys.rs", package.dir));
-        for root in &package.roots {
-            match own.iter().find(|file| file.path == *root) {
-                Some(file) => {
-                    complaints.extend(source::check_root(&file.path, &file.text, has_sys));
-                }
-                None => complaints.push(format!("{root}: the crate's root is not in the tree")),
-            }
-        }
+    for file in files {
+        violations.extend(layout::check(file));
+        violations.extend(links::check_machine_paths(file));
+        violations.extend(links::check_links(file, files));
+        violations.extend(words::check(file));
     }
-    let tests = documents::test_names(sources.iter().map(|file| file.text.as_str()));
-    for file in files.iter().filter(|file| has_extension(&file.path, "md")) {
-        complaints.extend(documents::check_paths(&file.path, &file.text));
-        if !file.path.contains('/') {
-            let exists = |link: &str| workspace.path(link).exists();
-            complaints.extend(documents::check_links(&file.path, &file.text, exists));
-        }
-        if file.path == "SPECIFICATION.md" {
-            complaints.extend(documents::check_promises(&file.path, &file.text, &tests));
-        }
-    }
-    complaints
+    violations.extend(layout::check_roots(files, packages));
+    violations.extend(import_cycles::check(&sources, packages));
+    let tests = test_functions::collect(&sources, packages);
+    violations.extend(test_names::check(&tests));
+    violations.extend(promises::check(files, &tests));
+    violations
 }
 
-/// What git knows of the tree, and what it would take in.
-fn tracked(workspace: &Workspace) -> Result<Vec<Tracked>> {
-    let output = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.rs",
-            "*.md",
-        ])
-        .current_dir(&workspace.root)
-        .output()
-        .context("run git ls-files")?;
-    if !output.status.success() {
-        bail!("git ls-files failed ({})", output.status);
-    }
-    let list = String::from_utf8(output.stdout).context("read names of files")?;
-    let mut files = Vec::new();
-    for path in list.split('\0').filter(|path| !path.is_empty()) {
-        match fs::read_to_string(workspace.path(path)) {
-            Ok(text) => files.push(Tracked {
-                path: path.to_owned(),
-                text,
-            }),
-            // Removed and not told git yet.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("read {path}")),
-        }
-    }
-    Ok(files)
-}
-
-fn has_extension(path: &str, extension: &str) -> bool {
-    Path::new(path)
-        .extension()
-        .is_some_and(|found| found == extension)
-}
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! Where things are.
+//! The workspace and its directories.
 
 use std::{
     env,
@@ -9,17 +9,17 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The workspace this task was started in.
+/// The workspace that contains this crate.
 #[derive(Debug, Clone)]
 pub(crate) struct Workspace {
-    /// The folder of the root `Cargo.toml`.
+    /// The directory of the root `Cargo.toml`.
     pub(crate) root: PathBuf,
-    /// Cargo's target folder.
+    /// Cargo's target directory.
     pub(crate) target: PathBuf,
 }
 
 impl Workspace {
-    /// Finds it from what cargo says. Cargo sets `CARGO_MANIFEST_DIR` for what it runs.
+    /// Finds the workspace from `CARGO_MANIFEST_DIR`, which cargo sets for the programs it runs.
     pub(crate) fn find() -> Result<Self> {
         let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -27,7 +27,12 @@ impl Workspace {
             .ancestors()
             .nth(2)
             .map(Path::to_path_buf)
-            .with_context(|| format!("find the workspace above {}", manifest_dir.display()))?;
+            .with_context(|| {
+                format!(
+                    "failed to find the workspace above {}",
+                    manifest_dir.display()
+                )
+            })?;
         let target = match env::var_os("CARGO_TARGET_DIR") {
             Some(dir) => env::current_dir()?.join(dir),
             None => root.join("target"),
@@ -35,12 +40,12 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
-    /// A path below the root.
+    /// Joins a relative path to the root.
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.root.join(below)
     }
 
-    /// The cargo that runs this task, in the workspace's root and with nothing of this run's own environment.
+    /// A command for the cargo that runs this program, in the workspace root, without the variables of this run.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let mut command = Command::new(cargo);

@@ -1,17 +1,19 @@
 //! Calls on a sandbox, as its driver receives them.
 
 use pool_api::{
-    EnterError, Epoch, IfPaused, PauseCause, PauseError, ResumeError, RollbackError, SandboxState,
-    SnapshotScope, TakenSnapshot,
+    EnterError, Epoch, IfPaused, PauseCause, PauseError, ResumeError, RollbackError, SnapshotScope,
+    TakenSnapshot,
 };
 use snapshotter::Pin;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Driver, replies::Pending};
+use super::{
+    Driver,
+    replies::{CaptureRejected, Pending},
+};
 use crate::{
     lease::PoolLease,
     lifecycle::{Input, WakeSource},
-    shared_error::SharedError,
 };
 
 /// A call on a sandbox.
@@ -53,19 +55,6 @@ pub(crate) enum Command {
     Shutdown {
         reply: oneshot::Sender<()>,
     },
-}
-
-/// The reason why a live capture has no snapshot.
-#[derive(Debug)]
-pub(crate) enum CaptureRejected {
-    /// The sandbox is paused at this snapshot.
-    Paused(WakeSource<Pin>),
-    /// The sandbox is in a state that does not allow it.
-    State(SandboxState),
-    /// The sandbox has stopped.
-    Gone,
-    /// The capture failed.
-    Failed(SharedError),
 }
 
 impl Driver {

@@ -3,21 +3,23 @@
 //! [`Replies`] holds each caller's channel and the facts that replies need beside the lifecycle's: the last failure and
 //! the times of the last start.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use pool_api::{
-    EnterError, PauseError, ResumeError, RollbackError, SandboxId, SandboxInfo, Stage, Start,
-    TakenSnapshot, WakeReport,
+    EnterError, PauseError, ResumeError, RollbackError, SandboxId, SandboxInfo, SandboxState,
+    Stage, Start, TakenSnapshot, WakeReport,
 };
 use snapshotter::Pin;
 use tokio::{sync::oneshot, time::Instant};
 use vmm_api::Exit;
 
-use super::commands::CaptureRejected;
 use crate::{
     capacity::NoRoom,
     lease::PoolLease,
-    lifecycle::{Reply, Waiter},
+    lifecycle::{Reply, Waiter, WakeSource},
     shared_error::SharedError,
     start::StartError,
 };
@@ -40,6 +42,19 @@ pub(super) enum Pending {
     Pause(oneshot::Sender<Result<TakenSnapshot, PauseError>>),
     Capture(oneshot::Sender<Result<Pin, CaptureRejected>>),
     Kill(oneshot::Sender<()>),
+}
+
+/// The reason why a live capture has no snapshot.
+#[derive(Debug)]
+pub(crate) enum CaptureRejected {
+    /// The sandbox is paused at this snapshot.
+    Paused(WakeSource<Pin>),
+    /// The sandbox is in a state that does not allow it.
+    State(SandboxState),
+    /// The sandbox has stopped.
+    Gone,
+    /// The capture failed.
+    Failed(SharedError),
 }
 
 /// The cause of the last failed start, pause or machine.

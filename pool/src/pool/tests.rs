@@ -1,10 +1,14 @@
-//! The pool on a fake hypervisor: real files, real sockets, no KVM.
+//! The pool over the fake hypervisor: real files and sockets, no KVM.
 
+mod capacity;
 mod contract;
 mod disk_only;
 mod failures;
-mod fork_and_capacity;
+mod fork;
 mod lifecycle;
+mod recovery;
+mod retention;
+mod templates;
 
 use std::{
     collections::BTreeMap,
@@ -99,11 +103,11 @@ impl Rig {
         config
     }
 
-    /// As after `kill -9` of the pool: nothing of it is ended in order, and another one starts.
+    /// Restarts the pool as after `kill -9`: nothing ends in order.
     async fn crash(self) -> Self {
         let Self { dir, fake, pool } = self;
         fake.crash_all();
-        // The lock is given back when the last part of the old pool is gone.
+        // The lock is released with the last part of the old pool.
         let handles = pool.registry.all();
         for handle in &handles {
             handle
@@ -119,6 +123,15 @@ impl Rig {
         }
         let pool = Pool::start(Self::config(dir.path(), &fake)).unwrap();
         Self { dir, fake, pool }
+    }
+
+    /// Creates a sandbox with a known page and a known block.
+    async fn with_data(name: &str) -> Self {
+        let rig = Self::new().await;
+        rig.create(name).await;
+        rig.say(name, "write 7 memory").await;
+        rig.say(name, "disk-write 7 disk").await;
+        rig
     }
 
     async fn create(&self, name: &str) -> SandboxInfo {
@@ -138,11 +151,12 @@ impl Rig {
     }
 
     async fn pause(&self, name: &str) {
+        self.pause_scope(name, SnapshotScope::Full).await;
+    }
+
+    async fn pause_scope(&self, name: &str, scope: SnapshotScope) {
         let epoch = self.pool.info(&id(name)).await.unwrap().epoch;
-        self.pool
-            .pause(&id(name), epoch, SnapshotScope::Full)
-            .await
-            .unwrap();
+        self.pool.pause(&id(name), epoch, scope).await.unwrap();
     }
 
     fn data(&self, part: &str) -> PathBuf {

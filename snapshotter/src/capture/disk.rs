@@ -10,8 +10,8 @@ use super::{
 use crate::{Bitmap, Chain, LayerRef, Layout, Store, Tables, manifest::blocks};
 
 impl Staging {
-    /// Makes the top of a disk the snapshot's newest layer of it, folded with older ones if they are many.
-    pub(super) fn keep_disk(
+    /// Seals a disk's top layer as the snapshot's newest layer, folded with older ones if the chain is long.
+    pub(super) fn seal_disk(
         &self,
         store: &Store,
         number: usize,
@@ -34,7 +34,7 @@ impl Staging {
         let name = format!("disk{number}");
         let path = self.dir.path().join(&name);
         let from = fold_from(&disk.chain);
-        let (kept, folded) = disk.chain.layers.split_at(from);
+        let (unfolded, folded) = disk.chain.layers.split_at(from);
         let top = OpenOptions::new()
             .read(true)
             .write(true)
@@ -68,7 +68,7 @@ impl Staging {
         };
         Ok(Chain {
             inherited: disk.chain.inherited.min(from),
-            layers: kept.iter().cloned().chain([own]).collect(),
+            layers: unfolded.iter().cloned().chain([own]).collect(),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Taking over the pages of older layers.
+//! Folding older layers into a new one.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -7,12 +7,12 @@ use vmm_api::PAGE_SIZE;
 use super::{CommitError, is_full};
 use crate::{Chain, Layer, LayerRef, Layout, Store, Tables};
 
-/// Own layers of a sandbox beyond which the next one folds them.
+/// Number of a sandbox's own layers at which the next one folds them.
 const MAX_OWN_LAYERS: usize = 8;
-/// Layers altogether beyond which inherited ones are folded, too: forks of forks of forks.
+/// Chain length at which inherited layers are folded as well.
 const MAX_LAYERS: usize = 32;
 
-/// From which layer on a chain is folded into the next one; its length when it is not.
+/// Returns the first layer of a chain that the next layer folds; the chain's length for none.
 pub(super) fn fold_from(chain: &Chain) -> usize {
     if chain.layers.len() - chain.inherited >= MAX_OWN_LAYERS {
         chain.inherited
@@ -23,7 +23,7 @@ pub(super) fn fold_from(chain: &Chain) -> usize {
     }
 }
 
-/// Opens the layers that are to be folded.
+/// Opens layers of a chain.
 pub(super) fn layers(
     store: &Store,
     refs: &[LayerRef],
@@ -41,7 +41,7 @@ pub(super) fn layers(
     refs.iter().map(open).collect()
 }
 
-/// Puts every page of `older` (oldest first) that `tables` lacks into `file`, the newest one's where several have it.
+/// Copies every page of `older` (oldest first) that `tables` lacks into `file`, from the newest layer that has it.
 pub(super) fn fold(
     file: &File,
     layout: &Layout,
@@ -76,7 +76,7 @@ pub(super) fn fold(
     Ok(())
 }
 
-/// Copies the pages that `tables` has from one file to another of the same layout.
+/// Copies the pages of `tables` between files of the same layout.
 pub(super) fn copy(from: &File, to: &File, layout: &Layout, tables: &Tables) -> io::Result<()> {
     let mut bytes = [0; PAGE_SIZE];
     for page in tables.pages() {

@@ -1,7 +1,7 @@
-//! Leaving out pages that are as they were.
+//! Dropping unchanged pages of a capture.
 //!
-//! A machine reports pages that may have changed: those installed ahead for writing are among them, and a guest may write
-//! what was there before. A page is as it was when its digest is; whoever forges one gets his own page of old.
+//! A machine reports pages that may have changed: pages that were installed as changed, and pages that the guest rewrote
+//! with the same content. A page with its old digest is unchanged; a guest that forges a digest gets its own old page.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -10,7 +10,7 @@ use vmm_api::PAGE_SIZE;
 
 use crate::{Layer, Layout, Stack, Tables};
 
-/// Takes those pages out of `tables` and `file` which `older` (oldest first) has alike.
+/// Removes pages from `tables` and `file` that are the same in `older` (oldest first).
 pub(super) fn drop_unchanged(
     file: &File,
     layout: &Layout,
@@ -34,7 +34,7 @@ pub(super) fn drop_unchanged(
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::os::unix::fs::FileExt;
 
     use vmm_api::page_digest;
@@ -42,7 +42,7 @@ mod test {
     use super::*;
 
     #[test]
-    fn only_pages_that_differ_from_the_older_layers_stay() {
+    fn unchanged_pages_are_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(8);
         let path = dir.path().join("memory");
@@ -71,7 +71,7 @@ mod test {
     }
 
     #[test]
-    fn a_page_that_became_zero_stays() {
+    fn page_that_became_zero_stays() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(8);
         let path = dir.path().join("memory");

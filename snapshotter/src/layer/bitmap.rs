@@ -1,4 +1,4 @@
-//! One bit a page.
+//! A bitmap with one bit a page.
 
 /// A bitmap, least significant bit first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
-    /// `bits` bits, all clear.
+    /// Creates a bitmap of `bits` clear bits.
     pub fn new(bits: u32) -> Self {
         Self {
             bits,
@@ -16,22 +16,22 @@ impl Bitmap {
         }
     }
 
-    /// Bytes for so many bits.
+    /// Returns the length in bytes of a bitmap of `bits` bits.
     pub fn len_for(bits: u32) -> usize {
         usize::try_from(bits.div_ceil(8)).unwrap_or(usize::MAX)
     }
 
-    /// A bitmap of these bytes; `None` when they are too many or too few.
+    /// Wraps bytes; `None` for another length.
     pub fn from_bytes(bits: u32, bytes: Vec<u8>) -> Option<Self> {
         (bytes.len() == Self::len_for(bits)).then_some(Self { bits, bytes })
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A bit; clear beyond the end.
+    /// Returns a bit; clear beyond the end.
     pub fn get(&self, bit: u32) -> bool {
         let byte = usize::try_from(bit / 8)
             .ok()
@@ -39,7 +39,7 @@ impl Bitmap {
         bit < self.bits && byte.is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
     }
 
-    /// Whether any bit of a stretch is set; stretch `number` is the one whose digests fill page `number` of their table.
+    /// Returns whether any page has its digest in page `number` of the digest table.
     pub(super) fn has_any_of(&self, number: usize) -> bool {
         const BYTES: usize = super::DIGESTS_A_PAGE / 8;
         let stretch = self.bytes.chunks(BYTES).nth(number);
@@ -69,12 +69,12 @@ impl Bitmap {
         }
     }
 
-    /// How many are set.
+    /// Counts the set bits.
     pub fn count(&self) -> u32 {
         self.bytes.iter().map(|byte| byte.count_ones()).sum()
     }
 
-    /// Whether each bit set here is set there.
+    /// Returns whether every bit set here is set in `other`.
     pub fn is_within(&self, other: &Self) -> bool {
         self.bytes.len() == other.bytes.len()
             && self
@@ -84,7 +84,7 @@ impl Bitmap {
                 .all(|(a, b)| a & !b == 0)
     }
 
-    /// Whether nothing is set beyond the end.
+    /// Returns whether no bit is set beyond the end.
     pub fn is_clean(&self) -> bool {
         match (self.bits % 8, self.bytes.last()) {
             (0, _) | (_, None) => true,
@@ -92,7 +92,7 @@ impl Bitmap {
         }
     }
 
-    /// The bits that are set, ascending.
+    /// Iterates over the set bits, ascending.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
         let bytes = self.bytes.iter().zip((0u32..).step_by(8));
         bytes

@@ -1,4 +1,4 @@
-//! Making a layer of pages that are in their places already.
+//! Sealing a layer whose pages are written.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -7,7 +7,7 @@ use vmm_api::{PAGE_SIZE, page_digest};
 use super::{Bitmap, DIGESTS_A_PAGE, Header, Layout};
 use crate::Digest;
 
-/// What a layer says of its pages.
+/// The tables of a layer: present pages, zero pages, digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {
     pub(super) present: Bitmap,
@@ -15,19 +15,19 @@ pub struct Tables {
     pub(super) digests: Vec<u64>,
 }
 
-/// A layer that was not sealed.
+/// Failure to seal a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The file cannot be read or written.
-    #[error("write layer")]
+    #[error("failed to write layer")]
     Io(#[from] io::Error),
-    /// The pages named are not pages of this layer.
-    #[error("seal layer: {0}")]
+    /// The tables do not fit the layer.
+    #[error("failed to seal layer: {0}")]
     Invalid(&'static str),
 }
 
 impl Tables {
-    /// Tables of a layer that has no page yet.
+    /// Creates the tables of an empty layer.
     pub fn new(pages: u32) -> Self {
         let digests = vec![0; usize::try_from(pages).unwrap_or(usize::MAX)];
         Self {
@@ -37,7 +37,7 @@ impl Tables {
         }
     }
 
-    /// The tables of a top layer: reads each block that `present` names and digests it.
+    /// Computes the tables of a top layer from the blocks in `present`.
     pub fn of_blocks(file: &File, layout: &Layout, present: &Bitmap) -> Result<Self, SealError> {
         if present.as_bytes().len() != Bitmap::len_for(layout.pages) || !present.is_clean() {
             return Err(SealError::Invalid("the bitmap has another size"));
@@ -67,7 +67,7 @@ impl Tables {
         let mut digests = vec![0; usize::try_from(layout.pages).unwrap_or(usize::MAX)];
         let mut offset = layout.digests_offset;
         for (number, chunk) in digests.chunks_mut(DIGESTS_A_PAGE).enumerate() {
-            // Of stretches without pages nothing is read: a small layer of a large memory opens fast.
+            // Table pages without digests are not read, so a small layer of a large memory opens fast.
             if present.has_any_of(number) {
                 let mut bytes = [0; PAGE_SIZE];
                 file.read_exact_at(&mut bytes, offset)?;
@@ -84,7 +84,7 @@ impl Tables {
         })
     }
 
-    /// The layer has this page.
+    /// Adds a page.
     pub fn add(&mut self, page: u32, digest: u64) {
         self.present.set(page);
         if let Some(slot) = usize::try_from(page)
@@ -95,13 +95,13 @@ impl Tables {
         }
     }
 
-    /// The layer has this page, all zeroes.
+    /// Adds a zero page.
     pub fn add_zero(&mut self, page: u32) {
         self.present.set(page);
         self.zeroes.set(page);
     }
 
-    /// The layer does not have this page after all.
+    /// Removes a page.
     pub fn remove(&mut self, page: u32) {
         self.present.clear(page);
         self.zeroes.clear(page);
@@ -113,7 +113,7 @@ impl Tables {
         }
     }
 
-    /// The digest of a page that the layer has; `None` for a zero page.
+    /// Returns the digest of a page; `None` for a zero page.
     pub fn digest(&self, page: u32) -> Option<u64> {
         let digest = usize::try_from(page)
             .ok()
@@ -121,22 +121,22 @@ impl Tables {
         digest.filter(|_| !self.zeroes.get(page))
     }
 
-    /// Whether the layer has this page.
+    /// Returns whether the layer has this page.
     pub fn has(&self, page: u32) -> bool {
         self.present.get(page)
     }
 
-    /// How many pages the layer has.
+    /// Counts the pages.
     pub fn count(&self) -> u32 {
         self.present.count()
     }
 
-    /// The pages the layer has, ascending.
+    /// Iterates over the pages, ascending.
     pub fn pages(&self) -> impl Iterator<Item = u32> + '_ {
         self.present.ones()
     }
 
-    /// Makes a layer of a file whose pages are written, and syncs it.
+    /// Seals a file whose pages are written, and syncs it.
     pub fn seal(&self, file: &File, layout: &Layout) -> Result<Digest, SealError> {
         let mut header = Header {
             pages: layout.pages,
@@ -154,7 +154,7 @@ impl Tables {
         Ok(header.checksum)
     }
 
-    /// Writes the digests, page of the table by page; one of zeroes is left a hole unless something lies there.
+    /// Writes the digest table; a page of zeroes stays a hole.
     fn write_digests(&self, file: &File, layout: &Layout) -> io::Result<()> {
         let mut offset = layout.digests_offset;
         for chunk in self.digests.chunks(PAGE_SIZE / 8) {

@@ -34,7 +34,7 @@ fn write(path: &Path, pages: u32, with: &[(u32, u8)]) -> Digest {
 }
 
 #[test]
-fn a_layer_gives_back_what_was_sealed() {
+fn sealed_layer_reads_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("layer");
     let digest = write(&path, 1000, &[(0, 1), (513, 2), (7, 0), (999, 3)]);
@@ -49,7 +49,7 @@ fn a_layer_gives_back_what_was_sealed() {
 }
 
 #[test]
-fn zero_pages_take_no_space() {
+fn zero_pages_are_holes() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("layer");
@@ -60,7 +60,7 @@ fn zero_pages_take_no_space() {
 }
 
 #[test]
-fn a_layer_sealed_twice_is_as_if_sealed_once() {
+fn sealing_is_idempotent() {
     let dir = tempfile::tempdir().unwrap();
     let (once, twice) = (dir.path().join("once"), dir.path().join("twice"));
     write(&once, 100, &[(1, 1)]);
@@ -81,7 +81,7 @@ fn a_layer_sealed_twice_is_as_if_sealed_once() {
 }
 
 #[test]
-fn what_is_not_the_layer_is_named() {
+fn wrong_layer_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("layer");
     let digest = write(&path, 100, &[(1, 1)]);
@@ -126,28 +126,28 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_header_is_one_or_is_refused(bytes in proptest::collection::vec(any::<u8>(), PAGE_SIZE)) {
+    fn any_header_is_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), PAGE_SIZE)) {
         let bytes: [u8; PAGE_SIZE] = bytes.try_into().unwrap();
         prop_assert!(Header::decode(&bytes).is_err());
     }
 
     #[test]
-    fn random_files_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..20_000), pages in 0u32..4) {
+    fn random_layer_files_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..20_000), pages in 0u32..4) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("layer");
         fs::write(&path, bytes).unwrap();
         prop_assert!(Layer::open(&path, pages, None).is_err());
     }
 
-    /// A flipped bit is found, or lies where no byte means anything.
+    /// A flipped bit is detected, or is in unused bytes.
     #[test]
-    fn a_flipped_bit_never_changes_a_page(at in 0u64..1 << 20, bit in 0u8..8) {
+    fn flipped_bit_never_changes_a_page(at in 0u64..1 << 20, bit in 0u8..8) {
         const WITH: [(u32, u8); 3] = [(0, 1), (2, 0), (9, 7)];
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("layer");
         let digest = write(&path, 10, &WITH);
         let mut bytes = fs::read(&path).unwrap();
-        // Every other case lies in the tables, where it matters most.
+        // Every other case is in the tables.
         let span = if at % 2 == 0 { 4 * 4096 } else { bytes.len() };
         let at = usize::try_from(at / 2).unwrap() % span;
         bytes[at] ^= 1 << bit;
@@ -164,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bitmap_is_the_set_of_its_bits(bits in 0u32..500, set in proptest::collection::btree_set(0u32..600, 0..100)) {
+    fn bitmap_equals_the_set_of_its_bits(bits in 0u32..500, set in proptest::collection::btree_set(0u32..600, 0..100)) {
         let mut bitmap = Bitmap::new(bits);
         set.iter().for_each(|bit| bitmap.set(*bit));
         let expected: Vec<u32> = set.into_iter().filter(|bit| *bit < bits).collect();

@@ -1,7 +1,7 @@
 //! Installing the working set before the machine runs.
 //!
-//! Pages that the last life changed are installed as changed: they are likely to be written again, and a fault at each
-//! first write costs far more than to find out, when the machine is written down, that some were not.
+//! Pages that the last epoch changed are installed as changed: they are likely to be written again, and a fault at each
+//! first write costs far more than finding the unchanged ones at the next capture.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,10 +11,10 @@ use vmm_api::{MemoryRegion, PAGE_SIZE};
 use super::{Damage, Shared};
 use crate::sys::uffd::{self, WriteProtect};
 
-/// Pages installed by one request at most.
+/// Maximum pages of one request.
 const MAX_RUN: usize = 256;
 
-/// Installs pages in runs of adjacent ones. Pages that are there already are left alone.
+/// Installs pages in runs of adjacent ones. Present pages stay.
 pub(super) fn install(
     shared: &Shared,
     uffd: BorrowedFd<'_>,
@@ -72,7 +72,7 @@ fn install_run(
     Ok(())
 }
 
-/// Runs of adjacent pages: the first and how many.
+/// Groups adjacent pages into runs: first page and length.
 fn runs(mut pages: Vec<u32>) -> Vec<(u32, u32)> {
     pages.sort_unstable();
     pages.dedup();
@@ -89,11 +89,11 @@ fn runs(mut pages: Vec<u32>) -> Vec<(u32, u32)> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn adjacent_pages_are_one_run() {
+    fn adjacent_pages_form_one_run() {
         assert_eq!(runs(vec![9, 3, 1, 2, 3, 10]), [(1, 3), (9, 2)]);
         let many: Vec<u32> = (0..300).collect();
         assert_eq!(runs(many), [(0, 256), (256, 44)]);

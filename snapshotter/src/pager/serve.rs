@@ -1,4 +1,4 @@
-//! Answering faults.
+//! Answering page faults.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,14 +16,14 @@ const MESSAGE: usize = 32;
 const EVENT_PAGEFAULT: u8 = 0x12;
 const FLAG_WRITE: u64 = 1;
 
-/// Whether serving goes on.
+/// The result of serving one batch of faults.
 enum Go {
     On,
-    /// The machine's address space is no more.
+    /// The machine's address space is gone.
     Gone,
 }
 
-/// Answers faults until it is told to stop or the machine is gone.
+/// Answers faults until stopped, or until the machine is gone.
 pub(super) fn serve(shared: &Shared, uffd: &OwnedFd, region: MemoryRegion, stop: &OwnedFd) {
     let mut messages = [0; MESSAGE * 16];
     loop {
@@ -56,15 +56,15 @@ pub(super) fn serve(shared: &Shared, uffd: &OwnedFd, region: MemoryRegion, stop:
     }
 }
 
-/// Somebody waits for a page.
+/// A page fault.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     page: u32,
-    /// To write it: it need not be protected against that.
+    /// A write fault: the page is installed without write protection.
     write: bool,
 }
 
-/// The fault a message is about. Total: `None` for whatever is no fault in the region.
+/// Decodes any message; `None` unless it is a fault in the region.
 fn faulted(message: &[u8; MESSAGE], region: MemoryRegion) -> Option<Fault> {
     if message[0] != EVENT_PAGEFAULT {
         return None;
@@ -98,7 +98,7 @@ fn answer(
     let start = region
         .base
         .saturating_add(u64::from(page) * PAGE_SIZE as u64);
-    // Before it is installed: whoever waited for it may ask at once what was demanded.
+    // Before the page is installed: its waiter may query the demanded pages at once.
     let mut demanded = shared.demanded.lock();
     if demanded.len() < MAX_RECORDED {
         demanded.push(page);
@@ -115,7 +115,7 @@ fn answer(
     };
     let result = match errno {
         Errno::SRCH => return Ok(Go::Gone),
-        // Another fault on the same page was answered before this one was read.
+        // Another fault on the same page was answered first.
         Errno::EXIST => uffd::wake(
             uffd,
             uffd::Range {
@@ -136,7 +136,7 @@ fn answer(
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;

@@ -80,7 +80,7 @@ fn attach(
 }
 
 #[test]
-fn pages_come_from_the_newest_layer_that_has_them() {
+fn newest_layer_provides_each_page() {
     let rig = Rig::new();
     let (pager, _damage) = rig.pager();
     let (memory, attached) = attach(&pager);
@@ -103,7 +103,7 @@ fn pages_come_from_the_newest_layer_that_has_them() {
 }
 
 #[test]
-fn the_second_restore_demands_nothing_that_the_first_recorded() {
+fn second_restore_demands_no_recorded_page() {
     let rig = Rig::new();
     let (first, _damage) = rig.pager();
     let (memory, attached) = attach(&first);
@@ -131,7 +131,7 @@ fn the_second_restore_demands_nothing_that_the_first_recorded() {
 }
 
 #[test]
-fn a_fault_on_a_damaged_page_is_reported_and_never_answered() {
+fn fault_on_damaged_page_is_reported_not_answered() {
     let rig = Rig::new();
     let path = rig.dir.path().join("old");
     let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -147,22 +147,22 @@ fn a_fault_on_a_damaged_page_is_reported_and_never_answered() {
         move || answered.send(memory.read(7 * PAGE_SIZE)).unwrap()
     });
     let Damage::Layer { page: 7, source } = damage.recv().unwrap() else {
-        panic!("another damage");
+        panic!("unexpected damage");
     };
     assert!(
         source.to_string().contains(path.to_str().unwrap()),
         "{source}"
     );
-    // Other pages are still served, so the pager had its turn, and page 7 has no answer.
+    // The pager still serves other pages, and page 7 has no reply.
     assert_eq!(memory.read(8 * PAGE_SIZE), 10);
     assert_eq!(answer.try_recv(), Err(mpsc::TryRecvError::Empty));
-    // The last descriptor goes: here, where no vmm holds a duplicate, the reader is let go.
+    // Without a monitor's duplicate, closing the last descriptor releases the reader.
     pager.stop();
     reader.join().unwrap();
 }
 
 #[test]
-fn a_damaged_page_in_the_working_set_fails_the_load() {
+fn damaged_working_set_page_fails_the_attach() {
     let rig = Rig::new();
     working_set::save(&rig.dir.path().join("working-set"), &[7]).unwrap();
     let file = OpenOptions::new()
@@ -183,7 +183,7 @@ fn a_damaged_page_in_the_working_set_fails_the_load() {
 }
 
 #[test]
-fn a_pager_serves_one_machine_of_the_right_size() {
+fn pager_attaches_once_to_the_right_size() {
     let rig = Rig::new();
     let (pager, _damage) = rig.pager();
     let (memory, uffd) = Missing::map(LEN);

@@ -1,7 +1,7 @@
-//! The pages a restored machine is known to need, in a file beside its snapshot.
+//! The recorded working set of a snapshot: a file in its directory.
 //!
-//! Magic, count, page numbers (4 bytes each, little-endian), and the XXH3-64 of all that. It is advice: a file that is not
-//! one is passed over, and the next restore records again.
+//! Magic, count, page numbers (4 bytes each, little-endian), and the XXH3-64 of all that. The file is a hint: a damaged one
+//! is ignored, and the next restore records again.
 
 use std::{
     fs::{self, File},
@@ -12,13 +12,13 @@ use std::{
 use tracing::warn;
 use vmm_api::page_digest;
 
-/// Pages recorded at most: 64 MiB. What is demanded later is no longer what waking needs.
+/// Maximum recorded pages: 64 MiB. Later demands are not part of a wake.
 pub(super) const MAX_RECORDED: usize = 1 << 14;
 
 const MAGIC: [u8; 8] = *b"CATNAPW1";
 const HEAD: usize = MAGIC.len() + 4;
 
-/// The bytes of a working set; what is beyond the most that is recorded is left out.
+/// Encodes a working set, truncated to the maximum.
 pub(crate) fn encode(pages: &[u32]) -> Vec<u8> {
     let pages = &pages[..pages.len().min(MAX_RECORDED)];
     let mut bytes = MAGIC.to_vec();
@@ -31,7 +31,7 @@ pub(crate) fn encode(pages: &[u32]) -> Vec<u8> {
     bytes
 }
 
-/// Total: `None` for bytes that are no working set of a memory with so many pages.
+/// Decodes any bytes; `None` unless they are a working set of a memory with `pages` pages.
 fn decode(bytes: &[u8], pages: u32) -> Option<Vec<u32>> {
     let (body, digest) = bytes.split_last_chunk::<8>()?;
     if body.len() < HEAD
@@ -49,7 +49,7 @@ fn decode(bytes: &[u8], pages: u32) -> Option<Vec<u32>> {
     numbers.iter().all(|page| *page < pages).then_some(numbers)
 }
 
-/// Reads a working set; nothing when there is none that can be used.
+/// Reads a working set; empty when there is no usable one.
 pub(crate) fn load(path: &Path, pages: u32) -> Vec<u32> {
     let most = (HEAD + MAX_RECORDED * 4 + 8) as u64;
     let read = || {
@@ -61,18 +61,19 @@ pub(crate) fn load(path: &Path, pages: u32) -> Vec<u32> {
     match read() {
         Ok(Some(recorded)) => recorded,
         Ok(None) => {
-            warn!(path = %path.display(), "passing over a damaged working set");
+            warn!(path = %path.display(), "working set is damaged; ignoring it");
             Vec::new()
         }
         Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
-            warn!(path = %path.display(), %error, "cannot read working set");
+            let error = error_chain::chain(&error);
+            warn!(path = %path.display(), %error, "failed to read working set");
             Vec::new()
         }
     }
 }
 
-/// Writes a working set; others see it whole or not at all.
+/// Writes a working set atomically.
 pub(super) fn save(path: &Path, pages: &[u32]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
@@ -82,7 +83,7 @@ pub(super) fn save(path: &Path, pages: &[u32]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;

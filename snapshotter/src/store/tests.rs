@@ -1,5 +1,5 @@
 mod damage;
-mod filesystem;
+mod disk_only;
 mod rig;
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::{Layer, MemoryMode, OpenError};
 const BASE: [(u32, u8); 2] = [(0, b'b'), (1, b'b')];
 
 #[test]
-fn a_snapshot_is_its_parent_and_what_changed() {
+fn snapshot_is_its_parent_and_the_changes() {
     let rig = Rig::new();
     let first = rig
         .snapshot(&Lineage::default(), &[(1, 1), (2, 2), (300, 3)], &[(1, 5)])
@@ -41,7 +41,7 @@ fn a_snapshot_is_its_parent_and_what_changed() {
     );
     let own = Layer::open(&rig.store.path(second.pin.id()).join("memory"), PAGES, None).unwrap();
     assert_eq!(own.pages().collect::<Vec<_>>(), [2, 511]);
-    // A disk that nobody wrote gets no layer.
+    // An unwritten disk gets no layer.
     let third = rig.snapshot(&Lineage::after(&second), &[], &[]).unwrap();
     assert_eq!(third.manifest.disks[0].chain, Lineage::after(&second).disk);
     assert!(!rig.store.path(third.pin.id()).join("disk0").exists());
@@ -66,14 +66,11 @@ fn forks_share_one_memory() {
     assert!(std::sync::Arc::ptr_eq(first, second));
     assert!(paged(&rig, id, MemoryMode::Paged));
     drop((a, b));
-    assert!(
-        paged(&rig, id, MemoryMode::Auto),
-        "nobody holds it any more"
-    );
+    assert!(paged(&rig, id, MemoryMode::Auto), "no descriptor holds it");
 }
 
 #[test]
-fn a_long_chain_is_folded_and_reads_the_same() {
+fn folded_chain_has_the_same_content() {
     let rig = Rig::new();
     let template = rig
         .snapshot(&Lineage::default(), &[(0, 1), (1, 1)], &[(0, 1)])
@@ -83,13 +80,13 @@ fn a_long_chain_is_folded_and_reads_the_same() {
     from.disk = from.disk.inherited();
     let (mut writes, mut blocks) = (vec![vec![(0, 1), (1, 1)]], vec![vec![(0, 1)]]);
     let mut pin = template.pin.clone();
-    for life in 0..20u8 {
+    for epoch in 0..20u8 {
         let page = vec![
-            (u32::from(life), life),
-            (100, life + 1),
-            (200 + u32::from(life), 0),
+            (u32::from(epoch), epoch),
+            (100, epoch + 1),
+            (200 + u32::from(epoch), 0),
         ];
-        let block = vec![(u32::from(life) + 2, life), (60, life + 1)];
+        let block = vec![(u32::from(epoch) + 2, epoch), (60, epoch + 1)];
         let committed = rig.snapshot(&from, &page, &block).unwrap();
         from = Lineage::after(&committed);
         assert!(
@@ -118,12 +115,12 @@ fn a_long_chain_is_folded_and_reads_the_same() {
         assert_eq!(
             memory_of(&opened),
             expected(PAGES, &[], &writes),
-            "life {life}"
+            "epoch {epoch}"
         );
         assert_eq!(
             disk_of(&opened),
             expected(BLOCKS, &BASE, &blocks),
-            "life {life}"
+            "epoch {epoch}"
         );
     }
     assert!(rig.count() <= 10, "{} snapshots are left", rig.count());
@@ -133,7 +130,7 @@ fn a_long_chain_is_folded_and_reads_the_same() {
 }
 
 #[test]
-fn what_a_held_snapshot_needs_stays() {
+fn collection_keeps_referenced_snapshots() {
     let rig = Rig::new();
     let first = rig.snapshot(&Lineage::default(), &[(1, 1)], &[]).unwrap();
     let second = rig
@@ -145,7 +142,7 @@ fn what_a_held_snapshot_needs_stays() {
     assert_eq!(rig.store.collect().unwrap(), 1);
     assert!(!rig.store.contains(&gone));
     rig.open(second.pin.id(), MemoryMode::Cow).unwrap();
-    // A new process knows only what it pins.
+    // A new process has only its own pins.
     let id = second.pin.id().clone();
     drop(second);
     let store = Store::open(&rig.dir.path().join("store")).unwrap();
@@ -157,7 +154,7 @@ fn what_a_held_snapshot_needs_stays() {
 }
 
 #[test]
-fn a_held_snapshot_nobody_can_read_stops_removal() {
+fn unreadable_pinned_snapshot_disables_removal() {
     let rig = Rig::new();
     let first = rig.snapshot(&Lineage::default(), &[(1, 1)], &[]).unwrap();
     let second = rig
@@ -176,7 +173,7 @@ fn a_held_snapshot_nobody_can_read_stops_removal() {
 }
 
 #[test]
-fn a_closed_store_removes_nothing() {
+fn closed_store_removes_nothing() {
     let rig = Rig::new();
     drop(rig.snapshot(&Lineage::default(), &[(1, 1)], &[]).unwrap());
     rig.store.close();
@@ -184,11 +181,11 @@ fn a_closed_store_removes_nothing() {
 }
 
 #[test]
-fn a_staging_that_is_not_committed_leaves_nothing() {
+fn dropped_staging_leaves_nothing() {
     let rig = Rig::new();
     let staging = rig.store.stage(SnapshotScope::Full, MEMORY, 1).unwrap();
     drop(staging);
-    // As after a crash: the directory is still there at the next start.
+    // As after a crash, the directory exists at the next start.
     let half = rig.store.stage(SnapshotScope::Full, MEMORY, 1).unwrap();
     std::mem::forget(half);
     assert_eq!(fs::read_dir(rig.store.staging_dir()).unwrap().count(), 1);

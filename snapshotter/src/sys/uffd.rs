@@ -35,12 +35,12 @@ const WAKE: Opcode = opcode::read::<Range>(UFFDIO, 0x02);
 const _: () = assert!(size_of::<Copy>() == 40 && size_of::<Range>() == 16);
 const _: () = assert!(COPY == 0xc028_aa03 && WAKE == 0x8010_aa02);
 
-/// What a copy did before it stopped.
+/// A copy that stopped early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stopped {
-    /// Bytes that were installed.
+    /// Bytes installed.
     pub(crate) done: usize,
-    /// Why it did not go on.
+    /// The error.
     pub(crate) errno: Errno,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum WriteProtect {
     Off,
 }
 
-/// Installs `bytes` at `dst` and wakes whoever waits for them.
+/// Installs `bytes` at `dst` and wakes the threads that wait for them.
 pub(crate) fn copy(
     uffd: BorrowedFd<'_>,
     dst: u64,
@@ -82,7 +82,7 @@ pub(crate) fn copy(
         done = done.saturating_add(installed);
         match result {
             Ok(()) => {}
-            // The address space was being changed; what is left is tried again.
+            // The address space was changing; the rest is tried again.
             Err(Errno::AGAIN) => {}
             Err(errno) => return Err(Stopped { done, errno }),
         }
@@ -90,15 +90,15 @@ pub(crate) fn copy(
     Ok(())
 }
 
-/// Wakes whoever waits for a page of the range.
+/// Wakes the threads that wait for a page of the range.
 pub(crate) fn wake(uffd: BorrowedFd<'_>, range: Range) -> Result<(), Errno> {
     // SAFETY: UFFDIO_WAKE reads a `struct uffdio_range`, which `Range` is (asserted above).
     let request = unsafe { Setter::<WAKE, Range>::new(range) };
-    // SAFETY: waking changes no memory; a thread woken for nothing faults again.
+    // SAFETY: waking changes no memory; a thread woken without a page faults again.
     unsafe { ioctl(uffd, request) }
 }
 
-/// What a test needs to make a userfaultfd of its own.
+/// Userfaultfd for tests.
 #[cfg(test)]
 pub(crate) mod testing {
     use std::{
@@ -133,7 +133,7 @@ pub(crate) mod testing {
     const REGISTER: Opcode = opcode::read_write::<Register>(UFFDIO, 0x00);
     const _: () = assert!(size_of::<Api>() == 24 && size_of::<Register>() == 32);
 
-    /// Memory whose pages are all missing.
+    /// Memory with no page present.
     pub(crate) struct Missing {
         base: *mut u8,
         len: usize,
@@ -179,7 +179,7 @@ pub(crate) mod testing {
             };
             // SAFETY: UFFDIO_REGISTER reads and writes a `struct uffdio_register`.
             let request = unsafe { Updater::<REGISTER, Register>::new(&mut register) };
-            // SAFETY: the range is a mapping of ours in which nobody relies on anything yet.
+            // SAFETY: the range is a mapping of ours that no code relies on yet.
             unsafe { ioctl(uffd.as_fd(), request) }.unwrap();
             (Self { base, len }, uffd)
         }
@@ -208,14 +208,14 @@ pub(crate) mod testing {
             assert!((page + 1) * 4096 <= self.len);
             // SAFETY: within the mapping.
             let first = unsafe { self.base.add(page * 4096) };
-            // SAFETY: mapped and readable; nobody writes meanwhile.
+            // SAFETY: mapped and readable, without a concurrent writer.
             unsafe { slice::from_raw_parts(first, 4096) }
         }
     }
 
     impl Drop for Missing {
         fn drop(&mut self) {
-            // SAFETY: ours, and nobody can hold a part of it.
+            // SAFETY: ours, and no reference to it exists.
             unsafe { munmap(self.base.cast(), self.len) }.unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! The gateway, called: its API, and sandboxes behind it.
+//! A client of the gateway, for its API and for its sandboxes.
 
 use std::{
     fmt,
@@ -14,16 +14,16 @@ use ureq::{
     http::{Request, StatusCode},
 };
 
-/// How long any answer may take.
-const ANSWER: Duration = Duration::from_secs(300);
-/// How long a gateway that takes requests may take to say so.
-const SOON: Duration = Duration::from_secs(2);
-/// How often something is asked for that is not announced.
-const AGAIN: Duration = Duration::from_millis(100);
-/// The label of what the demo makes.
-const LABEL: (&str, &str) = ("made-by", "xtask-demo");
+/// Timeout of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Timeout of a health check.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval between polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The metadata entry of the sandboxes of the demo.
+const METADATA: (&str, &str) = ("made-by", "xtask-demo");
 
-/// A gateway.
+/// A connection to the gateway.
 #[derive(Debug, Clone)]
 pub(super) struct Api {
     agent: Agent,
@@ -31,43 +31,43 @@ pub(super) struct Api {
     key: String,
 }
 
-/// What a sandbox answered.
+/// The response of a sandbox.
 #[derive(Debug)]
-pub(super) struct Visit {
+pub(super) struct SandboxResponse {
     pub(super) status: u16,
     pub(super) body: String,
-    /// What the gateway says of its own part.
-    pub(super) timing: String,
+    /// The `Server-Timing` header.
+    pub(super) server_timing: String,
 }
 
-/// An answer of the API that says no.
+/// An error response of the API.
 #[derive(Debug)]
-struct Refused {
+struct ApiError {
     status: StatusCode,
     text: String,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gateway answered {}: {}", self.status, self.text)
+        write!(f, "the gateway returned {}: {}", self.status, self.text)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ApiError {}
 
 fn is_conflict(error: &anyhow::Error) -> bool {
     error
-        .downcast_ref::<Refused>()
-        .is_some_and(|refused| refused.status == StatusCode::CONFLICT)
+        .downcast_ref::<ApiError>()
+        .is_some_and(|error| error.status == StatusCode::CONFLICT)
 }
 
 impl Api {
-    /// The gateway at `listen`.
+    /// Creates a client of the gateway at `listen`.
     pub(super) fn new(listen: SocketAddr, key: String) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(ANSWER))
-            // Each request is what a new client would send.
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            // Each request opens a connection, like one of a new client.
             .max_idle_connections(0)
             .build();
         Self {
@@ -77,15 +77,15 @@ impl Api {
         }
     }
 
-    /// Whether the gateway takes requests.
+    /// Whether the gateway serves requests.
     pub(super) fn is_up(listen: SocketAddr) -> bool {
-        let config = Agent::config_builder().timeout_global(Some(SOON));
+        let config = Agent::config_builder().timeout_global(Some(HEALTH_TIMEOUT));
         let agent = Agent::from(config.build());
-        let answer = agent.get(format!("http://{listen}/health")).call();
-        answer.is_ok_and(|answer| answer.status() == 200)
+        let response = agent.get(format!("http://{listen}/health")).call();
+        response.is_ok_and(|response| response.status() == 200)
     }
 
-    /// Makes a sandbox that falls asleep after `idle` seconds of no use and is woken by requests.
+    /// Creates a sandbox that pauses after `idle` seconds without requests and that requests wake.
     pub(super) fn create(&self, template: &str, idle: u64) -> Result<String> {
         let body = json!({
             "templateID": template,
@@ -93,95 +93,99 @@ impl Api {
             "autoPause": true,
             "autoResume": { "enabled": true },
             "idleTimeout": idle,
-            "metadata": { LABEL.0: LABEL.1 },
+            "metadata": { METADATA.0: METADATA.1 },
         });
-        let made = self
-            .ask("POST", "/v2/sandboxes", Some(&body))
-            .context("create a sandbox")?;
-        id(&made)
+        let created = self
+            .call("POST", "/v2/sandboxes", Some(&body))
+            .context("failed to create a sandbox")?;
+        id(&created)
     }
 
-    /// Whether a sandbox is `running` or `paused`.
+    /// Returns the state of a sandbox: `running` or `paused`.
     pub(super) fn state(&self, id: &str) -> Result<String> {
         let found = self
-            .ask("GET", &format!("/sandboxes/{id}"), None)
-            .context("look at the sandbox")?;
+            .call("GET", &format!("/sandboxes/{id}"), None)
+            .context("failed to get the sandbox")?;
         text(&found, "state")
     }
 
-    /// Pauses a sandbox, or waits for a pause that is under way, or finds that it is paused.
+    /// Pauses a sandbox or waits for its current pause. A paused sandbox is no error.
     pub(super) fn pause(&self, id: &str) -> Result<()> {
-        match self.ask("POST", &format!("/sandboxes/{id}/pause"), None) {
+        match self.call("POST", &format!("/sandboxes/{id}/pause"), None) {
             Err(error) if is_conflict(&error) => Ok(()),
-            answered => answered.map(drop).context("pause the sandbox"),
+            result => result.map(drop).context("failed to pause the sandbox"),
         }
     }
 
-    /// Forks a sandbox, and gives the names of its children.
-    pub(super) fn fork(&self, id_of_origin: &str, count: usize) -> Result<Vec<String>> {
-        let path = format!("/sandboxes/{id_of_origin}/fork");
+    /// Forks a sandbox, and returns the ids of its children.
+    pub(super) fn fork(&self, origin: &str, count: usize) -> Result<Vec<String>> {
+        let path = format!("/sandboxes/{origin}/fork");
         let body = json!({ "count": count, "timeout": 3600 });
-        let made = self
-            .ask("POST", &path, Some(&body))
-            .context("fork the sandbox")?;
-        let outcomes = made
+        let created = self
+            .call("POST", &path, Some(&body))
+            .context("failed to fork the sandbox")?;
+        let outcomes = created
             .as_array()
-            .context("understand the answer to the fork")?;
+            .context("failed to parse the response to the fork")?;
         let mut children = Vec::new();
         for outcome in outcomes {
             match outcome.get("sandbox") {
                 Some(child) => children.push(id(child)?),
-                None => bail!("fork the sandbox: {outcome}"),
+                None => bail!("failed to fork the sandbox: {outcome}"),
             }
         }
         Ok(children)
     }
 
-    /// Kills what this demo or an earlier one made; how many there were.
-    pub(super) fn kill_earlier(&self) -> Result<usize> {
+    /// Kills the sandboxes of this and of earlier demos, and returns their number.
+    pub(super) fn kill_demo_sandboxes(&self) -> Result<usize> {
         let mut killed = 0;
         loop {
-            let path = format!("/v2/sandboxes?metadata={}%3D{}", LABEL.0, LABEL.1);
-            let found = self.ask("GET", &path, None).context("list sandboxes")?;
-            let found = found.as_array().context("understand a list of sandboxes")?;
+            let path = format!("/v2/sandboxes?metadata={}%3D{}", METADATA.0, METADATA.1);
+            let found = self
+                .call("GET", &path, None)
+                .context("failed to list sandboxes")?;
+            let found = found
+                .as_array()
+                .context("failed to parse the list of sandboxes")?;
             if found.is_empty() {
                 return Ok(killed);
             }
             for sandbox in found {
                 let id = id(sandbox)?;
-                self.ask("DELETE", &format!("/sandboxes/{id}"), None)
-                    .with_context(|| format!("kill sandbox {id}"))?;
+                self.call("DELETE", &format!("/sandboxes/{id}"), None)
+                    .with_context(|| format!("failed to kill sandbox {id}"))?;
                 killed += 1;
             }
         }
     }
 
-    /// A plain request to a port of a sandbox.
-    pub(super) fn visit(&self, id: &str, port: u16) -> Result<Visit> {
-        let mut answer = self
+    /// Sends a request to a port of a sandbox.
+    pub(super) fn get_from_sandbox(&self, id: &str, port: u16) -> Result<SandboxResponse> {
+        let mut response = self
             .agent
             .get(format!("http://{}/", self.listen))
             .header("host", format!("{port}-{id}.localhost"))
             .call()
-            .with_context(|| format!("call port {port} of sandbox {id}"))?;
-        let body = answer
+            .with_context(|| format!("failed to send a request to port {port} of sandbox {id}"))?;
+        let body = response
             .body_mut()
             .read_to_string()
-            .with_context(|| format!("read what sandbox {id} answers"))?;
-        let timing = answer
+            .with_context(|| format!("failed to read the response of sandbox {id}"))?;
+        let server_timing = response
             .headers()
             .get("server-timing")
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        Ok(Visit {
-            status: answer.status().as_u16(),
+        Ok(SandboxResponse {
+            status: response.status().as_u16(),
             body,
-            timing,
+            server_timing,
         })
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.listen))
@@ -191,37 +195,40 @@ impl Api {
             Some(body) => self.agent.run(request.body(serde_json::to_vec(body)?)?),
             None => self.agent.run(request.body(())?),
         };
-        let mut answer = sent.context("reach the gateway")?;
-        let text = answer
+        let mut response = sent.context("failed to send the request to the gateway")?;
+        let text = response
             .body_mut()
             .read_to_string()
-            .context("read the gateway's answer")?;
-        if !answer.status().is_success() {
-            let status = answer.status();
-            return Err(Refused { status, text }.into());
+            .context("failed to read the response of the gateway")?;
+        if !response.status().is_success() {
+            let status = response.status();
+            return Err(ApiError { status, text }.into());
         }
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text).context("understand the gateway's answer")
+        serde_json::from_str(&text).context("failed to parse the response of the gateway")
     }
 }
 
-/// Asks again until `done` says so.
-pub(super) fn until(
-    what: &str,
-    limit: Duration,
+/// Polls until `done` returns true; `condition` describes it in the error.
+pub(super) fn poll_until(
+    condition: &str,
+    timeout: Duration,
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let end = Instant::now() + limit;
+    let deadline = Instant::now() + timeout;
     loop {
         if done()? {
             return Ok(());
         }
-        if Instant::now() >= end {
-            bail!("waited {} s for {what}", limit.as_secs());
+        if Instant::now() >= deadline {
+            bail!(
+                "timed out after {} s waiting for {condition}",
+                timeout.as_secs()
+            );
         }
-        thread::sleep(AGAIN);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -234,11 +241,11 @@ fn text(value: &Value, member: &str) -> Result<String> {
         .get(member)
         .and_then(Value::as_str)
         .map(str::to_owned)
-        .with_context(|| format!("find {member} in what the gateway answered"))
+        .with_context(|| format!("failed to find {member} in the response of the gateway"))
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::TcpListener,
@@ -247,11 +254,11 @@ mod test {
 
     use super::*;
 
-    /// Answers one request with `answer`, and gives what was sent.
-    fn once(answer: &'static str) -> (SocketAddr, JoinHandle<String>) {
+    /// Answers one request with `response`. The thread returns the request.
+    fn serve_one(response: &'static str) -> (SocketAddr, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let served = thread::spawn(move || {
+        let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut sent = Vec::new();
             let mut buffer = [0; 4096];
@@ -259,37 +266,37 @@ mod test {
                 let read = stream.read(&mut buffer).unwrap();
                 sent.extend_from_slice(&buffer[..read]);
             }
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
             String::from_utf8(sent).unwrap()
         });
-        (address, served)
+        (address, server)
     }
 
     #[test]
-    fn a_sandbox_is_named_by_the_host_alone() {
-        let (address, served) = once(
+    fn sandbox_request_has_one_host_header_and_no_key() {
+        let (address, server) = serve_one(
             "HTTP/1.1 502 Bad Gateway\r\nserver-timing: wake;dur=1.5\r\ncontent-length: 3\r\n\r\nno\n",
         );
-        let visit = Api::new(address, "key".to_owned())
-            .visit("iabc", 8000)
+        let response = Api::new(address, "key".to_owned())
+            .get_from_sandbox("iabc", 8000)
             .unwrap();
         assert_eq!(
-            (visit.status, visit.body.as_str(), visit.timing.as_str()),
+            (
+                response.status,
+                response.body.as_str(),
+                response.server_timing.as_str()
+            ),
             (502, "no\n", "wake;dur=1.5")
         );
-        let sent = served.join().unwrap().to_lowercase();
-        assert_eq!(
-            sent.matches("host:").count(),
-            1,
-            "one host and no other: {sent}"
-        );
+        let sent = server.join().unwrap().to_lowercase();
+        assert_eq!(sent.matches("host:").count(), 1, "{sent}");
         assert!(sent.contains("host: 8000-iabc.localhost\r\n") && !sent.contains("key"));
     }
 
     #[test]
-    fn a_refusal_is_told_in_the_gateways_words() {
-        let (address, served) =
-            once("HTTP/1.1 409 Conflict\r\ncontent-length: 17\r\n\r\n{\"message\":\"no\"}\n");
+    fn error_contains_status_and_body_of_the_gateway() {
+        let (address, server) =
+            serve_one("HTTP/1.1 409 Conflict\r\ncontent-length: 17\r\n\r\n{\"message\":\"no\"}\n");
         let error = Api::new(address, "e2b_key".to_owned())
             .create("base", 5)
             .unwrap_err();
@@ -298,7 +305,7 @@ mod test {
             "{error:#}"
         );
         assert!(
-            served
+            server
                 .join()
                 .unwrap()
                 .to_lowercase()
@@ -307,23 +314,23 @@ mod test {
     }
 
     #[test]
-    fn a_gateway_that_does_not_answer_is_not_up() {
-        let (address, served) = once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    fn only_a_gateway_that_answers_in_time_is_up() {
+        let (address, server) = serve_one("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         assert!(Api::is_up(address));
-        assert!(served.join().unwrap().starts_with("GET /health HTTP/1.1"));
+        assert!(server.join().unwrap().starts_with("GET /health HTTP/1.1"));
         assert!(!Api::is_up(address));
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(!Api::is_up(silent.local_addr().unwrap()));
     }
 
     #[test]
-    fn waiting_has_an_end() {
-        let error = until("nothing", Duration::ZERO, || Ok(false)).unwrap_err();
-        assert_eq!(error.to_string(), "waited 0 s for nothing");
-        let mut asked = 0;
-        until("a second time", Duration::from_secs(60), || {
-            asked += 1;
-            Ok(asked == 2)
+    fn poll_until_times_out() {
+        let error = poll_until("nothing", Duration::ZERO, || Ok(false)).unwrap_err();
+        assert_eq!(error.to_string(), "timed out after 0 s waiting for nothing");
+        let mut polls = 0;
+        poll_until("a second poll", Duration::from_secs(60), || {
+            polls += 1;
+            Ok(polls == 2)
         })
         .unwrap();
     }

@@ -1,4 +1,4 @@
-//! The gateway's process, for as long as the demo.
+//! The gateway process of the demo.
 
 use std::{
     fs::{self, File},
@@ -20,79 +20,80 @@ use nix::{
 
 use super::Event;
 
-/// How long the gateway may take to pause what runs and end.
-const STOP: Duration = Duration::from_secs(120);
-/// Lines of the log that are shown when it ends by itself.
-const TAIL: usize = 10;
+/// How long the gateway may take to pause its sandboxes and exit.
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
+/// How many lines of the log are printed when the gateway fails.
+const TAIL_LINES: usize = 10;
 
-/// Where the gateway is and what it is given.
+/// The paths and the address of the gateway.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    /// `catnap`.
+pub(super) struct GatewayConfig {
+    /// The `catnap` executable.
     pub(super) program: PathBuf,
-    /// Where it keeps everything.
+    /// The directory of all its state.
     pub(super) data_dir: PathBuf,
-    /// The guest kernel and root disk.
+    /// The directory of the guest kernel and root disk.
     pub(super) guest_dir: PathBuf,
-    /// Where templates that were booted are kept for every data directory.
+    /// The cache of booted templates, shared by all data directories.
     pub(super) template_cache: PathBuf,
-    /// Where it listens.
+    /// The listen address.
     pub(super) listen: SocketAddr,
 }
 
-/// How the gateway ended; `None` when that could not be found out.
+/// The exit status of the gateway; `None` if waiting for it failed.
 #[derive(Debug)]
-pub(super) struct Ended(Option<ExitStatus>);
+pub(super) struct GatewayExit(Option<ExitStatus>);
 
-/// A gateway that runs.
+/// A running gateway. Dropping it terminates the process.
 #[derive(Debug)]
 pub(super) struct Gateway {
     pid: Option<Pid>,
 }
 
-// === impl Place ===
+// === impl GatewayConfig ===
 
-impl Place {
-    /// What the gateway says goes there.
+impl GatewayConfig {
+    /// The file of its output.
     pub(super) fn log(&self) -> PathBuf {
         self.data_dir.join("gateway.log")
     }
 
-    /// The key the gateway made for itself.
+    /// Reads the API key that the gateway created.
     pub(super) fn api_key(&self) -> Result<String> {
         let path = self.data_dir.join("api-key");
-        let key = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let key = fs::read_to_string(&path)
+            .with_context(|| format!("failed to read {}", path.display()))?;
         Ok(key.trim().to_owned())
     }
 }
 
-// === impl Ended ===
+// === impl GatewayExit ===
 
-impl Ended {
-    /// The end of it and of its log, for a person.
-    pub(super) fn say(&self, log: &Path) -> String {
-        let how = match self.0 {
+impl GatewayExit {
+    /// Describes the exit, with the last error or the end of the log.
+    pub(super) fn describe(&self, log: &Path) -> String {
+        let status = match self.0 {
             Some(status) => status.to_string(),
-            None => "nobody knows how".to_owned(),
+            None => "unknown status".to_owned(),
         };
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        // What it says of itself, or else whatever it said last.
+        // Prefer the error message of the gateway to the last lines of its log.
         if let Some(line) = lines.iter().rev().find(|line| line.starts_with("catnap: ")) {
-            return format!("the gateway ended ({how}): {line}");
+            return format!("the gateway exited ({status}): {line}");
         }
         let tail = lines
-            .get(lines.len().saturating_sub(TAIL)..)
+            .get(lines.len().saturating_sub(TAIL_LINES)..)
             .unwrap_or_default();
         format!(
-            "the gateway ended ({how}); the end of {}:\n  {}",
+            "the gateway exited ({status}); the last lines of {}:\n  {}",
             log.display(),
             tail.join("\n  ")
         )
     }
 
-    fn is_good(&self) -> bool {
-        // A gateway that ends before it watches for the signal was still ended by us.
+    fn is_expected(&self) -> bool {
+        // SIGTERM also stops a gateway that has not installed its handler yet.
         self.0.is_some_and(|status| {
             status.success() || status.signal() == Some(Signal::SIGTERM as i32)
         })
@@ -102,66 +103,70 @@ impl Ended {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Starts it, and calls `ended` when it is no more.
-    pub(super) fn start(place: &Place, ended: impl FnOnce(Ended) + Send + 'static) -> Result<Self> {
-        fs::create_dir_all(&place.data_dir)
-            .with_context(|| format!("make folder {}", place.data_dir.display()))?;
-        let log =
-            File::create(place.log()).with_context(|| format!("open {}", place.log().display()))?;
-        let mut child = Command::new(&place.program)
-            .args(["up", "--listen", &place.listen.to_string()])
+    /// Starts the gateway, and calls `on_exit` when it exits.
+    pub(super) fn start(
+        config: &GatewayConfig,
+        on_exit: impl FnOnce(GatewayExit) + Send + 'static,
+    ) -> Result<Self> {
+        fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("failed to create {}", config.data_dir.display()))?;
+        let log = File::create(config.log())
+            .with_context(|| format!("failed to open {}", config.log().display()))?;
+        let mut child = Command::new(&config.program)
+            .args(["up", "--listen", &config.listen.to_string()])
             .arg("--data-dir")
-            .arg(&place.data_dir)
+            .arg(&config.data_dir)
             .arg("--guest-dir")
-            .arg(&place.guest_dir)
-            .env("CATNAP_TEMPLATE_CACHE", &place.template_cache)
-            // The demo reads the key from where the gateway keeps it.
+            .arg(&config.guest_dir)
+            .env("CATNAP_TEMPLATE_CACHE", &config.template_cache)
+            // The demo reads the key from the data directory.
             .env_remove("CATNAP_API_KEY")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C is the demo's alone, which tells the gateway.
+            // Ctrl-C reaches the demo only, which then terminates the gateway.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("start {}", place.program.display()))?;
-        let pid = i32::try_from(child.id()).context("read a process id")?;
+            .with_context(|| format!("failed to start {}", config.program.display()))?;
+        let pid = i32::try_from(child.id()).context("failed to convert the process id")?;
         thread::Builder::new()
             .name("gateway".to_owned())
-            .spawn(move || ended(Ended(child.wait().ok())))
-            .context("start a thread that waits for the gateway")?;
+            .spawn(move || on_exit(GatewayExit(child.wait().ok())))
+            .context("failed to start the thread that waits for the gateway")?;
         Ok(Self {
             pid: Some(Pid::from_raw(pid)),
         })
     }
 
-    /// It ended by itself.
-    pub(super) fn is_gone(&mut self) {
+    /// Records that the process exited, so that it is not terminated.
+    pub(super) fn mark_exited(&mut self) {
         self.pid = None;
     }
 
-    /// Ends it, and its machines with it.
-    pub(super) fn stop(mut self, happened: &Receiver<Event>) -> Result<()> {
+    /// Terminates the gateway and waits until it exits.
+    pub(super) fn stop(mut self, events: &Receiver<Event>) -> Result<()> {
         let Some(pid) = self.pid.take() else {
             return Ok(());
         };
         terminate(pid);
-        let until = Instant::now() + STOP;
-        while let Ok(event) = happened.recv_timeout(until.saturating_duration_since(Instant::now()))
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while let Ok(event) =
+            events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             match event {
-                Event::Ended(how) if how.is_good() => {
-                    eprintln!("the gateway has ended");
+                Event::GatewayExited(exit) if exit.is_expected() => {
+                    eprintln!("the gateway stopped");
                     return Ok(());
                 }
-                Event::Ended(how) => bail!("the gateway ended badly: {how:?}"),
-                Event::Interrupted => eprintln!("the gateway is ending ..."),
-                Event::Told(_) => {}
+                Event::GatewayExited(exit) => bail!("the gateway failed while stopping: {exit:?}"),
+                Event::Interrupted => eprintln!("the gateway is stopping ..."),
+                Event::Finished(_) => {}
             }
         }
-        kill(pid, Signal::SIGKILL).context("kill the gateway")?;
+        kill(pid, Signal::SIGKILL).context("failed to kill the gateway")?;
         bail!(
-            "the gateway did not end within {} s, and was killed",
-            STOP.as_secs()
+            "killed the gateway because it did not stop within {} s",
+            STOP_TIMEOUT.as_secs()
         )
     }
 }
@@ -169,7 +174,6 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if let Some(pid) = self.pid.take() {
-            // On the way out of an error.
             terminate(pid);
         }
     }
@@ -177,61 +181,61 @@ impl Drop for Gateway {
 
 fn terminate(pid: Pid) {
     match kill(pid, Signal::SIGTERM) {
-        // Gone already, then: its end is among the events.
+        // If the process has exited, its exit is among the events.
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => eprintln!("the gateway cannot be told to end: {error}"),
+        Err(error) => eprintln!("failed to terminate the gateway: {error}"),
     }
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn its_own_words_are_quoted_first() {
+    fn exit_is_described_by_the_error_or_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("gateway.log");
         fs::write(&log, "INFO x\ncatnap: open /dev/kvm\nINFO y\n").unwrap();
-        let said = Ended(Some(ExitStatus::from_raw(1 << 8))).say(&log);
+        let text = GatewayExit(Some(ExitStatus::from_raw(1 << 8))).describe(&log);
         assert_eq!(
-            said,
-            "the gateway ended (exit status: 1): catnap: open /dev/kvm"
+            text,
+            "the gateway exited (exit status: 1): catnap: open /dev/kvm"
         );
         fs::write(&log, "thread panicked\n").unwrap();
         assert!(
-            Ended(None)
-                .say(&log)
+            GatewayExit(None)
+                .describe(&log)
                 .ends_with("gateway.log:\n  thread panicked")
         );
     }
 
     #[test]
-    fn a_gateway_is_told_to_end_and_waited_for() {
+    fn stop_terminates_the_gateway_and_waits() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("catnap");
-        // Takes the signal in its own time, and says so.
-        let script = "#!/bin/sh\ntrap 'echo told; exit 0' TERM\necho \"$@ $CATNAP_TEMPLATE_CACHE\"\nwhile :; do sleep 0.05; done\n";
+        // Handles the signal after a delay, and logs that.
+        let script = "#!/bin/sh\ntrap 'echo stopped; exit 0' TERM\necho \"$@ $CATNAP_TEMPLATE_CACHE\"\nwhile :; do sleep 0.05; done\n";
         fs::write(&program, script).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, mode).unwrap();
-        let place = Place {
+        let config = GatewayConfig {
             program,
             data_dir: dir.path().join("data"),
             guest_dir: "/guest".into(),
             template_cache: "/templates".into(),
             listen: "127.0.0.1:1".parse().unwrap(),
         };
-        let (events, happened) = std::sync::mpsc::channel();
-        let gateway = Gateway::start(&place, move |how| {
-            events.send(Event::Ended(how)).unwrap();
+        let (sender, events) = std::sync::mpsc::channel();
+        let gateway = Gateway::start(&config, move |exit| {
+            sender.send(Event::GatewayExited(exit)).unwrap();
         })
         .unwrap();
-        // The trap is set before the arguments are said.
-        let log = || fs::read_to_string(place.log()).unwrap();
+        // The script sets the trap before it prints the arguments.
+        let log = || fs::read_to_string(config.log()).unwrap();
         while !log().contains("up --listen") {
             thread::yield_now();
         }
-        gateway.stop(&happened).unwrap();
-        assert!(log().contains("--guest-dir /guest /templates\ntold"));
+        gateway.stop(&events).unwrap();
+        assert!(log().contains("--guest-dir /guest /templates\nstopped"));
     }
 }

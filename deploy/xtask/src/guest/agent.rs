@@ -1,22 +1,22 @@
-//! The agent as it goes into root disks: static and small.
+//! The guest agent as installed in root disks: static and optimised for size.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
 use crate::{
-    step::{logged, step},
+    step::{run_logged, step},
     workspace::Workspace,
 };
 
-/// A target must be named for the flags to be those of the agent alone, and not of build scripts as well.
+/// With an explicit target, the flags apply to the agent and not to build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "agent";
 
 /// Builds `catnap-guest` and returns its path.
 pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let log = tempfile::NamedTempFile::new()?;
-    // Nothing is relocated at start: every page that is written then is a page fault in the guest.
+    // Without relocations at start-up, fewer pages are written; each would be a page fault in the guest.
     let flags = format!(
         "target.{TARGET}.rustflags=[\"-Ctarget-feature=+crt-static\", \"-Crelocation-model=static\"]"
     );
@@ -25,10 +25,10 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
         cargo
             .args(["build", "--package", "guest", "--bin", "catnap-guest"])
             .args(["--profile", PROFILE, "--target", TARGET, "--config", &flags])
-            // These would be used instead of the flags above.
+            // These variables override the flags above.
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        logged(&mut cargo, log.path())
+        run_logged(&mut cargo, log.path())
     })?;
     let path = workspace
         .target
@@ -36,7 +36,7 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
         .join(PROFILE)
         .join("catnap-guest");
     if !path.is_file() {
-        bail!("cargo left no {}", path.display());
+        bail!("cargo did not create {}", path.display());
     }
     Ok(path)
 }

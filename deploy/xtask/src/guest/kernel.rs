@@ -1,4 +1,4 @@
-//! The guest kernel: Debian's source, our configuration, our patches.
+//! The guest kernel: Debian's source with the configuration and patches of `guest/kernel`.
 
 use std::{
     collections::BTreeSet,
@@ -13,32 +13,34 @@ use anyhow::{Context, Result, bail};
 use crate::{
     apt,
     cache::{Cache, Key},
-    step::{logged, step},
+    step::{run_logged, step},
     workspace::Workspace,
 };
 
 const PACKAGE: &str = "linux-source-6.12";
 const TARBALL: &str = "/usr/src/linux-source-6.12.tar.xz";
-/// Raised when the steps below change what comes out.
-const RECIPE: &str = "kernel 1";
+/// Raise this when the build steps below change their result.
+const CACHE_VERSION: &str = "kernel 1";
 
-/// What a kernel is made from beside Debian's source.
+/// The inputs of the build besides Debian's source.
 struct Inputs {
     fragment: PathBuf,
     patches: Vec<PathBuf>,
 }
 
-/// The path of `vmlinux`, built if the cache has none.
+/// Returns the path of `vmlinux`, which is built if the cache does not have it.
 pub(super) fn build(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
     let inputs = Inputs::find(&workspace.path("guest/kernel"))?;
-    let mut key = Key::new(RECIPE)
-        .with(apt::version(PACKAGE)?.as_bytes())
+    let mut key = Key::new(CACHE_VERSION)
+        .with(apt::installed_version(PACKAGE)?.as_bytes())
         .with_file(&inputs.fragment)?;
     for patch in &inputs.patches {
         key = key.with_file(patch)?;
     }
-    let entry = cache.entry("kernel", &key, |dir| {
-        step("guest kernel (some minutes, once)", || inputs.compile(dir))
+    let entry = cache.get_or_create("kernel", &key, |dir| {
+        step("guest kernel (takes minutes, then cached)", || {
+            inputs.compile(dir)
+        })
     })?;
     Ok(entry.join("vmlinux"))
 }
@@ -46,7 +48,9 @@ pub(super) fn build(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
 impl Inputs {
     fn find(dir: &Path) -> Result<Self> {
         let mut patches = Vec::new();
-        for found in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
+        for found in
+            fs::read_dir(dir).with_context(|| format!("failed to read {}", dir.display()))?
+        {
             let path = found?.path();
             if path
                 .extension()
@@ -62,14 +66,15 @@ impl Inputs {
         })
     }
 
-    /// Leaves `vmlinux`, `config` and `log` in `dir`.
+    /// Creates `vmlinux`, `config` and `log` in `dir`.
     fn compile(&self, dir: &Path) -> Result<()> {
         let log = dir.join("log");
-        let source = tempfile::Builder::new()
-            .prefix("source-")
-            .tempdir_in(dir.parent().context("find folder of the cache entry")?)?;
+        let source = tempfile::Builder::new().prefix("source-").tempdir_in(
+            dir.parent()
+                .context("failed to find the parent directory of the cache entry")?,
+        )?;
         let source = source.path();
-        logged(
+        run_logged(
             Command::new("tar")
                 .args(["--extract", "--strip-components=1", "--file", TARBALL])
                 .current_dir(source),
@@ -80,14 +85,14 @@ impl Inputs {
             command
                 .args(["--strip=1", "--batch", "--forward", "--fuzz=0", "--input"])
                 .arg(patch);
-            logged(command.current_dir(source), &log)
-                .with_context(|| format!("apply {} to {PACKAGE}", patch.display()))?;
+            run_logged(command.current_dir(source), &log)
+                .with_context(|| format!("failed to apply {} to {PACKAGE}", patch.display()))?;
         }
         self.configure(source, &log)?;
-        logged(make(source).arg(jobs()).arg("vmlinux"), &log)?;
+        run_logged(make(source).arg(jobs()).arg("vmlinux"), &log)?;
         let kernel = dir.join("vmlinux");
         let mut strip = Command::new("objcopy");
-        logged(
+        run_logged(
             strip
                 .arg("--strip-debug")
                 .arg(source.join("vmlinux"))
@@ -99,32 +104,32 @@ impl Inputs {
     }
 
     fn configure(&self, source: &Path, log: &Path) -> Result<()> {
-        logged(make(source).arg("tinyconfig"), log)?;
+        run_logged(make(source).arg("tinyconfig"), log)?;
         let mut merge = Command::new("scripts/kconfig/merge_config.sh");
-        logged(
+        run_logged(
             merge
                 .args(["-m", ".config"])
                 .arg(&self.fragment)
                 .current_dir(source),
             log,
         )?;
-        logged(make(source).arg("olddefconfig"), log)?;
+        run_logged(make(source).arg("olddefconfig"), log)?;
         let config = fs::read_to_string(source.join(".config"))
-            .context("read the kernel's final .config")?;
+            .context("failed to read the final .config of the kernel")?;
         let fragment = fs::read_to_string(&self.fragment)?;
-        let lost = lost_options(&fragment, &config);
-        if !lost.is_empty() {
+        let rejected = rejected_options(&fragment, &config);
+        if !rejected.is_empty() {
             bail!(
-                "options of {} that the kernel did not take: {}",
+                "the kernel configuration rejected options of {}: {}",
                 self.fragment.display(),
-                lost.join(", ")
+                rejected.join(", ")
             );
         }
         Ok(())
     }
 }
 
-/// `make` in the source, with nothing of this machine or this moment in what comes out.
+/// A reproducible `make` in the source directory.
 fn make(source: &Path) -> Command {
     let mut command = Command::new("make");
     command
@@ -145,27 +150,27 @@ fn jobs() -> String {
     )
 }
 
-/// The lines of `fragment` that set something and are not in `config`.
-fn lost_options(fragment: &str, config: &str) -> Vec<String> {
-    let taken: BTreeSet<&str> = config.lines().map(str::trim).collect();
+/// The options that `fragment` sets and `config` lacks.
+fn rejected_options(fragment: &str, config: &str) -> Vec<String> {
+    let accepted: BTreeSet<&str> = config.lines().map(str::trim).collect();
     fragment
         .lines()
         .map(str::trim)
-        .filter(|line| line.starts_with("CONFIG_") && !taken.contains(line))
+        .filter(|line| line.starts_with("CONFIG_") && !accepted.contains(line))
         .map(str::to_owned)
         .collect()
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn an_option_that_was_not_taken_is_named() {
+    fn rejected_options_are_listed() {
         let fragment = "CONFIG_A=y\n# CONFIG_B is not set\n\nCONFIG_C=100\nCONFIG_D=y\n";
         let config = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=250\n# CONFIG_D is not set\n";
         assert_eq!(
-            lost_options(fragment, config),
+            rejected_options(fragment, config),
             ["CONFIG_C=100", "CONFIG_D=y"]
         );
     }

@@ -1,7 +1,7 @@
 //! The root disk of the `base` template.
 //!
-//! Two levels are kept: the Debian tree as a tar archive, which takes a minute and the network, and the disk image made
-//! from it and the agent, which takes seconds.
+//! The cache has two levels: the Debian tree as a tar archive (takes a minute and the network), and the disk image made of
+//! the tree and the agent (takes seconds).
 
 use std::{
     fs::{self, File},
@@ -14,22 +14,22 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     cache::{Cache, Key},
-    step::{logged, step},
+    step::{run_logged, step},
     workspace::Workspace,
 };
 
 const SUITE: &str = "bookworm";
-/// Raised when the steps below change what comes out.
-const TREE_RECIPE: &str = "tree 1";
-const IMAGE_RECIPE: &str = "image 1";
-/// The image's size; it is sparse.
+/// Raise these when the build steps below change their result.
+const TREE_VERSION: &str = "tree 1";
+const IMAGE_VERSION: &str = "image 1";
+/// The size of the sparse image.
 const IMAGE_BYTES: u64 = 1 << 30;
-/// Fixed, so that the same tree gives the same image. A machine's identity is elsewhere.
+/// Fixed, so that the same tree yields the same image. It does not identify a sandbox.
 const UUID: &str = "c47a9000-0000-4000-8000-000000000001";
-/// The moment all things in the image are made at, in seconds of 1970.
-const EPOCH: &str = "1767225600";
+/// The timestamp of every file in the image, in seconds since 1970.
+const TIMESTAMP: &str = "1767225600";
 
-/// What is left out of the tree, and what of that is kept after all.
+/// Paths excluded from the tree, and exceptions to them.
 const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
@@ -39,34 +39,36 @@ const DPKG_OPTIONS: &[&str] = &[
     "path-exclude=/usr/share/man/*",
 ];
 
-/// The path of the root disk's image, built if the cache has none with this agent.
+/// Returns the path of the disk image, which is built if the cache has none with this agent.
 pub(super) fn build(workspace: &Workspace, cache: &Cache, agent: &Path) -> Result<PathBuf> {
     let dir = workspace.path("guest/rootfs");
-    let list = fs::read_to_string(dir.join("packages")).context("read the list of packages")?;
+    let list =
+        fs::read_to_string(dir.join("packages")).context("failed to read the package list")?;
     let packages = packages(&list);
     let customize = dir.join("customize");
     let tree_key = || -> Result<Key> {
-        let key = Key::new(TREE_RECIPE).with(packages.join(",").as_bytes());
+        let key = Key::new(TREE_VERSION).with(packages.join(",").as_bytes());
         key.with(DPKG_OPTIONS.join(",").as_bytes())
             .with_file(&customize)
     };
-    let image_key = Key::new(IMAGE_RECIPE)
+    let image_key = Key::new(IMAGE_VERSION)
         .with(&tree_key()?.digest())
         .with_file(agent)?;
-    let entry = cache.entry("image", &image_key, |dir| {
-        let tree = cache.entry("tree", &tree_key()?, |dir| {
-            step("Debian tree of the base template (a minute, once)", || {
-                bootstrap(&packages, &customize, dir)
-            })
+    let entry = cache.get_or_create("image", &image_key, |dir| {
+        let tree = cache.get_or_create("tree", &tree_key()?, |dir| {
+            step(
+                "Debian tree of the base template (takes a minute, then cached)",
+                || bootstrap(&packages, &customize, dir),
+            )
         })?;
         step("root disk of the base template", || {
-            image(&tree.join("tree.tar"), agent, dir)
+            create_image(&tree.join("tree.tar"), agent, dir)
         })
     })?;
     Ok(entry.join("base.ext4"))
 }
 
-/// Leaves `tree.tar` and `log` in `dir`.
+/// Creates `tree.tar` and `log` in `dir`.
 fn bootstrap(packages: &[&str], customize: &Path, dir: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=minbase", "--aptopt=Acquire::Languages \"none\""]);
@@ -78,20 +80,21 @@ fn bootstrap(packages: &[&str], customize: &Path, dir: &Path) -> Result<()> {
         .arg(format!("--customize-hook={}", customize.display()))
         .args([SUITE, "tree.tar"])
         .args(apt_sources(Path::new("/etc/apt"))?)
-        .env("SOURCE_DATE_EPOCH", EPOCH)
+        .env("SOURCE_DATE_EPOCH", TIMESTAMP)
         .current_dir(dir);
-    logged(&mut command, &dir.join("log"))
+    run_logged(&mut command, &dir.join("log"))
 }
 
-/// Leaves `base.ext4` and `log` in `dir`.
-fn image(tree: &Path, agent: &Path, dir: &Path) -> Result<()> {
+/// Creates `base.ext4` and `log` in `dir`.
+fn create_image(tree: &Path, agent: &Path, dir: &Path) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        bail!("the root disk keeps owners and modes, so it can only be made by root");
+        bail!("creating the root disk requires root, to set owners and modes of files");
     }
     let log = dir.join("log");
-    let root = tempfile::Builder::new()
-        .prefix("root-")
-        .tempdir_in(dir.parent().context("find folder of the cache entry")?)?;
+    let root = tempfile::Builder::new().prefix("root-").tempdir_in(
+        dir.parent()
+            .context("failed to find the parent directory of the cache entry")?,
+    )?;
     let root = root.path();
     let mut tar = Command::new("tar");
     tar.args([
@@ -101,25 +104,26 @@ fn image(tree: &Path, agent: &Path, dir: &Path) -> Result<()> {
         "--xattrs",
         "--xattrs-include=*",
     ]);
-    logged(
+    run_logged(
         tar.arg("--file").arg(tree).arg("--directory").arg(root),
         &log,
     )?;
     fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
     let installed = root.join("usr/sbin/catnap-guest");
-    fs::copy(agent, &installed).with_context(|| format!("install {}", agent.display()))?;
+    fs::copy(agent, &installed)
+        .with_context(|| format!("failed to install {}", agent.display()))?;
     fs::set_permissions(&installed, fs::Permissions::from_mode(0o755))?;
 
     let image = dir.join("base.ext4");
     File::create(&image)?.set_len(IMAGE_BYTES)?;
-    logged(&mut mkfs(root, &image), &log)?;
+    run_logged(&mut mkfs(root, &image), &log)?;
     let mut check = Command::new("/sbin/e2fsck");
-    logged(check.args(["-f", "-n"]).arg(&image), &log)?;
+    run_logged(check.args(["-f", "-n"]).arg(&image), &log)?;
     fs::set_permissions(&image, fs::Permissions::from_mode(0o444))?;
     Ok(())
 }
 
-/// No checksums of metadata: whoever keeps the disk's layers guards every block, and the guest need not again.
+/// Creates the filesystem without metadata checksums: snapshot layers have a checksum for each block.
 fn mkfs(root: &Path, image: &Path) -> Command {
     let mut command = Command::new("/sbin/mkfs.ext4");
     let extended =
@@ -137,13 +141,13 @@ fn mkfs(root: &Path, image: &Path) -> Command {
         ])
         .arg(root)
         .arg(image)
-        .env("E2FSPROGS_FAKE_TIME", EPOCH)
-        .env("SOURCE_DATE_EPOCH", EPOCH);
+        .env("E2FSPROGS_FAKE_TIME", TIMESTAMP)
+        .env("SOURCE_DATE_EPOCH", TIMESTAMP);
     command
 }
 
-/// The files of this machine's apt that name the suite, so that the tree comes from where the machine's own packages do.
-/// With none, mmdebstrap falls back on the distribution's own.
+/// Finds the apt sources of this machine for the suite, so that the tree uses the same mirrors. Without any, mmdebstrap
+/// uses its default mirror.
 fn apt_sources(apt: &Path) -> Result<Vec<PathBuf>> {
     let mut candidates = vec![apt.join("sources.list")];
     if let Ok(parts) = fs::read_dir(apt.join("sources.list.d")) {
@@ -161,7 +165,7 @@ fn apt_sources(apt: &Path) -> Result<Vec<PathBuf>> {
     Ok(candidates)
 }
 
-/// Whether a file of apt's is about Debian itself in this suite, and not about somebody else's packages.
+/// Whether an apt source file lists Debian itself in this suite, not a third-party archive.
 fn is_debian_source(text: &str) -> bool {
     let mut words = text
         .lines()
@@ -182,7 +186,7 @@ fn is_debian_source(text: &str) -> bool {
     archive && suite
 }
 
-/// The packages of a list: one a line, `#` begins a comment.
+/// Parses a package list: one package a line, `#` begins a comment.
 fn packages(list: &str) -> Vec<&str> {
     list.lines()
         .map(str::trim)
@@ -191,11 +195,11 @@ fn packages(list: &str) -> Vec<&str> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn only_debian_itself_is_taken_from_apt() {
+    fn third_party_and_other_suites_are_not_debian_sources() {
         assert!(is_debian_source(
             "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\n"
         ));
@@ -214,7 +218,7 @@ mod test {
     }
 
     #[test]
-    fn apt_files_are_found_by_what_they_say() {
+    fn apt_sources_are_selected_by_content() {
         let dir = tempfile::tempdir().unwrap();
         let parts = dir.path().join("sources.list.d");
         fs::create_dir(&parts).unwrap();
@@ -238,7 +242,7 @@ mod test {
     }
 
     #[test]
-    fn comments_are_no_packages() {
+    fn package_list_ignores_comments() {
         assert_eq!(packages("# list\nbash\n\n  git \n"), ["bash", "git"]);
     }
 }

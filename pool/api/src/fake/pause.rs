@@ -2,27 +2,17 @@
 
 use tokio::sync::watch;
 
-use super::{FakeNode, counter::Counted, lock, sandbox::Sandbox, scripted};
+use super::{
+    FakeNode,
+    counter::Counted,
+    lock,
+    sandbox::{Pause, PauseOutcome, Sandbox},
+    scripted,
+};
 use crate::{
     Epoch, EventKind, PauseCause, PauseError, SandboxId, SandboxState, SnapshotScope, Start,
     StartCause, TakenSnapshot,
 };
-
-/// A pause in progress.
-#[derive(Debug)]
-pub(super) struct Pause {
-    pub(super) scope: SnapshotScope,
-    /// Callers that wait for the sandbox to run again.
-    pub(super) wakers: u64,
-    outcome: watch::Sender<Option<Outcome>>,
-}
-
-/// The outcome that concurrent callers of a pause share.
-#[derive(Debug, Clone)]
-enum Outcome {
-    Taken(TakenSnapshot),
-    Failed,
-}
 
 impl FakeNode {
     pub(super) async fn pause_sandbox(
@@ -52,8 +42,8 @@ impl FakeNode {
         }
         let ended = outcome.wait_for(Option::is_some).await;
         match ended.ok().and_then(|outcome| outcome.clone()) {
-            Some(Outcome::Taken(taken)) => Ok(taken),
-            Some(Outcome::Failed) => Err(PauseError::Failed {
+            Some(PauseOutcome::Taken(taken)) => Ok(taken),
+            Some(PauseOutcome::Failed) => Err(PauseError::Failed {
                 id: id.clone(),
                 source: scripted(),
             }),
@@ -90,7 +80,7 @@ impl FakeNode {
                     }
                     (
                         started_or_paused(sandbox, taken.scope),
-                        Outcome::Taken(taken),
+                        PauseOutcome::Taken(taken),
                     )
                 }
                 None => {
@@ -99,7 +89,7 @@ impl FakeNode {
                     sandbox.run();
                     let report = sandbox.report();
                     let cause = StartCause::PauseFailed;
-                    (EventKind::Started { cause, report }, Outcome::Failed)
+                    (EventKind::Started { cause, report }, PauseOutcome::Failed)
                 }
             };
             ended = Some((kind, pause.outcome, outcome));
@@ -116,7 +106,7 @@ fn join(
     sandbox: &mut Sandbox,
     epoch: Epoch,
     scope: SnapshotScope,
-) -> Result<watch::Receiver<Option<Outcome>>, PauseError> {
+) -> Result<watch::Receiver<Option<PauseOutcome>>, PauseError> {
     let (id, state) = (sandbox.info.id.clone(), sandbox.info.state);
     if sandbox.info.epoch != epoch {
         return Err(PauseError::Conflict { id, state });

@@ -7,8 +7,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{guest::Guest, pause::Pause};
-use crate::{SandboxInfo, SandboxSpec, SandboxState, Stage, Start, WakeReport};
+use super::guest::Guest;
+use crate::{
+    SandboxInfo, SandboxSpec, SandboxState, SnapshotScope, Stage, Start, TakenSnapshot, WakeReport,
+};
 
 /// The present state of a sandbox. Its guest accepts connections while it runs.
 #[derive(Debug)]
@@ -22,6 +24,22 @@ pub(super) struct Sandbox {
     pub(super) revoked: watch::Sender<bool>,
     /// Guests of earlier epochs whose connections are still open.
     stale: Vec<Arc<Guest>>,
+}
+
+/// A pause in progress.
+#[derive(Debug)]
+pub(super) struct Pause {
+    pub(super) scope: SnapshotScope,
+    /// Callers that wait for the sandbox to run again.
+    pub(super) wakers: u64,
+    pub(super) outcome: watch::Sender<Option<PauseOutcome>>,
+}
+
+/// The outcome that concurrent callers of a pause share.
+#[derive(Debug, Clone)]
+pub(super) enum PauseOutcome {
+    Taken(TakenSnapshot),
+    Failed,
 }
 
 /// Whether connections of the ending epoch close.

@@ -1,15 +1,17 @@
+//! Failures of machines, captures, files and guests. Specification: "Lifecycle of sandboxes".
+
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use pool_api::{
-    Epoch, ForkError, ForkSpec, IfPaused, Node, PauseCause, PauseError, SandboxState,
+    CreateError, Epoch, ForkError, ForkSpec, IfPaused, Node, PauseCause, PauseError, SandboxState,
     SnapshotError, SnapshotScope, StopReason,
 };
 use vmm_api::fake::Fault;
 
-use super::{Kind, Rig, failed, id, say, source_text, spec, try_say, wait_for_event};
+use super::{Kind, Rig, failed, id, source_text, spec, try_say, wait_for_event};
 
 #[tokio::test]
-async fn a_failed_capture_lets_the_guest_go_on() {
+async fn failed_capture_leaves_the_guest_running() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "write 7 kept").await;
@@ -60,7 +62,7 @@ async fn a_failed_capture_lets_the_guest_go_on() {
 }
 
 #[tokio::test]
-async fn a_failed_load_stays_paused_and_the_next_request_works() {
+async fn failed_restore_stays_paused_and_next_request_works() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "write 7 kept").await;
@@ -78,7 +80,21 @@ async fn a_failed_load_stays_paused_and_the_next_request_works() {
 }
 
 #[tokio::test]
-async fn a_damaged_snapshot_is_named_and_stays() {
+async fn failed_guest_init_fails_the_create() {
+    let rig = Rig::new().await;
+    rig.fake.fail_next(Fault::Init);
+    let Err(CreateError::Failed { source, .. }) = rig.pool.create(spec("a")).await else {
+        panic!()
+    };
+    assert!(
+        super::source_text(&*source).contains("answered 500"),
+        "{source}"
+    );
+    assert_eq!((rig.count("sandboxes"), rig.fake.counts().live), (0, 0));
+}
+
+#[tokio::test]
+async fn damaged_snapshot_is_named_and_kept() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "write 7 kept").await;
@@ -98,7 +114,7 @@ async fn a_damaged_snapshot_is_named_and_stays() {
         let text = failed(rig.pool.enter(&id("a"), IfPaused::Wake).await);
         assert!(text.contains(path.to_str().unwrap()), "{text}");
         assert_eq!(rig.state("a").await, SandboxState::Paused);
-        // Others go on, and nothing that it needs is removed meanwhile.
+        // Other sandboxes work, and garbage collection keeps its files.
         rig.create("b").await;
         rig.pool.kill(&id("b")).await.unwrap();
         file.write_all_at(&byte, 9).unwrap();
@@ -128,7 +144,7 @@ async fn a_damaged_snapshot_is_named_and_stays() {
 }
 
 #[tokio::test]
-async fn a_monitor_killed_under_a_request_is_converged_upon() {
+async fn monitor_killed_mid_request_converges() {
     let rig = Rig::new().await;
     rig.create("new").await;
     rig.create("old").await;
@@ -158,7 +174,7 @@ async fn a_monitor_killed_under_a_request_is_converged_upon() {
 }
 
 #[tokio::test]
-async fn a_machine_that_ends_while_it_is_written_down_goes_back_to_what_there_is() {
+async fn machine_lost_during_capture_falls_back() {
     let rig = Rig::new().await;
     let mut events = rig.pool.events();
     rig.create("a").await;
@@ -183,7 +199,7 @@ async fn a_machine_that_ends_while_it_is_written_down_goes_back_to_what_there_is
 }
 
 #[tokio::test]
-async fn a_machine_that_cannot_go_on_is_restored_from_what_was_just_written() {
+async fn failed_resume_falls_back_to_new_snapshot() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "disk-write 7 kept").await;
@@ -201,53 +217,14 @@ async fn a_machine_that_cannot_go_on_is_restored_from_what_was_just_written() {
 }
 
 #[tokio::test]
-async fn a_kill_ends_whatever_is_under_way() {
-    let rig = Rig::new().await;
-    rig.create("a").await;
-    rig.pause("a").await;
-    rig.fake.hold_loads();
-    let loads = rig.fake.counts().loads;
-    let pool = Arc::clone(&rig.pool);
-    let enter = tokio::spawn(async move { pool.enter(&id("a"), IfPaused::Wake).await.map(drop) });
-    while rig.fake.counts().loads == loads {
-        tokio::task::yield_now().await;
-    }
-    rig.pool.kill(&id("a")).await.unwrap();
-    assert!(enter.await.unwrap().is_err());
-    rig.fake.release_loads();
-    rig.create("b").await;
-    rig.fake.hold_captures();
-    let captures = rig.fake.counts().captures;
-    let pool = Arc::clone(&rig.pool);
-    let pause =
-        tokio::spawn(async move { pool.pause(&id("b"), Epoch(1), SnapshotScope::Full).await });
-    rig.fake.captures_begun(captures + 1).await;
-    rig.pool.kill(&id("b")).await.unwrap();
-    assert!(matches!(
-        pause.await.unwrap(),
-        Err(PauseError::Conflict { .. })
-    ));
-    rig.fake.release_captures();
-    assert_eq!(
-        (
-            rig.fake.counts().live,
-            rig.count("snapshots"),
-            rig.count("sandboxes")
-        ),
-        (0, 1, 0)
-    );
-    assert_eq!(rig.count("staging"), 0);
-}
-
-#[tokio::test]
-async fn what_is_killed_while_it_is_captured_was_not_ours_to_fail() {
+async fn kill_during_capture_is_a_conflict() {
     let rig = Rig::new().await;
     for fork in [true, false] {
         rig.create("a").await;
         rig.fake.hold_captures();
         let captures = rig.fake.counts().captures;
         let pool = Arc::clone(&rig.pool);
-        let asked = tokio::spawn(async move {
+        let call = tokio::spawn(async move {
             if fork {
                 let child = ForkSpec {
                     id: id("b"),
@@ -259,9 +236,9 @@ async fn what_is_killed_while_it_is_captured_was_not_ours_to_fail() {
                 matches!(forked, Err(ForkError::Conflict { .. }))
                     || forked.is_err_and(|error| error.to_string() == ended)
             } else {
-                let kept = pool.snapshot(&id("a"), SnapshotScope::Full).await;
+                let retained = pool.snapshot(&id("a"), SnapshotScope::Full).await;
                 matches!(
-                    kept,
+                    retained,
                     Err(SnapshotError::Conflict { .. } | SnapshotError::NotFound(_))
                 )
             }
@@ -270,50 +247,9 @@ async fn what_is_killed_while_it_is_captured_was_not_ours_to_fail() {
         let release = async { rig.fake.release_captures() };
         let origin = id("a");
         tokio::join!(rig.pool.kill(&origin), release).0.unwrap();
-        assert!(asked.await.unwrap(), "it was killed, and nothing failed");
+        assert!(call.await.unwrap(), "a kill is no failure of the call");
         assert_eq!(rig.count("staging"), 0);
     }
-}
-
-#[tokio::test]
-async fn a_crash_of_the_pool_keeps_what_was_paused_and_removes_the_rest() {
-    let rig = Rig::new().await;
-    for name in ["paused", "woken", "running"] {
-        rig.create(name).await;
-        rig.say(name, "write 7 kept").await;
-    }
-    rig.pause("paused").await;
-    rig.pause("woken").await;
-    rig.say("woken", "write 7 lost").await;
-    // As a kill in the middle of a capture leaves it.
-    fs::create_dir(rig.data("staging").join("new-half")).unwrap();
-    fs::create_dir(rig.data("snapshots").join("0".repeat(64))).unwrap();
-    fs::create_dir_all(rig.data("run").join("99")).unwrap();
-    let rig = rig.crash().await;
-    let names: Vec<String> = rig
-        .pool
-        .list()
-        .await
-        .iter()
-        .map(|info| info.id.to_string())
-        .collect();
-    assert_eq!(names, ["paused", "woken"]);
-    assert_eq!(
-        (
-            rig.count("sandboxes"),
-            rig.count("staging"),
-            rig.count("snapshots")
-        ),
-        (2, 0, 3)
-    );
-    assert!(!rig.data("run").join("99").exists());
-    for name in ["paused", "woken"] {
-        assert_eq!(rig.say(name, "read 7").await, "kept");
-    }
-    // A life after the crash is none that may have been lived before it.
-    assert!(rig.enter("woken").await.epoch() > Epoch(2));
-    assert_eq!(say(&*rig.enter("paused").await, "hello").await, "hello");
-    rig.pool.create(spec("running")).await.unwrap();
 }
 
 #[tokio::test]

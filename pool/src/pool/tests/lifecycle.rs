@@ -1,16 +1,18 @@
-use std::time::Duration;
+//! Starting, pausing, waking and killing. Specification: "Lifecycle of sandboxes".
+
+use std::{sync::Arc, time::Duration};
 
 use guest_api::envd;
 use pool_api::{
-    CreateError, Epoch, IfPaused, KillError, Node, Origin, PauseCause, PauseError, Port,
-    ResumeError, SandboxState, SnapshotScope, Stage, Start, StopReason,
+    CreateError, EnterError, Epoch, GuestMetrics, IfPaused, KillError, Node, Origin, PauseCause,
+    PauseError, Port, ResumeError, SandboxState, SnapshotScope, Stage, Start, StopReason,
 };
-use vmm_api::fake::{Fault, guest::CLOSED_PORT};
+use vmm_api::fake::guest::CLOSED_PORT;
 
-use super::{EnterError, Kind, Rig, id, say, spec, wait_for_event};
+use super::{Kind, Rig, id, say, spec, wait_for_event};
 
 #[tokio::test]
-async fn a_sandbox_is_a_fork_of_its_template_with_an_identity_of_its_own() {
+async fn new_sandbox_forks_its_template_with_own_identity() {
     let rig = Rig::new().await;
     let info = rig.create("a").await;
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(1)));
@@ -60,14 +62,14 @@ async fn a_sandbox_is_a_fork_of_its_template_with_an_identity_of_its_own() {
 async fn memory_and_disk_outlive_pauses() {
     let rig = Rig::new().await;
     rig.create("a").await;
-    for life in 1..12u32 {
-        rig.say("a", &format!("write {} memory {life}", 10 + life))
+    for round in 1..12u32 {
+        rig.say("a", &format!("write {} memory {round}", 10 + round))
             .await;
-        rig.say("a", &format!("disk-write {} disk {life}", 10 + life))
+        rig.say("a", &format!("disk-write {} disk {round}", 10 + round))
             .await;
         rig.pause("a").await;
         assert_eq!(rig.state("a").await, SandboxState::Paused);
-        for past in 1..=life {
+        for past in 1..=round {
             assert_eq!(
                 rig.say("a", &format!("read {}", 10 + past)).await,
                 format!("memory {past}")
@@ -91,7 +93,7 @@ async fn memory_and_disk_outlive_pauses() {
 }
 
 #[tokio::test]
-async fn nobody_using_it_lets_it_sleep_and_a_request_wakes_it() {
+async fn idle_sandbox_pauses_and_a_request_wakes_it() {
     let rig = Rig::new().await;
     let mut events = rig.pool.events();
     let mut idle = spec("a");
@@ -118,7 +120,7 @@ async fn nobody_using_it_lets_it_sleep_and_a_request_wakes_it() {
     );
     assert_eq!(lease.epoch(), Epoch(2));
     wait_for_event(&mut events, "a", Kind::Started).await;
-    // While the lease is out it stays awake; the idle clock begins when it is dropped.
+    // A lease keeps it running; the idle clock starts when the lease is dropped.
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(rig.state("a").await, SandboxState::Running);
     assert_eq!(say(&*lease, "hello").await, "hello");
@@ -127,7 +129,7 @@ async fn nobody_using_it_lets_it_sleep_and_a_request_wakes_it() {
 }
 
 #[tokio::test]
-async fn an_explicit_pause_revokes_leases_and_a_late_one_is_refused() {
+async fn explicit_pause_revokes_leases() {
     let rig = Rig::new().await;
     rig.create("a").await;
     let lease = rig.enter("a").await;
@@ -183,14 +185,14 @@ async fn an_explicit_pause_revokes_leases_and_a_late_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_at_a_sleeping_sandbox_are_one_wake() {
+async fn hundred_concurrent_requests_cause_one_wake() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.pause("a").await;
     let before = rig.fake.counts();
     rig.fake.hold_loads();
     let enters = (0..100).map(|_| {
-        let pool = std::sync::Arc::clone(&rig.pool);
+        let pool = Arc::clone(&rig.pool);
         tokio::spawn(async move { pool.enter(&id("a"), IfPaused::Wake).await.unwrap() })
     });
     let enters: Vec<_> = enters.collect();
@@ -206,7 +208,7 @@ async fn a_hundred_requests_at_a_sleeping_sandbox_are_one_wake() {
 }
 
 #[tokio::test]
-async fn a_wake_during_a_pause_costs_no_restore() {
+async fn wake_during_pause_keeps_the_machine() {
     let rig = Rig::new().await;
     rig.create("a").await;
     rig.say("a", "write 7 kept").await;
@@ -214,7 +216,7 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     let before = rig.fake.counts();
     rig.fake.hold_captures();
     let pause = tokio::spawn({
-        let pool = std::sync::Arc::clone(&rig.pool);
+        let pool = Arc::clone(&rig.pool);
         async move { pool.pause(&id("a"), Epoch(1), SnapshotScope::Full).await }
     });
     rig.fake.captures_begun(before.captures + 1).await;
@@ -229,7 +231,7 @@ async fn a_wake_during_a_pause_costs_no_restore() {
     assert_eq!(lease.wake().unwrap().start, Start::Unpause);
     assert_eq!(rig.fake.counts().loads, before.loads);
     assert_eq!(lease.epoch(), Epoch(2));
-    // It goes on, on a new layer: what it writes now is not in the snapshot, and the next snapshot has both.
+    // It runs on a new layer: later writes are not in this snapshot, and the next one has both.
     assert_eq!(say(&*lease, "disk-read 7").await, "kept");
     say(&*lease, "disk-write 8 later").await;
     drop(lease);
@@ -248,7 +250,7 @@ async fn a_wake_during_a_pause_costs_no_restore() {
 }
 
 #[tokio::test]
-async fn a_kill_leaves_nothing() {
+async fn kill_removes_all_sandbox_state() {
     let rig = Rig::new().await;
     let snapshots = rig.count("snapshots");
     for name in ["running", "paused", "woken"] {
@@ -259,7 +261,7 @@ async fn a_kill_leaves_nothing() {
     rig.pause("paused").await;
     rig.pause("woken").await;
     rig.say("woken", "hello").await;
-    let kept = rig
+    let retained = rig
         .pool
         .snapshot(&id("woken"), SnapshotScope::Full)
         .await
@@ -277,7 +279,7 @@ async fn a_kill_leaves_nothing() {
         ));
         wait_for_event(&mut events, name, Kind::Stopped(StopReason::Killed)).await;
     }
-    rig.pool.release_snapshot(&kept).await.unwrap();
+    rig.pool.release_snapshot(&retained).await.unwrap();
     lease.revoked().await;
     assert!(matches!(
         lease.dial(envd::AGENT_PORT.try_into().unwrap()).await,
@@ -293,7 +295,7 @@ async fn a_kill_leaves_nothing() {
         (snapshots, 0, 0)
     );
     assert_eq!(rig.fake.counts().live, 0);
-    // The name is free.
+    // The id is free.
     rig.create("running").await;
     rig.pool.kill(&id("running")).await.unwrap();
     rig.pool.shutdown().await;
@@ -305,33 +307,53 @@ async fn a_kill_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_runs_at_a_shutdown_is_paused_and_found_again() {
+async fn kill_cancels_starts_and_pauses() {
     let rig = Rig::new().await;
     rig.create("a").await;
-    rig.say("a", "write 9 kept").await;
-    rig.pool.shutdown().await;
-    assert_eq!((rig.fake.counts().live, rig.count("run")), (0, 0));
-    let rig = rig.crash().await;
-    assert_eq!(rig.state("a").await, SandboxState::Paused);
+    rig.pause("a").await;
+    rig.fake.hold_loads();
     let loads = rig.fake.counts().loads;
-    assert_eq!(rig.say("a", "read 9").await, "kept");
-    assert_eq!(rig.fake.counts().loads, loads + 1);
+    let pool = Arc::clone(&rig.pool);
+    let enter = tokio::spawn(async move { pool.enter(&id("a"), IfPaused::Wake).await.map(drop) });
+    while rig.fake.counts().loads == loads {
+        tokio::task::yield_now().await;
+    }
+    rig.pool.kill(&id("a")).await.unwrap();
+    assert!(enter.await.unwrap().is_err());
+    rig.fake.release_loads();
+    rig.create("b").await;
+    rig.fake.hold_captures();
+    let captures = rig.fake.counts().captures;
+    let pool = Arc::clone(&rig.pool);
+    let pause =
+        tokio::spawn(async move { pool.pause(&id("b"), Epoch(1), SnapshotScope::Full).await });
+    rig.fake.captures_begun(captures + 1).await;
+    rig.pool.kill(&id("b")).await.unwrap();
+    assert!(matches!(
+        pause.await.unwrap(),
+        Err(PauseError::Conflict { .. })
+    ));
+    rig.fake.release_captures();
     assert_eq!(
-        rig.fake.inits().last().unwrap()["accessToken"],
-        "token of a"
+        (
+            rig.fake.counts().live,
+            rig.count("snapshots"),
+            rig.count("sandboxes")
+        ),
+        (0, 1, 0)
     );
+    assert_eq!(rig.count("staging"), 0);
 }
 
 #[tokio::test]
-async fn a_fault_while_awakening_is_told() {
-    let rig = Rig::new().await;
-    rig.fake.fail_next(Fault::Init);
-    let Err(CreateError::Failed { source, .. }) = rig.pool.create(spec("a")).await else {
-        panic!()
-    };
-    assert!(
-        super::source_text(&*source).contains("answered 500"),
-        "{source}"
-    );
-    assert_eq!((rig.count("sandboxes"), rig.fake.counts().live), (0, 0));
+async fn metrics_query_does_not_wake() {
+    let rig = Rig::with_data("a").await;
+    let GuestMetrics {
+        cpus, memory_total, ..
+    } = rig.pool.metrics(&id("a")).await.unwrap();
+    assert_eq!((cpus, memory_total), (1, 4 << 20));
+    rig.pause("a").await;
+    assert_eq!(rig.pool.metrics(&id("a")).await, None);
+    assert_eq!(rig.state("a").await, SandboxState::Paused);
+    assert_eq!(say(&*rig.enter("a").await, "read 7").await, "memory");
 }

@@ -1,4 +1,4 @@
-//! Files and captures that are not what they should be.
+//! Damaged files and contradictory captures.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -25,7 +25,7 @@ fn damage(path: &Path, at: u64) {
 }
 
 #[test]
-fn a_damaged_file_is_named() {
+fn damaged_file_is_named() {
     let memory = Layout::new(PAGES).page_offset(1);
     let disk = Layout::new(BLOCKS).page_offset(3);
     for (name, at) in [
@@ -64,7 +64,7 @@ fn a_damaged_file_is_named() {
 }
 
 #[test]
-fn a_capture_that_cannot_be_is_refused() {
+fn contradictory_capture_is_refused() {
     let rig = Rig::new();
     let staging = rig.store.stage(SnapshotScope::Full, MEMORY, 0).unwrap();
     let mut spec = staging.spec().unwrap();

@@ -1,4 +1,4 @@
-//! A machine that writes what it is told to.
+//! A store with a scripted machine.
 
 use std::{
     collections::BTreeMap,
@@ -86,8 +86,8 @@ impl Rig {
         self.commit(staging, spec, captured, from, blocks)
     }
 
-    /// A snapshot of the disk alone.
-    pub(super) fn filesystem(
+    /// Takes a disk-only snapshot.
+    pub(super) fn disk_only(
         &self,
         from: &Lineage,
         blocks: &[(u32, u8)],

@@ -1,4 +1,4 @@
-//! Snapshots of disks alone.
+//! Disk-only snapshots.
 
 use pool_api::SnapshotScope;
 
@@ -9,13 +9,13 @@ use super::{
 use crate::MemoryMode;
 
 #[test]
-fn a_snapshot_of_the_disk_alone_has_no_machine() {
+fn disk_only_snapshot_has_no_machine() {
     let rig = Rig::new();
     let full = rig
         .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
         .unwrap();
     let from = Lineage::after(&full);
-    let alone = rig.filesystem(&from, &[(2, 6)]).unwrap();
+    let alone = rig.disk_only(&from, &[(2, 6)]).unwrap();
     assert_eq!(alone.manifest.scope(), SnapshotScope::DiskOnly);
     let opened = rig.open(alone.pin.id(), MemoryMode::Cow).unwrap();
     assert!(opened.machine.is_none());
@@ -31,7 +31,7 @@ fn a_snapshot_of_the_disk_alone_has_no_machine() {
 }
 
 #[test]
-fn the_disk_of_a_full_snapshot_outlives_it() {
+fn derived_disk_snapshot_outlives_its_source() {
     let rig = Rig::new();
     let full = rig
         .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])
@@ -44,7 +44,7 @@ fn the_disk_of_a_full_snapshot_outlives_it() {
 }
 
 #[test]
-fn a_full_snapshot_opens_without_its_memory_too() {
+fn full_snapshot_opens_without_its_memory() {
     let rig = Rig::new();
     let full = rig
         .snapshot(&Lineage::default(), &[(1, 1)], &[(1, 5)])

@@ -1,0 +1,50 @@
+//! Failure to open a snapshot.
+
+use std::{io, path::PathBuf};
+
+use pool_api::SnapshotId;
+
+use crate::{LayerError, ManifestError};
+
+/// Failure to open a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file cannot be read.
+    #[error("failed to read {}", path.display())]
+    Io {
+        /// The object.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is not usable.
+    #[error("failed to read manifest {}", path.display())]
+    Manifest {
+        /// Its path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: ManifestError,
+    },
+    /// A file does not match the manifest.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// Its path.
+        path: PathBuf,
+        /// The defect.
+        what: &'static str,
+    },
+    /// A layer is not usable.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The host has too little memory.
+    #[error("failed to load memory of snapshot {id} into RAM")]
+    Memory {
+        /// The object.
+        id: SnapshotId,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
