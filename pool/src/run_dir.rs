@@ -22,7 +22,7 @@ pub(crate) struct RunDirs {
     next: AtomicU64,
 }
 
-/// A process, told apart from a later one with the same pid by its start time and executable.
+/// A process. Start time and executable distinguish it from a later one with the same pid.
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
     pid: u32,

@@ -25,6 +25,9 @@ const EVERYTHING: &[&str] = &["--workspace", "--all-targets", "--all-features"];
 /// Selects the tests.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
+    /// Run the published clients whole in every combination, rather than a short list for some
+    #[arg(long)]
+    all: bool,
     /// Arguments for cargo-nextest after `--`, such as names of tests
     #[arg(last = true)]
     nextest: Vec<String>,
@@ -67,6 +70,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         .env("CATNAP_TEMPLATE_CACHE", templates)
         .env("CATNAP_CLIENTS", clients)
         .stdin(Stdio::null());
+    if options.all {
+        nextest.env("CATNAP_TEST_ALL", "1");
+    }
     let status = nextest.status().context("failed to run cargo nextest")?;
     // The runner has printed the failures.
     Ok(if status.success() {

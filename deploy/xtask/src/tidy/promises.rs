@@ -8,7 +8,7 @@ use super::{File, Violation, test_functions::TestFunction};
 
 const SPECIFICATION: &str = "SPECIFICATION.md";
 /// Tables with this column list limits and name no test.
-const BOUNDS_COLUMN: &str = "bound";
+const LIMIT_COLUMN: &str = "limit";
 
 /// A name in backticks, with the words before it in its cell.
 static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"([^`]*)`([^`]+)`").ok());
@@ -64,7 +64,7 @@ fn promise_rows(text: &str) -> Vec<(usize, &str)> {
         if !line.starts_with('|') {
             in_promises = false;
         } else if is_separator(line) {
-            in_promises = !cells(previous).contains(&BOUNDS_COLUMN);
+            in_promises = !cells(previous).contains(&LIMIT_COLUMN);
         } else if in_promises {
             rows.push((at + 1, line));
         }
@@ -212,8 +212,8 @@ mod tests {
     }
 
     #[test]
-    fn bounds_tables_name_no_tests() {
-        let text = "| where | what | bound |\n| --- | --- | --- |\n| edge | x | `1` |\n";
+    fn limit_tables_name_no_tests() {
+        let text = "| where | what | limit |\n| --- | --- | --- |\n| edge | x | `1` |\n";
         assert!(promise_rows(text).is_empty());
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Model {
     gate_open: bool,
     machine: Machine,
     task: Task,
+    /// A cancelled start may still complete.
+    cancelled_start: bool,
     removed: bool,
     /// Replies to each waiter.
     replies: BTreeMap<Waiter, u32>,
@@ -51,6 +53,7 @@ impl Model {
             gate_open: false,
             machine: Machine::None,
             task,
+            cancelled_start: false,
             removed: false,
             replies: BTreeMap::new(),
             next_waiter: 1,
@@ -143,6 +146,10 @@ impl Model {
                 }
             }
             Input::RollbackRecorded { .. } | Input::RollbackNotRecorded(_) => return None,
+            Input::Started if self.cancelled_start => {
+                self.cancelled_start = false;
+                self.machine = Machine::Alive;
+            }
             _ => return self.complete_task(input),
         }
         Some(input)
@@ -172,6 +179,7 @@ impl Model {
             _ => return None,
         }
         self.task = Task::None;
+        self.cancelled_start = false;
         Some(input)
     }
 
@@ -213,9 +221,12 @@ impl Model {
                 self.machine = Machine::Ended;
             }
             Effect::Release => self.machine = Machine::None,
-            Effect::Destroy => (self.machine, self.task) = (Machine::None, Task::Destroy),
+            Effect::Destroy => {
+                self.cancelled_start = matches!(self.task, Task::Start | Task::Resume);
+                (self.machine, self.task) = (Machine::None, Task::Destroy);
+            }
             Effect::Remove => {
-                self.machine = Machine::None;
+                assert_eq!(self.machine, Machine::None, "removed under a machine");
                 assert_eq!(self.task, Task::None, "removed under a task");
                 self.removed = true;
             }
@@ -302,6 +313,9 @@ impl Model {
         }
         if matches!(state, SandboxState::Paused) || stopped {
             assert_eq!(self.machine, Machine::None);
+        }
+        if state == SandboxState::Pausing && !self.lifecycle.watches_machine() {
+            assert_eq!(self.machine, Machine::Ended, "a lost machine still runs");
         }
         if !stopped && let Some(source) = &self.source {
             assert_eq!(self.lifecycle.source(), Some(source));

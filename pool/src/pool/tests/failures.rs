@@ -16,7 +16,7 @@ async fn failed_capture_leaves_the_guest_running() {
     rig.create("a").await;
     rig.say("a", "write 7 kept").await;
     for (fault, text) in [
-        (Fault::Capture, "told to fail"),
+        (Fault::Capture, "injected fault"),
         (Fault::Space, "no space left"),
     ] {
         rig.fake.fail_next(fault);
