@@ -60,6 +60,16 @@ impl Config {
     }
 }
 
+impl Addresses {
+    fn of(edge: &Edge) -> Self {
+        Self {
+            plain: edge.address(),
+            tls: edge.tls_address(),
+            metrics: edge.metrics_address(),
+        }
+    }
+}
+
 /// Runs edge and control around a host until `shutdown` completes. Sends the listen addresses to `ready`.
 pub async fn run(
     config: Config,
@@ -79,11 +89,7 @@ pub async fn run(
         ..edge::Config::new(config.listen, socket.clone())
     };
     let edge = Edge::bind(edge, node.clone(), coordinator.clone()).map_err(hint_addr_in_use)?;
-    let addresses = Addresses {
-        plain: edge.address(),
-        tls: edge.tls_address(),
-        metrics: edge.metrics_address(),
-    };
+    let addresses = Addresses::of(&edge);
     tokio::pin!(shutdown);
     if let Some(template) = &config.template {
         tokio::select! {

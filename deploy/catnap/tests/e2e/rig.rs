@@ -27,9 +27,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-pub(crate) use self::{
-    artefacts::Artefacts, monitors::monitors_of, reply::Reply, sandbox::Sandbox, work_dir::WorkDir,
-};
+use self::monitors::monitors_of;
+pub(crate) use self::{artefacts::Artefacts, reply::Reply, sandbox::Sandbox, work_dir::WorkDir};
 
 /// The timeout of one step of a test.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);

@@ -83,7 +83,7 @@ test('files are written, listed, renamed and removed [short]', async () => {
   assert.equal(await shared.files.exists(folder), false)
 })
 
-test('file metadata and compressed bodies are kept', async () => {
+test('file metadata and compressed bodies are stored', async () => {
   const name = '/home/user/labelled.txt'
   await shared.files.write(name, 'text', { metadata: { kind: 'note' }, gzip: true })
   assert.deepEqual((await shared.files.getInfo(name)).metadata, { kind: 'note' })

@@ -155,7 +155,7 @@ impl Sandbox {
     }
 
     /// Uploads the probe and makes it executable.
-    pub(crate) async fn upload_probe(&self, gateway: &Gateway) {
+    async fn upload_probe(&self, gateway: &Gateway) {
         self.write(
             gateway,
             "/home/user/probe",
