@@ -1,8 +1,8 @@
 //! The gateway and its command line, in one program.
 //!
-//! [`main`] is the program. [`run`] is the gateway around a given host; tests give it a fake one. Begin with [`cli`], the
-//! grammar, and [`commands`], which carries commands out through [`client`]. `catnap up` is [`up`]: it opens the host
-//! ([`local_node`]) and the listeners ([`listeners`]), and runs the [`gateway`].
+//! [`main`] is the program. [`run`] is the gateway around a given host; tests give it a fake one. Begin with `cli`, the
+//! grammar, and `commands`, which carries commands out through `client`. `catnap up` is `up`: it opens the host
+//! (`local_node`) and the listeners (`listeners`), and runs the `gateway`.
 
 #![forbid(unsafe_code)]
 
