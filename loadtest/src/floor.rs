@@ -1,4 +1,4 @@
-//! What the kernel charges on this machine for each primitive that waking is made of.
+//! Cost of each kernel primitive that a wake consists of, on this machine.
 
 mod kvm;
 mod memory;
@@ -6,45 +6,46 @@ mod thread;
 
 use std::time::Duration;
 
-use crate::{record::Record, report::Report};
+use self::thread::Placement;
+use crate::{histogram::Histogram, report::Report};
 
-/// Each primitive's distribution.
+/// Distribution of each primitive.
 #[derive(Debug)]
 pub(crate) struct Floor {
-    syscall: Record,
-    handoff_same_cpu: Record,
-    handoff_cross_cpu: Record,
-    spawn: Record,
-    anonymous_fault: Record,
-    cow_fault: Record,
-    uffd_fault: Record,
-    uffd_copy: Record,
-    create: Record,
-    claim: Record,
-    exit: Record,
-    touch: Record,
+    syscall: Histogram,
+    handoff_same_cpu: Histogram,
+    handoff_cross_cpu: Histogram,
+    spawn: Histogram,
+    anonymous_fault: Histogram,
+    cow_fault: Histogram,
+    uffd_fault: Histogram,
+    uffd_copy: Histogram,
+    create: Histogram,
+    start: Histogram,
+    exit: Histogram,
+    touch: Histogram,
 }
 
 impl Floor {
     pub(crate) fn measure() -> anyhow::Result<Self> {
         Ok(Self {
             syscall: thread::syscall()?,
-            handoff_same_cpu: thread::handoff(true)?,
-            handoff_cross_cpu: thread::handoff(false)?,
+            handoff_same_cpu: thread::handoff(Placement::SameCpu)?,
+            handoff_cross_cpu: thread::handoff(Placement::OtherCpu)?,
             spawn: thread::spawn()?,
             anonymous_fault: memory::anonymous_fault()?,
             cow_fault: memory::cow_fault()?,
             uffd_fault: memory::uffd_fault()?,
             uffd_copy: memory::uffd_copy()?,
             create: kvm::create()?,
-            claim: kvm::claim()?,
+            start: kvm::start()?,
             exit: kvm::exit()?,
             touch: kvm::touch()?,
         })
     }
 
     pub(crate) fn report(&self, report: &mut Report) {
-        for (name, record) in [
+        for (name, histogram) in [
             ("system call", &self.syscall),
             ("thread hand-off and back, same CPU", &self.handoff_same_cpu),
             (
@@ -63,38 +64,35 @@ impl Floor {
             ),
             ("UFFDIO_COPY in runs of 64, for each 4 KiB", &self.uffd_copy),
             (
-                "KVM: VM, memory, interrupt chip and vCPU made",
+                "KVM: create VM, memory, interrupt chip and vCPU",
                 &self.create,
             ),
-            ("KVM: memory and registers set, to first exit", &self.claim),
+            ("KVM: set memory and registers, to first exit", &self.start),
             ("KVM: exit from user mode and back", &self.exit),
-            (
-                "KVM: a page that is there mapped into the guest",
-                &self.touch,
-            ),
+            ("KVM: map a present page into the guest", &self.touch),
         ] {
-            report.add(name, record, None);
+            report.add(name, histogram, None);
         }
     }
 
-    /// What giving a prepared VM a guest that touches `pages` pages costs the kernel, with memory that arrives so.
-    pub(crate) fn of_wake(&self, arrival: Arrival, pages: u32) -> Duration {
-        let page = match arrival {
-            Arrival::Cow => &self.cow_fault,
-            Arrival::Demanded => &self.uffd_fault,
-            Arrival::Installed => &self.uffd_copy,
+    /// Sums the primitives of a wake: loading a guest that touches `pages` pages into a prepared VM.
+    pub(crate) fn wake_cost(&self, source: PageSource, pages: u32) -> Duration {
+        let page = match source {
+            PageSource::Cow => &self.cow_fault,
+            PageSource::Faulted => &self.uffd_fault,
+            PageSource::Prefetched => &self.uffd_copy,
         };
-        self.claim.p50() + (page.p50() + self.touch.p50()) * pages
+        self.start.p50() + (page.p50() + self.touch.p50()) * pages
     }
 }
 
-/// How a page arrives.
+/// Source of a page of guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// The kernel copies it from a memfd.
+pub(crate) enum PageSource {
+    /// The kernel copies the page from a memfd on the first write.
     Cow,
-    /// A userfaultfd asks for it.
-    Demanded,
-    /// It was installed ahead.
-    Installed,
+    /// A userfaultfd handler installs the page on a fault.
+    Faulted,
+    /// The page is installed before the guest runs.
+    Prefetched,
 }

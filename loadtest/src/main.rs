@@ -1,13 +1,13 @@
-//! Asks the whole system the questions SPECIFICATION.md answers.
+//! Load test of Catnap and benchmark of the kernel under it.
 //!
-//! `floor` measures what the kernel of this machine charges for each primitive; `wake` measures forks and restores and
-//! prints each as a distribution and as a multiple of its floor: the sum of the primitives that the work cannot do
-//! without. Every number comes with its machine and command; nothing here asserts.
+//! `floor` measures the cost of each kernel primitive on this machine. `wake` measures forks and restores and prints
+//! each as a distribution and as a multiple of its floor: the sum of the primitives that the operation requires. The
+//! report names the machine and the command. The load test asserts nothing.
 
 #![deny(unsafe_code)]
 
 mod floor;
-mod record;
+mod histogram;
 mod report;
 #[allow(unsafe_code)]
 mod sys;
@@ -21,17 +21,17 @@ use crate::report::Report;
 #[derive(Debug, Parser)]
 struct Args {
     #[command(subcommand)]
-    question: Question,
-    /// Print JSON, one object a row.
+    command: Command,
+    /// Print JSON, one object per row.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-enum Question {
-    /// What the kernel charges on this machine for each primitive.
+enum Command {
+    /// Measure the cost of each kernel primitive on this machine.
     Floor,
-    /// What a fork or a restore costs, stage by stage.
+    /// Measure forks and restores, stage by stage.
     Wake(wake::Args),
 }
 
@@ -39,9 +39,9 @@ enum Question {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut report = Report::new();
-    match args.question {
-        Question::Floor => floor::Floor::measure()?.report(&mut report),
-        Question::Wake(wake) => wake::measure(&wake, &mut report).await?,
+    match args.command {
+        Command::Floor => floor::Floor::measure()?.report(&mut report),
+        Command::Wake(wake) => wake::measure(&wake, &mut report).await?,
     }
     report.print(args.json)
 }

@@ -1,10 +1,10 @@
-//! What is printed: rows, with the machine and the command that gave them.
+//! Report: rows of measurements, with the machine and the command.
 
 use std::{fs, io::Write, time::Duration};
 
-use crate::record::Record;
+use crate::histogram::Histogram;
 
-/// Rows of one run.
+/// Measurements of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
@@ -24,14 +24,14 @@ impl Report {
         Self::default()
     }
 
-    /// Adds a row; `floor` is what the kernel alone takes for it at p50.
+    /// Adds a row; `floor` is the p50 of the kernel operations alone.
     pub(crate) fn add(
         &mut self,
         name: impl Into<String>,
-        record: &Record,
+        histogram: &Histogram,
         floor: Option<Duration>,
     ) {
-        let (p50, p99, count) = (record.p50(), record.p99(), record.count());
+        let (p50, p99, count) = (histogram.p50(), histogram.p99(), histogram.count());
         self.rows.push(Row {
             name: name.into(),
             p50,
@@ -68,9 +68,9 @@ impl Report {
                 writeln!(out, "{value}")?;
                 continue;
             }
-            let floor = row.floor.map_or_else(String::new, shown);
+            let floor = row.floor.map_or_else(String::new, format_duration);
             let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.1}"));
-            let (p50, p99) = (shown(row.p50), shown(row.p99));
+            let (p50, p99) = (format_duration(row.p50), format_duration(row.p99));
             writeln!(
                 out,
                 "{:<52} {p50:>12} {p99:>12} {:>7} {floor:>12} {ratio:>7}",
@@ -81,7 +81,7 @@ impl Report {
     }
 }
 
-fn shown(duration: Duration) -> String {
+fn format_duration(duration: Duration) -> String {
     let micros = duration.as_secs_f64() * 1e6;
     if micros < 10.0 {
         format!("{micros:.2} us")
@@ -93,7 +93,7 @@ fn shown(duration: Duration) -> String {
 }
 
 fn machine() -> String {
-    let first = |path: &str, key: &str| {
+    let first_value = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text
             .lines()
@@ -112,7 +112,7 @@ fn machine() -> String {
     format!(
         "{} x {}, Linux {}, {kvm}",
         cpus,
-        first("/proc/cpuinfo", "model name"),
+        first_value("/proc/cpuinfo", "model name"),
         kernel.trim()
     )
 }

@@ -1,4 +1,4 @@
-//! The calls that deal in addresses, for measuring them.
+//! System calls that take addresses.
 
 use std::{
     io,
@@ -10,14 +10,14 @@ use kvm_bindings::{kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{VcpuFd, VmFd};
 use userfaultfd::{Event, RegisterMode, Uffd, UffdBuilder};
 
-/// Memory of this process, unmapped when dropped.
+/// A memory mapping of this process. Dropping it unmaps it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: *mut u8,
     len: usize,
 }
 
-// SAFETY: a mapping is an address range; `write` is the only access and is volatile.
+// SAFETY: a mapping is an address range; `write` is the only access to it and is volatile.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; two threads that write one byte race on its value only.
 unsafe impl Sync for Mapping {}
@@ -43,7 +43,7 @@ impl Mapping {
         )
     }
 
-    /// Puts a private map of a file in place of what is mapped.
+    /// Replaces the mapping with a private mapping of a file.
     pub(crate) fn replace_private(&self, file: impl AsFd) -> io::Result<()> {
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED;
         let fd = file.as_fd().as_raw_fd();
@@ -65,7 +65,7 @@ impl Mapping {
         }
     }
 
-    /// Writes one byte; an offset outside is ignored.
+    /// Writes one byte; ignores an offset outside the mapping.
     pub(crate) fn write(&self, offset: usize, byte: u8) {
         if offset < self.len {
             // SAFETY: write_volatile wants a valid address: it lies in the mapping (checked above).
@@ -73,7 +73,7 @@ impl Mapping {
         }
     }
 
-    /// Writes every page.
+    /// Writes every cache line.
     pub(crate) fn fill(&self, byte: u8) {
         for offset in (0..self.len).step_by(64) {
             self.write(offset, byte);
@@ -81,7 +81,7 @@ impl Mapping {
     }
 
     fn map(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<Self> {
-        // SAFETY: without MAP_FIXED mmap takes no existing mapping away.
+        // SAFETY: without MAP_FIXED, mmap replaces no existing mapping.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -95,7 +95,7 @@ impl Mapping {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: madvise changes no content of the range just mapped.
+        // SAFETY: MADV_NOHUGEPAGE changes no content of the range just mapped.
         let rc = unsafe { libc::madvise(base, len, libc::MADV_NOHUGEPAGE) };
         if rc != 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
             return Err(io::Error::last_os_error());
@@ -109,21 +109,21 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is this mapping's own and nothing refers to it any more.
+        // SAFETY: `self` owns the range, and no reference to it exists.
         let rc = unsafe { libc::munmap(self.base.cast(), self.len) };
         debug_assert_eq!(rc, 0);
     }
 }
 
-/// A userfaultfd over a mapping, which serves one page again and again.
+/// Handles the page faults of a mapping through a userfaultfd, with copies of one buffer.
 #[derive(Debug)]
-pub(crate) struct Pager<'a> {
+pub(crate) struct FaultHandler<'a> {
     uffd: Uffd,
     mapping: &'a Mapping,
     source: Mapping,
 }
 
-impl<'a> Pager<'a> {
+impl<'a> FaultHandler<'a> {
     pub(crate) fn new(mapping: &'a Mapping) -> anyhow::Result<Self> {
         let uffd = UffdBuilder::new()
             .close_on_exec(true)
@@ -139,24 +139,24 @@ impl<'a> Pager<'a> {
         })
     }
 
-    /// Serves so many faults.
+    /// Handles `count` faults.
     pub(crate) fn serve(&self, count: usize) -> anyhow::Result<()> {
-        let mut served = 0;
-        while served < count {
+        let mut handled = 0;
+        while handled < count {
             if let Some(Event::Pagefault { addr, .. }) = self.uffd.read_event()? {
                 let page = addr as usize & !4095;
                 self.install(page - self.mapping.base as usize, 4096)?;
-                served += 1;
+                handled += 1;
             }
         }
         Ok(())
     }
 
-    /// Installs pages at an offset.
+    /// Installs `len` bytes of pages at `offset`.
     pub(crate) fn install(&self, offset: usize, len: usize) -> anyhow::Result<()> {
         anyhow::ensure!(
             len <= self.source.len && offset + len <= self.mapping.len,
-            "outside the mapping"
+            "range is outside the mapping"
         );
         let target = self.mapping.base.wrapping_add(offset).cast();
         // SAFETY: copy reads `len` bytes of `source` (checked above) and writes into the registered range only.
@@ -165,26 +165,26 @@ impl<'a> Pager<'a> {
     }
 }
 
-/// Gives a VM the mapping as its memory from address 0.
+/// Adds the mapping to a VM as its memory from address 0.
 pub(crate) fn add_memory(vm: &VmFd, memory: &Mapping) -> anyhow::Result<()> {
     let region = kvm_userspace_memory_region {
         memory_size: memory.len as u64,
         userspace_addr: memory.base as u64,
         ..kvm_userspace_memory_region::default()
     };
-    // SAFETY: the range stays mapped as long as the VM lives: whoever holds both drops the VM first.
+    // SAFETY: the range stays mapped until the VM is dropped: owners of both drop the VM first.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())
 }
 
-/// Sets a vCPU's extended state.
+/// Sets the extended state of a vCPU.
 pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> anyhow::Result<()> {
-    // SAFETY: the state is as large as KVM_GET_XSAVE gave it.
+    // SAFETY: the state has the size that KVM_GET_XSAVE returned.
     unsafe { vcpu.set_xsave(xsave) }?;
     Ok(())
 }
 
-/// Keeps this thread on one CPU.
+/// Pins this thread to a CPU.
 pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);

@@ -1,4 +1,4 @@
-//! What a fork or a restore costs.
+//! Cost of forks and restores.
 
 mod flat;
 mod linux;
@@ -7,33 +7,33 @@ use std::path::PathBuf;
 
 use crate::{floor::Floor, report::Report};
 
-/// Which wakes.
+/// Options of `wake`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many of each.
+    /// Number of wakes of each kind.
     #[arg(long, default_value_t = 200)]
     count: u32,
-    /// The monitor; by default `catnap-vmm` beside this program.
+    /// Monitor executable. Default: `catnap-vmm` in the directory of this program.
     #[arg(long)]
     vmm: Option<PathBuf>,
-    /// Which guest.
+    /// Guest to wake.
     #[arg(long, value_enum, default_value_t = Guest::Flat)]
     guest: Guest,
-    /// For the Linux guest: the folder with its kernel and root disk, as `catnap up` takes it.
+    /// Directory of the Linux guest's kernel and root disk, as for `catnap up`.
     #[arg(long)]
     guest_dir: Option<PathBuf>,
 }
 
-/// What is woken.
+/// Guest to wake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Guest {
-    /// A few instructions in user mode: forks and restores alone, to the guest's first exit.
+    /// A few instructions in user mode: fork or restore to the guest's first exit, without a gateway.
     Flat,
-    /// Linux behind the whole gateway: a request at a sleeping sandbox, to the first byte of its answer.
+    /// Linux behind a gateway: request to a paused sandbox until the first byte of the response.
     Linux,
 }
 
-/// Measures each kind of wake of a guest.
+/// Measures each kind of wake.
 pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     if args.guest == Guest::Linux {
         return linux::measure(args.guest_dir.as_deref(), args.count, report).await;

@@ -1,7 +1,7 @@
-//! What an x86-64 guest finds when it begins.
+//! x86-64: host CPU, CPUID, boot protocol and initial registers.
 
 pub(crate) mod boot;
 pub(crate) mod cpuid;
-pub(crate) mod host;
+pub(crate) mod host_cpu;
 pub(crate) mod mptable;
 pub(crate) mod registers;

@@ -1,36 +1,32 @@
-//! Which device answers at which address.
+//! Dispatch of port and MMIO accesses to devices.
 
 use std::{
     ops::ControlFlow,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use vmm_api::wire::{DOORBELL_PORT, DOORBELL_WAIT_PORT};
+use vmm_api::platform::{DOORBELL_PORT, DOORBELL_WAIT_PORT, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
 
 use crate::{serial::Serial, virtio::Transport};
 
-/// Guest address of the first virtio device; each takes [`DEVICE_SIZE`].
-pub(crate) const DEVICES: u64 = 0xd000_0000;
-/// Bytes of guest addresses that a device takes.
-pub(crate) const DEVICE_SIZE: u64 = 0x1000;
-/// Interrupt line of the first virtio device; the others follow.
-pub(crate) const FIRST_LINE: u32 = 5;
+/// Interrupt line of the first virtio device; the following lines belong to the others.
+pub(crate) const FIRST_VIRTIO_IRQ: u32 = 5;
 
 const SERIAL_PORTS: std::ops::RangeInclusive<u16> = 0x3f8..=0x3ff;
-/// The keyboard controller, by which kernels reset the machine.
-const CONTROLLER_PORT: u16 = 0x64;
-const CONTROLLER_RESET: u8 = 0xfe;
+/// Keyboard controller, through which kernels reset the machine.
+const KEYBOARD_CONTROLLER_PORT: u16 = 0x64;
+const KEYBOARD_CONTROLLER_RESET: u8 = 0xfe;
 
-/// Why a vCPU must not go on by itself.
+/// Reason to stop a vCPU after a port write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Halt {
-    /// The guest resets the machine.
+pub(crate) enum StopVcpu {
+    /// The guest reset the machine.
     Reset,
-    /// It waits for the host.
+    /// The guest waits for the host.
     Wait,
 }
 
-/// All devices of a machine. Fixed once the machine has begun.
+/// The devices of a machine.
 pub(crate) struct Bus {
     serial: Mutex<Serial>,
     devices: Vec<Mutex<Transport>>,
@@ -50,22 +46,22 @@ impl Bus {
         }
     }
 
-    /// The serial console.
+    /// Locks the serial console.
     pub(crate) fn serial(&self) -> MutexGuard<'_, Serial> {
         lock(&self.serial)
     }
 
-    /// The virtio devices, in the order of their addresses.
+    /// Locks the virtio devices one after the other, in the order of their addresses.
     pub(crate) fn devices(&self) -> impl Iterator<Item = MutexGuard<'_, Transport>> {
         self.devices.iter().map(lock)
     }
 
-    /// A virtio device by its place.
+    /// Locks a virtio device.
     pub(crate) fn device(&self, index: usize) -> Option<MutexGuard<'_, Transport>> {
         self.devices.get(index).map(lock)
     }
 
-    /// The guest reads device memory.
+    /// Handles an MMIO read.
     pub(crate) fn read(&self, at: u64, data: &mut [u8]) {
         match self.find(at) {
             Some((mut device, offset)) => device.read(offset, data),
@@ -73,34 +69,36 @@ impl Bus {
         }
     }
 
-    /// The guest writes device memory.
+    /// Handles an MMIO write.
     pub(crate) fn write(&self, at: u64, data: &[u8]) {
         if let Some((mut device, offset)) = self.find(at) {
             device.write(offset, data);
         }
     }
 
-    /// The guest reads a port.
+    /// Handles a port read.
     pub(crate) fn port_in(&self, port: u16, data: &mut [u8]) {
         data.fill(0xff);
         if let (true, Some(byte)) = (SERIAL_PORTS.contains(&port), data.first_mut()) {
             *byte = self.serial().read(port - SERIAL_PORTS.start());
-        } else if let (CONTROLLER_PORT, Some(byte)) = (port, data.first_mut()) {
-            // Nothing in its buffers: ready for a command.
+        } else if let (KEYBOARD_CONTROLLER_PORT, Some(byte)) = (port, data.first_mut()) {
+            // The buffers are empty: ready for a command.
             *byte = 0;
         }
     }
 
-    /// The guest writes a port. It breaks when the vCPU must not go on by itself.
-    pub(crate) fn port_out(&self, port: u16, data: &[u8]) -> ControlFlow<Halt> {
+    /// Handles a port write; breaks if the vCPU has to stop.
+    pub(crate) fn port_out(&self, port: u16, data: &[u8]) -> ControlFlow<StopVcpu> {
         match (port, data) {
-            (CONTROLLER_PORT, [CONTROLLER_RESET]) => return ControlFlow::Break(Halt::Reset),
+            (KEYBOARD_CONTROLLER_PORT, [KEYBOARD_CONTROLLER_RESET]) => {
+                return ControlFlow::Break(StopVcpu::Reset);
+            }
             (DOORBELL_PORT | DOORBELL_WAIT_PORT, data) => {
                 if let Ok(value) = data.try_into() {
                     (self.doorbell)(u32::from_le_bytes(value));
                 }
                 if port == DOORBELL_WAIT_PORT {
-                    return ControlFlow::Break(Halt::Wait);
+                    return ControlFlow::Break(StopVcpu::Wait);
                 }
             }
             (port, [byte]) if SERIAL_PORTS.contains(&port) => {
@@ -112,9 +110,9 @@ impl Bus {
     }
 
     fn find(&self, at: u64) -> Option<(MutexGuard<'_, Transport>, u64)> {
-        let offset = at.checked_sub(DEVICES)?;
-        let device = self.device(usize::try_from(offset / DEVICE_SIZE).ok()?)?;
-        Some((device, offset % DEVICE_SIZE))
+        let offset = at.checked_sub(VIRTIO_MMIO_BASE)?;
+        let device = self.device(usize::try_from(offset / VIRTIO_MMIO_SIZE).ok()?)?;
+        Some((device, offset % VIRTIO_MMIO_SIZE))
     }
 }
 

@@ -1,13 +1,13 @@
-//! Instructions of guest kernels that a host's KVM lacks.
+//! Emulator of guest kernel instructions that the host's KVM lacks.
 //!
-//! Where KVM interprets guest kernel mode, its interpreter gives up on some instructions with
-//! `KVM_EXIT_INTERNAL_ERROR`. The monitor then reads the instruction out of guest memory, carries it out on the vCPU's
-//! state and lets the guest go on: the XSAVE family first, so that vector registers of guest processes stay whole, and a
-//! few small ones. An instruction it does not know either ends the machine and is named.
+//! A KVM that interprets guest kernel mode exits with `KVM_EXIT_INTERNAL_ERROR` at an instruction that it does not
+//! implement. The monitor then reads the instruction from guest memory, executes it on the vCPU's state and resumes the
+//! guest: the XSAVE family, which preserves the vector registers of guest processes, and a few scalar instructions. An
+//! instruction that the monitor does not implement either ends the machine with an error that names it.
 
 mod access;
 mod address;
-mod small;
+mod scalar;
 mod xsave;
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
@@ -17,44 +17,44 @@ use kvm_ioctls::VcpuFd;
 use self::access::{Access, Fault};
 use crate::memory::GuestMemory;
 
-/// An instruction that was not carried out.
+/// Failure to emulate an instruction.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmulateError {
-    /// It is not one of those the monitor knows.
+    /// The monitor does not implement the instruction.
     #[error(
-        "the guest executed `{instruction}` (bytes {bytes}) at {rip:#x}, which this host's KVM cannot do and the monitor neither"
+        "unsupported instruction `{instruction}` (bytes {bytes}) at {rip:#x}: neither this host's KVM nor the monitor implements it"
     )]
-    Unknown {
-        /// As an assembler would write it.
+    Unsupported {
+        /// The instruction in assembler syntax.
         instruction: String,
-        /// Its bytes in hexadecimal.
+        /// The bytes in hexadecimal.
         bytes: String,
-        /// Where.
+        /// The instruction pointer.
         rip: u64,
     },
-    /// Its bytes cannot be read.
-    #[error("KVM could not execute an instruction at {rip:#x}, where guest memory cannot be read")]
+    /// The instruction's bytes cannot be read.
+    #[error("failed to read the instruction at {rip:#x} from guest memory")]
     Unreadable {
-        /// Where.
+        /// The instruction pointer.
         rip: u64,
     },
-    /// KVM refused a register access.
-    #[error("access vCPU registers")]
+    /// A KVM call failed.
+    #[error("failed to access vCPU registers")]
     Kvm(#[from] kvm_ioctls::Error),
 }
 
-/// How an instruction ended.
+/// Outcome of an instruction.
 enum Outcome {
-    /// Done: go on behind it.
+    /// The instruction completed; execution continues after it.
     Done,
-    /// It raises an exception at itself.
+    /// It raises a fault: the exception returns to the instruction.
     Fault(Fault),
-    /// It raises an exception behind itself.
+    /// It raises a trap: the exception returns to the next instruction.
     Trap(u8),
 }
 
-/// One instruction with all it may touch.
-struct Context<'a> {
+/// An instruction and the state on which it operates.
+struct Execution<'a> {
     vcpu: &'a VcpuFd,
     memory: &'a GuestMemory,
     regs: kvm_regs,
@@ -62,37 +62,37 @@ struct Context<'a> {
     instruction: Instruction,
 }
 
-/// Carries out the instruction at which KVM gave up.
+/// Emulates the instruction at the vCPU's instruction pointer.
 pub(crate) fn emulate(vcpu: &VcpuFd, memory: &GuestMemory) -> Result<(), EmulateError> {
     let regs = vcpu.get_regs()?;
     let sregs = vcpu.get_sregs()?;
     let bytes = fetch(memory, &regs, &sregs)?;
     let bits = if sregs.cs.l == 1 { 64 } else { 32 };
     let instruction = Decoder::with_ip(bits, &bytes, regs.rip, DecoderOptions::NONE).decode();
-    let mut context = Context {
+    let mut execution = Execution {
         vcpu,
         memory,
         regs,
         sregs,
         instruction,
     };
-    match context.execute()? {
+    match execution.execute()? {
         Some(Outcome::Done) => {
-            context.regs.rip = instruction.next_ip();
-            vcpu.set_regs(&context.regs)?;
+            execution.regs.rip = instruction.next_ip();
+            vcpu.set_regs(&execution.regs)?;
         }
-        Some(Outcome::Fault(fault)) => context.raise(fault)?,
+        Some(Outcome::Fault(fault)) => execution.raise(fault)?,
         Some(Outcome::Trap(vector)) => {
-            context.regs.rip = instruction.next_ip();
-            vcpu.set_regs(&context.regs)?;
-            context.inject(vector, None)?;
+            execution.regs.rip = instruction.next_ip();
+            vcpu.set_regs(&execution.regs)?;
+            execution.inject(vector, None)?;
         }
-        None => return Err(unknown(&instruction, &bytes, regs.rip)),
+        None => return Err(unsupported(&instruction, &bytes, regs.rip)),
     }
     Ok(())
 }
 
-/// The bytes at the instruction pointer: up to 15, fewer at the end of mapped memory.
+/// Reads up to 15 bytes at the instruction pointer, fewer at the end of mapped memory.
 fn fetch(
     memory: &GuestMemory,
     regs: &kvm_regs,
@@ -112,31 +112,31 @@ fn fetch(
     Err(EmulateError::Unreadable { rip: regs.rip })
 }
 
-fn unknown(instruction: &Instruction, bytes: &[u8], rip: u64) -> EmulateError {
+fn unsupported(instruction: &Instruction, bytes: &[u8], rip: u64) -> EmulateError {
     let mut text = String::new();
     FastFormatter::new().format(instruction, &mut text);
-    let shown = if instruction.is_invalid() {
+    let len = if instruction.is_invalid() {
         bytes.len()
     } else {
         instruction.len()
     };
     let bytes = bytes
         .iter()
-        .take(shown)
+        .take(len)
         .map(|byte| format!("{byte:02x}"))
         .collect::<Vec<_>>()
         .join(" ");
-    EmulateError::Unknown {
+    EmulateError::Unsupported {
         instruction: text,
         bytes,
         rip,
     }
 }
 
-// === impl Context ===
+// === impl Execution ===
 
-impl Context<'_> {
-    /// `None`: an instruction that is not known here.
+impl Execution<'_> {
+    /// Executes the instruction; `None` if it is not implemented.
     fn execute(&mut self) -> Result<Option<Outcome>, EmulateError> {
         Ok(Some(match self.instruction.mnemonic() {
             Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xsaveopt | Mnemonic::Xsaveopt64 => {
@@ -153,14 +153,14 @@ impl Context<'_> {
             Mnemonic::Cmpxchg16b => self.cmpxchg16b(),
             Mnemonic::Stac => self.set_alignment_check(true),
             Mnemonic::Clac => self.set_alignment_check(false),
-            // No exception is pending that these could report or need to clear: the guest kernel masks them.
+            // The guest kernel masks x87 exceptions, so none is pending that these would report or clear.
             Mnemonic::Wait | Mnemonic::Fnclex => Outcome::Done,
             Mnemonic::Int3 => Outcome::Trap(3),
             _ => return Ok(None),
         }))
     }
 
-    /// Linear address of the memory operand.
+    /// Returns the linear address of the memory operand.
     fn address(&self) -> Option<u64> {
         address::linear(&self.instruction, &self.regs, &self.sregs)
     }

@@ -1,86 +1,79 @@
-//! A machine in a file.
+//! Machine image: the state of a machine, without memory and disks, in a file.
 //!
 //! ```text
 //! magic 8 | version 4 | reserved 4 | payload length 8 | BLAKE3 of the payload 32 | payload
 //! ```
 //!
-//! Numbers are little-endian, the payload is a [`MachineState`] in postcard. A reader takes nothing for granted: length,
-//! digest and every part are checked before a machine is touched. The version changes with anything in the payload.
+//! Numbers are little-endian; the payload is a [`MachineState`] in postcard. Reading checks length, digest and every
+//! part before any of it reaches a VM. The version changes with the payload.
 
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::fs::FileExt,
 };
 
 use kvm_bindings::{kvm_clock_data, kvm_irqchip};
 use serde::{Deserialize, Serialize};
 
-use crate::{serial::Registers, vcpu::VcpuState, virtio::TransportState};
+use crate::{serial::SerialRegisters, vcpu::VcpuState, virtio::TransportState};
 
 const MAGIC: [u8; 8] = *b"CATNAPVM";
 const VERSION: u32 = 1;
 const HEADER_LEN: usize = 56;
-/// Bytes of the largest payload: room for 255 vCPUs.
-const LIMIT: u64 = 16 << 20;
+/// Maximum payload size in bytes, sufficient for 255 vCPUs.
+const PAYLOAD_LIMIT: u64 = 16 << 20;
 
-/// All of a machine but its memory and disks.
+/// State of a machine without memory and disks.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct MachineState {
-    /// The processor it ran on (vendor and model), which must be like the one it goes on with.
+    /// Vendor and model of the processor, which must match on load.
     pub(crate) processor: [u32; 4],
-    /// Bytes of memory.
+    /// Guest memory in bytes.
     pub(crate) memory: u64,
-    /// One a vCPU.
+    /// State of each vCPU.
     pub(crate) vcpus: Vec<VcpuState>,
-    /// Both legacy controllers and the I/O APIC.
+    /// Both PICs and the I/O APIC.
     pub(crate) interrupts: Vec<kvm_irqchip>,
-    /// The guest's clock.
+    /// The guest's kvm-clock.
     pub(crate) clock: kvm_clock_data,
     /// The serial console.
-    pub(crate) serial: Registers,
+    pub(crate) serial: SerialRegisters,
     /// The virtio devices, in the order of their addresses.
     pub(crate) devices: Vec<TransportState>,
 }
 
-/// A file that is no machine image.
+/// Failure to read a machine image.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
-    #[error("it is cut short: {have} of {need} bytes")]
-    Short { have: u64, need: u64 },
-    #[error("it does not begin like one")]
+    #[error("truncated: {have} of {need} bytes")]
+    Truncated { have: u64, need: u64 },
+    #[error("wrong magic number")]
     Magic,
-    #[error("it is of version {0}, and this monitor reads version {VERSION}")]
+    #[error("version {0} is not supported, only {VERSION}")]
     Version(u32),
-    #[error("its length of {0} bytes is more than any machine has")]
-    Long(u64),
-    #[error("its digest does not match: it was altered")]
+    #[error("payload length {0} exceeds {PAYLOAD_LIMIT}")]
+    TooLong(u64),
+    #[error("digest mismatch: the file was altered")]
     Digest,
-    #[error("its content does not decode")]
+    #[error("failed to decode payload")]
     Content(#[source] postcard::Error),
-    #[error("read it")]
+    #[error("failed to read file")]
     Io(#[from] io::Error),
 }
 
 impl MachineState {
-    /// Writes the state to an empty file: bytes written.
-    pub(crate) fn write(&self, file: &File) -> Result<u64, ImageError> {
-        let bytes = self.encode()?;
-        file.write_all_at(&bytes, 0)?;
-        Ok(bytes.len() as u64)
-    }
-
-    /// Reads a state from a file.
+    /// Reads and checks an image.
     pub(crate) fn read(file: &File) -> Result<Self, ImageError> {
         let mut bytes = Vec::new();
         let mut file = file;
         io::Seek::rewind(&mut file)?;
-        file.take(HEADER_LEN as u64 + LIMIT + 1)
+        file.take(HEADER_LEN as u64 + PAYLOAD_LIMIT + 1)
             .read_to_end(&mut bytes)?;
         Self::decode(&bytes)
     }
 
-    fn encode(&self) -> Result<Vec<u8>, ImageError> {
+    /// Encodes the image.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, ImageError> {
         let payload = postcard::to_stdvec(self).map_err(ImageError::Content)?;
         let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
         bytes.extend_from_slice(&MAGIC);
@@ -94,35 +87,29 @@ impl MachineState {
 
     fn decode(bytes: &[u8]) -> Result<Self, ImageError> {
         let have = bytes.len() as u64;
-        let short = |need| ImageError::Short { have, need };
-        let (magic, rest) = bytes
-            .split_first_chunk::<8>()
-            .ok_or(short(HEADER_LEN as u64))?;
+        let truncated = |need| ImageError::Truncated { have, need };
+        let header = || truncated(HEADER_LEN as u64);
+        let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(header)?;
         if *magic != MAGIC {
             return Err(ImageError::Magic);
         }
-        let (version, rest) = rest
-            .split_first_chunk::<4>()
-            .ok_or(short(HEADER_LEN as u64))?;
+        let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(header)?;
         let version = u32::from_le_bytes(*version);
         if version != VERSION {
             return Err(ImageError::Version(version));
         }
-        let (_, rest) = rest
-            .split_first_chunk::<4>()
-            .ok_or(short(HEADER_LEN as u64))?;
-        let (len, rest) = rest
-            .split_first_chunk::<8>()
-            .ok_or(short(HEADER_LEN as u64))?;
+        let (_reserved, rest) = rest.split_first_chunk::<4>().ok_or_else(header)?;
+        let (len, rest) = rest.split_first_chunk::<8>().ok_or_else(header)?;
         let len = u64::from_le_bytes(*len);
-        if len > LIMIT {
-            return Err(ImageError::Long(len));
+        if len > PAYLOAD_LIMIT {
+            return Err(ImageError::TooLong(len));
         }
+        let need = HEADER_LEN as u64 + len;
         let (digest, payload) = rest
             .split_first_chunk::<32>()
-            .ok_or(short(HEADER_LEN as u64 + len))?;
+            .ok_or_else(|| truncated(need))?;
         if payload.len() as u64 != len {
-            return Err(short(HEADER_LEN as u64 + len));
+            return Err(truncated(need));
         }
         if blake3::hash(payload) != blake3::Hash::from_bytes(*digest) {
             return Err(ImageError::Digest);
@@ -132,4 +119,4 @@ impl MachineState {
 }
 
 #[cfg(test)]
-mod test;
+mod tests;

@@ -1,11 +1,11 @@
-//! Runs one guest, and can put it into a file and take it out again.
+//! Monitor: runs one guest on KVM, captures it into files and loads it from them.
 //!
-//! One process is one monitor ([`Monitor`]). The host talks to it over the socket at its descriptor 0
-//! (`vmm_api::wire`): prepare a VM, boot a kernel or load an image, let it run, stop it, write it down. Read `monitor`
-//! first, then `machine` (how the parts go together, and in which order), `vcpu` (the thread, its exits, its state) and
-//! `virtio`. `emulate` is for hosts whose KVM interprets guest kernel mode.
+//! A process runs one [`Monitor`]. The host controls it over the socket at descriptor 0 (`vmm_api::wire`): create a VM,
+//! boot a kernel or load a snapshot, resume, pause, capture. Begin with `monitor` (the loop), then `machine` (the parts
+//! and the order in which KVM wants them), `vcpu` (thread, exits and state) and `virtio`. `emulate` is for hosts whose
+//! KVM interprets guest kernel mode.
 //!
-//! Everything that comes out of a guest or a file is hostile until decoded; all unsafe code is in `sys`.
+//! Input from a guest or a file is hostile until decoded. All unsafe code is in `sys`.
 
 #![deny(unsafe_code)]
 
@@ -23,15 +23,3 @@ mod vcpu;
 mod virtio;
 
 pub use self::monitor::Monitor;
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -1,4 +1,4 @@
-//! `catnap-vmm`: one microVM. It is started by Catnap, with a socket as its standard input.
+//! `catnap-vmm`: the monitor process of one microVM. Catnap starts it with a socket as standard input.
 
 #![forbid(unsafe_code)]
 
@@ -17,13 +17,15 @@ fn main() -> ExitCode {
         )
         .init();
     if socket_type(io::stdin().as_fd()) != Ok(rustix::net::SocketType::SEQPACKET) {
-        eprintln!("catnap-vmm is started by catnap, which gives it a socket as its standard input");
+        eprintln!(
+            "catnap-vmm: standard input is not the host's socket; run catnap, which starts this program"
+        );
         return ExitCode::from(64);
     }
     let socket = match io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => socket,
         Err(error) => {
-            eprintln!("catnap-vmm: take the socket to the host: {error}");
+            eprintln!("catnap-vmm: failed to duplicate the host's socket: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -1,4 +1,4 @@
-//! Guest memory: where it lies, how it arrives, and which of it changed.
+//! Guest memory: layout, source, and capture of changed pages.
 
 use std::{
     fs::File,
@@ -20,16 +20,16 @@ use crate::sys::{
     uffd,
 };
 
-/// Guest addresses from here to [`HOLE_END`] are devices', not memory.
+/// Start of the MMIO hole in guest-physical address space, which ends at [`HOLE_END`].
 pub(crate) const HOLE_START: u64 = 0xc000_0000;
-/// Memory that does not fit below the hole goes on here.
+/// End of the MMIO hole; memory that does not fit below the hole continues here.
 pub(crate) const HOLE_END: u64 = 1 << 32;
-/// Bytes that memory comes in: 2 MiB.
-const GRAIN: u64 = 2 << 20;
-/// Bytes of the largest guest, so that page numbers fit 32 bits with room to spare: 1 TiB.
-const LARGEST: u64 = 1 << 40;
+/// Granularity of guest memory: 2 MiB.
+const GRANULE: u64 = 2 << 20;
+/// Maximum guest memory: 1 TiB, whose page numbers fit in 32 bits.
+const LIMIT: u64 = 1 << 40;
 
-/// What vm-memory sees of guest memory.
+/// Guest memory as vm-memory accesses it.
 pub(crate) type GuestMemory = GuestMemoryMmap<()>;
 
 /// The memory of one guest.
@@ -41,30 +41,28 @@ pub(crate) struct Memory {
     source: Source,
 }
 
-/// How it arrived.
+/// Source of the memory's content.
 #[derive(Debug)]
 enum Source {
-    /// Zeroes that the guest wrote to.
-    Anonymous,
-    /// A private map of a memfd.
-    Cow,
-    /// A pager. The duplicate stays open as long as the guest does: closing the last one would let a waiting vCPU go on
-    /// with a page of zeroes.
+    /// Private memory: zeroes for a booted guest, or a copy-on-write mapping of a memfd.
+    Private,
+    /// A pager. This duplicate stays open until the process exits, because closing the last descriptor would resume a
+    /// faulting vCPU with a page of zeroes.
     Paged { _uffd: OwnedFd },
 }
 
-/// What a capture of memory wrote.
+/// Numbers of captured pages.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts {
+pub(crate) struct PageCounts {
     pub(crate) pages: u64,
     pub(crate) zero_pages: u64,
 }
 
 impl Memory {
-    /// Reserves `len` bytes and gives them to the VM. Before any interrupt chip or event descriptor: a memory slot made
-    /// after those waits for a grace period of several milliseconds.
+    /// Reserves `len` bytes and adds them to the VM as memory slots. Call it before creating an interrupt controller or
+    /// irqfd: a memory slot created after those waits several milliseconds for a grace period.
     pub(crate) fn new(vm: &VmFd, len: u64) -> io::Result<Self> {
-        if len == 0 || !len.is_multiple_of(GRAIN) || len > LARGEST {
+        if len == 0 || !len.is_multiple_of(GRANULE) || len > LIMIT {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("guest memory of {len} bytes is not a multiple of 2 MiB up to 1 TiB"),
@@ -94,60 +92,55 @@ impl Memory {
             reservation,
             guest,
             pagemap: pagemap::open()?,
-            source: Source::Anonymous,
+            source: Source::Private,
         })
     }
 
-    /// What devices access.
+    /// Returns the memory as devices access it.
     pub(crate) fn guest(&self) -> &GuestMemory {
         &self.guest
     }
 
-    /// Bytes.
+    /// Returns the size in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.reservation.len() as u64
     }
 
-    /// Where it lies in this process.
+    /// Returns the address of the memory in this process.
     pub(crate) fn address(&self) -> u64 {
         self.reservation.address()
     }
 
-    /// Fills it from a memfd, copy on write.
-    pub(crate) fn map(&mut self, memfd: &File) -> io::Result<()> {
+    /// Maps a memfd that holds all of guest memory, copy-on-write.
+    pub(crate) fn map_copy_on_write(&mut self, memfd: &File) -> io::Result<()> {
         let len = memfd.metadata()?.len();
         if len != self.len() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!(
-                    "the memory file has {len} bytes where the guest has {}",
-                    self.len()
-                ),
+                format!("the memory file has {len} bytes, the guest {}", self.len()),
             ));
         }
-        self.reservation.map_private(memfd)?;
-        self.source = Source::Cow;
-        Ok(())
+        self.reservation.map_private(memfd)
     }
 
-    /// Leaves it to a pager, whose descriptor is returned.
-    pub(crate) fn page(&mut self) -> io::Result<OwnedFd> {
+    /// Registers the memory with a userfaultfd and returns a descriptor for the pager.
+    pub(crate) fn register_userfaultfd(&mut self) -> io::Result<OwnedFd> {
         let uffd = uffd::register(&self.reservation)?;
-        let theirs = uffd.as_fd().try_clone_to_owned()?;
+        let duplicate = uffd.as_fd().try_clone_to_owned()?;
         self.source = Source::Paged { _uffd: uffd };
-        Ok(theirs)
+        Ok(duplicate)
     }
 
     /// Writes the pages that changed since the source to `pages` at `pages_offset`, and a record of each to `index`.
-    /// The vCPUs and devices are stopped.
+    /// The vCPUs and devices must be stopped.
     pub(crate) fn capture(
         &self,
         pages: &File,
         pages_offset: u64,
         index: &File,
-    ) -> io::Result<Counts> {
+    ) -> io::Result<PageCounts> {
         let changed = match self.source {
-            Source::Anonymous | Source::Cow => Changed::Anonymous,
+            Source::Private => Changed::Anonymous,
             Source::Paged { .. } => Changed::Written,
         };
         let (start, end) = (self.address(), self.address() + self.len());
@@ -155,7 +148,7 @@ impl Memory {
             pages,
             pages_offset,
             records: Vec::new(),
-            counts: Counts::default(),
+            counts: PageCounts::default(),
         };
         let mut buffer = vec![0_u8; BATCH * PAGE_SIZE];
         for run in pagemap::scan(&self.pagemap, start, end, changed)? {
@@ -172,19 +165,21 @@ impl Memory {
         buffer: &mut [u8],
     ) -> io::Result<()> {
         let page = PAGE_SIZE as u64;
-        let (Some(from), Some(to)) = (
+        let (Some(start), Some(end)) = (
             run.start.checked_sub(self.address()),
             run.end.checked_sub(self.address()),
         ) else {
-            return Err(io::Error::other("the page map scan left guest memory"));
+            return Err(io::Error::other(
+                "the page map scan returned a page outside guest memory",
+            ));
         };
-        let mut number = from / page;
-        while number < to / page {
-            // vm-memory reads no slice across the hole.
+        let mut number = start / page;
+        while number < end / page {
+            // vm-memory does not read a slice across the hole.
             let end = if number * page < HOLE_START {
-                (to / page).min(HOLE_START / page)
+                (end / page).min(HOLE_START / page)
             } else {
-                to / page
+                end / page
             };
             let count = (end - number).min(BATCH as u64);
             let bytes = usize::try_from(count * page).map_err(io::Error::other)?;
@@ -199,10 +194,10 @@ impl Memory {
     }
 }
 
-/// Pages read and written at a time.
+/// Number of pages in one read and write.
 const BATCH: usize = 64;
 
-/// Where the byte at `offset` of memory lies in the guest's address space.
+/// Converts an offset in guest memory to a guest-physical address.
 fn guest_address(offset: u64) -> GuestAddress {
     GuestAddress(if offset < HOLE_START {
         offset
@@ -215,11 +210,11 @@ struct PageWriter<'a> {
     pages: &'a File,
     pages_offset: u64,
     records: Vec<u8>,
-    counts: Counts,
+    counts: PageCounts,
 }
 
 impl PageWriter<'_> {
-    /// Writes a run of pages from page `first`, leaving out those that are zero.
+    /// Writes a run of pages from page `first`, except those that are all zeroes.
     fn write(&mut self, first: u64, bytes: &[u8]) -> io::Result<()> {
         let mut pending = 0..0;
         for (number, page) in (first..).zip(bytes.chunks_exact(PAGE_SIZE)) {
@@ -256,6 +251,6 @@ impl PageWriter<'_> {
 }
 
 fn is_zero(page: &[u8]) -> bool {
-    // Compared in words, which the compiler turns into vectors.
+    // The compiler vectorises a comparison by words.
     page.chunks_exact(8).all(|word| word == [0; 8])
 }

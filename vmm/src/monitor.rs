@@ -1,7 +1,8 @@
-//! The monitor's loop: requests of the host, and sockets of the guest.
+//! Event loop of the monitor: requests from the host, and sockets of the guest's streams.
 
 mod capture;
-mod host;
+mod host_socket;
+mod request_error;
 mod start;
 
 use std::{
@@ -11,79 +12,69 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
-use vmm_api::wire::{Refusal, Reply, Request};
+use vmm_api::wire::{Reply, Request};
 
-pub(crate) use self::host::Host;
+use self::{host_socket::HostSocket, request_error::RequestError};
 use crate::{
     machine::{Machine, Vm},
-    virtio::{Device, Served},
+    virtio::{Device, QueueOutcome},
 };
 
-/// One monitor. It ends with its host: when the host's end of the socket closes, nobody is left to run a guest for.
+/// A monitor. It ends when the host closes the socket.
 #[derive(Debug)]
 pub struct Monitor {
-    host: Arc<Host>,
+    host: Arc<HostSocket>,
     phase: Phase,
 }
 
-/// What there is so far.
+/// Progress from a new process to a machine.
 #[derive(Debug)]
 enum Phase {
-    /// Nothing.
+    /// No VM yet.
     New,
-    /// A VM with no guest, and the socket that streams will come through.
+    /// A VM without a guest, and the socket through which streams will come.
     Blank { vm: Box<Vm>, listener: UnixListener },
     /// A machine.
     Machine(Box<Machine>),
-    /// A blank that was used up in vain.
-    Spent,
+    /// Booting or loading failed. The blank cannot be used again.
+    Failed,
 }
 
-/// A request that cannot be done.
-#[derive(Debug)]
-struct Refused {
-    kind: Refusal,
-    message: String,
-}
-
-impl Refused {
-    fn because(message: &str) -> Self {
-        Self {
-            kind: Refusal::Other,
-            message: message.to_owned(),
-        }
-    }
+/// Readiness of the monitor's descriptors.
+#[derive(Debug, Clone, Copy)]
+struct Readiness {
+    host: bool,
+    streams: bool,
 }
 
 impl Monitor {
-    /// A monitor that talks over `socket`.
+    /// Creates a monitor that the host controls over `socket`.
     pub fn new(socket: OwnedFd) -> Self {
         Self {
-            host: Arc::new(Host::new(socket)),
+            host: Arc::new(HostSocket::new(socket)),
             phase: Phase::New,
         }
     }
 
-    /// Serves until the host is gone.
+    /// Serves requests until the host closes the socket.
     pub fn serve(mut self) -> io::Result<()> {
         loop {
-            let (asked, happened) = self.wait()?;
-            if happened {
-                self.attend();
+            let ready = self.poll()?;
+            if ready.streams {
+                self.handle_socket_events();
             }
-            if asked {
+            if ready.host {
                 let Some((request, fds)) = self.host.receive()? else {
                     return Ok(());
                 };
-                self.answer(request, fds)?;
+                self.handle_request(request, fds)?;
             }
         }
     }
 
-    /// Waits: whether the host asked something, and whether something happened to the guest's sockets.
-    fn wait(&self) -> io::Result<(bool, bool)> {
-        let sockets = match &self.phase {
-            // A stopped machine's devices stand still.
+    /// Waits for a request or, while the machine runs, for an event on a stream.
+    fn poll(&self) -> io::Result<Readiness> {
+        let streams = match &self.phase {
             Phase::Machine(machine) if machine.is_running() => machine
                 .bus()
                 .devices()
@@ -96,7 +87,7 @@ impl Monitor {
         };
         let mut polled = vec![PollFd::from_borrowed_fd(self.host.socket(), PollFlags::IN)];
         polled.extend(
-            sockets
+            streams
                 .iter()
                 .map(|events| PollFd::new(events, PollFlags::IN)),
         );
@@ -108,10 +99,13 @@ impl Monitor {
             }
         }
         let ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
-        Ok((ready(0), ready(1)))
+        Ok(Readiness {
+            host: ready(0),
+            streams: ready(1),
+        })
     }
 
-    fn attend(&self) {
+    fn handle_socket_events(&self) {
         let Phase::Machine(machine) = &self.phase else {
             return;
         };
@@ -120,49 +114,43 @@ impl Monitor {
                 continue;
             }
             transport.with(|device, queues, memory| match device {
-                Device::Vsock(vsock) => ((), vsock.attend(queues, memory)),
-                Device::Block(_) | Device::Rng(_) => ((), Served::default()),
+                Device::Vsock(vsock) => vsock.handle_socket_events(queues, memory),
+                Device::Block(_) | Device::Rng(_) => QueueOutcome::default(),
             });
         }
     }
 
-    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
+    fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         let mut fds = fds.into_iter();
-        let answer = match request {
+        let result = match request {
             Request::Prepare { vcpus, memory } => self.prepare(vcpus, memory, &mut fds),
             Request::Boot {
                 command_line,
                 disks,
-            } => self.boot(command_line, disks, &mut fds),
+            } => self.boot(&command_line, disks, &mut fds),
             Request::Load { memory, disks } => self.load(memory, disks, &mut fds),
-            Request::Resume => self.with_machine(|machine| machine.resume().map_err(Refused::from)),
-            Request::Pause => self.with_machine(|machine| machine.pause().map_err(Refused::from)),
+            Request::Resume => {
+                self.with_machine(|machine| machine.resume().map_err(RequestError::from))
+            }
+            Request::Pause => {
+                self.with_machine(|machine| machine.pause().map_err(RequestError::from))
+            }
             Request::Capture {
                 pages_offset,
                 disks,
             } => self.capture(pages_offset, disks, &mut fds),
             Request::Advance { blocks_offsets } => self.advance(&blocks_offsets, &mut fds),
         };
-        self.host
-            .say(&answer.unwrap_or_else(|refused| Reply::Refused {
-                kind: refused.kind,
-                message: refused.message,
-            }))
+        self.host.send(&result.unwrap_or_else(Reply::from))
     }
 
     fn with_machine(
         &mut self,
-        act: impl FnOnce(&mut Machine) -> Result<(), Refused>,
-    ) -> Result<Reply, Refused> {
+        act: impl FnOnce(&mut Machine) -> Result<(), RequestError>,
+    ) -> Result<Reply, RequestError> {
         match &mut self.phase {
             Phase::Machine(machine) => act(machine).map(|()| Reply::Done),
-            _ => Err(Refused::because("there is no guest")),
+            _ => Err(RequestError::no_guest()),
         }
     }
-}
-
-/// The next descriptor beside a request.
-fn next(fds: &mut impl Iterator<Item = OwnedFd>) -> Result<OwnedFd, Refused> {
-    fds.next()
-        .ok_or_else(|| Refused::because("a descriptor is missing beside the request"))
 }

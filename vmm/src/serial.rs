@@ -1,4 +1,4 @@
-//! The serial console: what the guest prints goes to a file, each line after the time it began.
+//! Serial console: a 16550A whose output goes to a file, with a timestamp before each line.
 
 use std::{
     fs::File,
@@ -16,18 +16,18 @@ use vm_superio::{
 use vmm_sys_util::eventfd::EventFd;
 
 /// Interrupt line of the first serial port.
-pub(crate) const LINE: u32 = 4;
-/// Bytes of console kept for a machine; what a guest prints beyond is dropped, so that it cannot fill the host's disk.
-const LIMIT: u64 = 16 << 20;
+pub(crate) const SERIAL_IRQ: u32 = 4;
+/// Maximum size of a console file; further output is dropped, so that a guest cannot fill the host's disk.
+const CONSOLE_LIMIT: u64 = 16 << 20;
 
-/// A 16550A whose output is a file.
+/// A serial port with a console file.
 pub(crate) struct Serial {
-    device: vm_superio::Serial<Line, NoEvents, Console>,
+    device: vm_superio::Serial<IrqTrigger, NoEvents, Console>,
 }
 
-/// Its registers.
+/// Registers of a serial port.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Registers {
+pub(crate) struct SerialRegisters {
     divisor: [u8; 2],
     interrupt_enable: u8,
     interrupt_identification: u8,
@@ -39,9 +39,9 @@ pub(crate) struct Registers {
     input: Vec<u8>,
 }
 
-struct Line(EventFd);
+struct IrqTrigger(EventFd);
 
-impl Trigger for Line {
+impl Trigger for IrqTrigger {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
@@ -51,43 +51,43 @@ impl Trigger for Line {
 
 struct Console {
     file: File,
-    room: u64,
-    line_begins: bool,
+    capacity_left: u64,
+    at_line_start: bool,
 }
 
 impl Console {
     fn new(file: File) -> Self {
         let len = file.metadata().map_or(0, |metadata| metadata.len());
         let mut last = [b'\n'];
-        // A guest that was restored may go on in the middle of a line. One that cannot be read is taken to be whole.
-        let line_begins =
+        // A restored guest may continue in the middle of a line. An unreadable line counts as complete.
+        let at_line_start =
             len == 0 || file.read_exact_at(&mut last, len - 1).is_err() || last == [b'\n'];
         Self {
             file,
-            room: LIMIT.saturating_sub(len),
-            line_begins,
+            capacity_left: CONSOLE_LIMIT.saturating_sub(len),
+            at_line_start,
         }
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.room > 0 {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.capacity_left > 0 {
             let written = self.file.write(bytes)?;
-            self.room = self.room.saturating_sub(written as u64);
+            self.capacity_left = self.capacity_left.saturating_sub(written as u64);
         }
         Ok(())
     }
 }
 
 impl Write for Console {
-    /// A guest writes a byte at a time.
+    /// Writes bytes with a timestamp before each line. Guests write one byte at a time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.line_begins {
+            if self.at_line_start {
                 let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-                self.put(format!("{now:.6} ").as_bytes())?;
+                self.append(format!("{now:.6} ").as_bytes())?;
             }
-            self.put(part)?;
-            self.line_begins = part.ends_with(b"\n");
+            self.append(part)?;
+            self.at_line_start = part.ends_with(b"\n");
         }
         Ok(bytes.len())
     }
@@ -100,14 +100,14 @@ impl Write for Console {
 impl Serial {
     pub(crate) fn new(interrupt: EventFd, console: File) -> Self {
         Self {
-            device: vm_superio::Serial::new(Line(interrupt), Console::new(console)),
+            device: vm_superio::Serial::new(IrqTrigger(interrupt), Console::new(console)),
         }
     }
 
     pub(crate) fn restored(
         interrupt: EventFd,
         console: File,
-        registers: &Registers,
+        registers: &SerialRegisters,
     ) -> Result<Self, SerialError> {
         let state = SerialState {
             baud_divisor_low: registers.divisor[0],
@@ -123,7 +123,7 @@ impl Serial {
         };
         let device = vm_superio::Serial::from_state(
             &state,
-            Line(interrupt),
+            IrqTrigger(interrupt),
             NoEvents,
             Console::new(console),
         )
@@ -131,9 +131,9 @@ impl Serial {
         Ok(Self { device })
     }
 
-    pub(crate) fn registers(&self) -> Registers {
+    pub(crate) fn registers(&self) -> SerialRegisters {
         let state = self.device.state();
-        Registers {
+        SerialRegisters {
             divisor: [state.baud_divisor_low, state.baud_divisor_high],
             interrupt_enable: state.interrupt_enable,
             interrupt_identification: state.interrupt_identification,
@@ -151,26 +151,26 @@ impl Serial {
     }
 
     pub(crate) fn write(&mut self, offset: u16, value: u8) {
-        // A console that cannot be written (a full disk) loses its output; the guest must not fail for it.
+        // The guest continues without console output if the file cannot be written, for instance on a full disk.
         if let Err(error) = self.device.write(u8::try_from(offset).unwrap_or(0), value) {
-            tracing::debug!(?error, "console output lost");
+            tracing::debug!(error = ?error, "failed to write console");
         }
     }
 }
 
-/// Registers that no serial port has.
+/// Invalid registers of a serial port.
 #[derive(Debug, thiserror::Error)]
-#[error("restore serial console: {0}")]
+#[error("failed to restore serial console: {0}")]
 pub(crate) struct SerialError(String);
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::io::Read;
 
     use super::*;
 
     #[test]
-    fn each_line_has_the_time_it_began_also_over_a_restore() {
+    fn console_lines_have_timestamps_across_a_restore() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = || {
             let options = File::options().read(true).append(true).open(file.path());

@@ -1,11 +1,11 @@
-//! A vCPU: a thread that runs it, and its state in and out of a file.
+//! vCPU: its thread, its exits and its state in a machine image.
 
 mod exits;
-mod run;
 mod state;
+mod thread;
 
 pub(crate) use self::{
-    exits::{Exits, Gone},
-    run::VcpuThread,
+    exits::{ExitHandler, ExitNotifier},
     state::{StateError, VcpuState},
+    thread::VcpuThread,
 };

@@ -1,4 +1,4 @@
-//! Virtual machines, with the smallest guest: a loop of port writes in user mode.
+//! Cost of KVM operations, with a guest that loops over port writes in user mode.
 
 use anyhow::Context;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_regs, kvm_segment, kvm_sregs};
@@ -6,7 +6,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::{
-    record::Record,
+    histogram::Histogram,
     sys::{self, Mapping},
 };
 
@@ -15,68 +15,69 @@ const MEMORY: usize = 512 << 20;
 const CODE: [u8; 4] = [0xe6, 0x10, 0xeb, 0xfc];
 const ENTRY: u64 = 0x10_0000;
 const TABLES: u64 = 0x1000;
-/// Pages that are touched.
+/// Guest-physical address of the touched pages.
 const TOUCHED: u32 = 0x40_0000;
 
-/// A VM without a guest. Fields drop in order.
-struct Shell {
+/// A VM without a guest. Fields drop in declaration order.
+struct EmptyVm {
     vcpu: VcpuFd,
     _vm: VmFd,
     memory: Mapping,
 }
 
-fn shell(kvm: &Kvm, cpuid: &CpuId) -> anyhow::Result<Shell> {
-    let vm = kvm.create_vm().context("create a VM")?;
+fn create_vm(kvm: &Kvm, cpuid: &CpuId) -> anyhow::Result<EmptyVm> {
+    let vm = kvm.create_vm().context("failed to create VM")?;
     let memory = Mapping::anonymous(MEMORY)?;
     sys::add_memory(&vm, &memory)?;
-    vm.create_irq_chip().context("create an interrupt chip")?;
-    let vcpu = vm.create_vcpu(0).context("create a vCPU")?;
-    vcpu.set_cpuid2(cpuid).context("set CPUID")?;
-    Ok(Shell {
+    vm.create_irq_chip()
+        .context("failed to create interrupt chip")?;
+    let vcpu = vm.create_vcpu(0).context("failed to create vCPU")?;
+    vcpu.set_cpuid2(cpuid).context("failed to set CPUID")?;
+    Ok(EmptyVm {
         vcpu,
         _vm: vm,
         memory,
     })
 }
 
-pub(super) fn create() -> anyhow::Result<Record> {
-    let kvm = Kvm::new().context("open /dev/kvm")?;
+pub(super) fn create() -> anyhow::Result<Histogram> {
+    let kvm = Kvm::new().context("failed to open /dev/kvm")?;
     let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    let mut shells = Vec::new();
-    Record::of(100, || {
-        shells.push(shell(&kvm, &cpuid)?);
+    let mut vms = Vec::new();
+    Histogram::measure(100, || {
+        vms.push(create_vm(&kvm, &cpuid)?);
         Ok(())
     })
 }
 
-/// A prepared VM is given memory and registers and runs to its first exit.
-pub(super) fn claim() -> anyhow::Result<Record> {
-    let kvm = Kvm::new().context("open /dev/kvm")?;
+/// Measures setting memory and registers of a prepared VM and running it to its first exit.
+pub(super) fn start() -> anyhow::Result<Histogram> {
+    let kvm = Kvm::new().context("failed to open /dev/kvm")?;
     let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     let memfd = memfd_create("guest", MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&memfd, MEMORY as u64)?;
     write_guest(&Mapping::shared(&memfd, MEMORY)?);
-    let mut shells = (0..100)
-        .map(|_| shell(&kvm, &cpuid))
+    let mut vms = (0..100)
+        .map(|_| create_vm(&kvm, &cpuid))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let mut waiting = shells.iter_mut();
-    Record::of(100, || {
-        let shell = waiting.next().context("no VM left")?;
-        shell.memory.replace_private(&memfd)?;
-        set_state(&shell.vcpu)?;
-        run(&mut shell.vcpu)
+    let mut remaining = vms.iter_mut();
+    Histogram::measure(100, || {
+        let vm = remaining.next().context("no VM left")?;
+        vm.memory.replace_private(&memfd)?;
+        set_state(&vm.vcpu)?;
+        run(&mut vm.vcpu)
     })
 }
 
-/// A running guest writes pages that are all there: for each, what mapping it into the guest costs.
-pub(super) fn touch() -> anyhow::Result<Record> {
+/// Measures mapping a present page into the guest, for each page that the guest writes.
+pub(super) fn touch() -> anyhow::Result<Histogram> {
     const PAGES: u32 = 2048;
-    let kvm = Kvm::new().context("open /dev/kvm")?;
+    let kvm = Kvm::new().context("failed to open /dev/kvm")?;
     let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    let mut record = Record::new()?;
+    let mut histogram = Histogram::new()?;
     for _ in 0..20 {
-        let mut shell = shell(&kvm, &cpuid)?;
-        write_guest(&shell.memory);
+        let mut vm = create_vm(&kvm, &cpuid)?;
+        write_guest(&vm.memory);
         // mov edi, TOUCHED; mov ecx, PAGES; next: inc dword [rdi]; add edi, 4096; dec ecx; jnz next; out 0x10, al
         let mut code = vec![0xbf];
         code.extend_from_slice(&TOUCHED.to_le_bytes());
@@ -85,38 +86,36 @@ pub(super) fn touch() -> anyhow::Result<Record> {
         code.extend_from_slice(&[
             0xff, 0x07, 0x81, 0xc7, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf4, 0xe6, 0x10,
         ]);
-        write_bytes(&shell.memory, ENTRY, &code);
+        write_bytes(&vm.memory, ENTRY, &code);
         for page in 0..PAGES {
-            shell
-                .memory
-                .write(usize::try_from(TOUCHED + page * 4096)?, 1);
+            vm.memory.write(usize::try_from(TOUCHED + page * 4096)?, 1);
         }
-        set_state(&shell.vcpu)?;
-        let begun = std::time::Instant::now();
-        run(&mut shell.vcpu)?;
-        record.add(begun.elapsed() / PAGES);
+        set_state(&vm.vcpu)?;
+        let started = std::time::Instant::now();
+        run(&mut vm.vcpu)?;
+        histogram.add(started.elapsed() / PAGES);
     }
-    Ok(record)
+    Ok(histogram)
 }
 
-/// One exit of a running guest.
-pub(super) fn exit() -> anyhow::Result<Record> {
-    let kvm = Kvm::new().context("open /dev/kvm")?;
+/// Measures one exit of a running guest.
+pub(super) fn exit() -> anyhow::Result<Histogram> {
+    let kvm = Kvm::new().context("failed to open /dev/kvm")?;
     let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-    let mut shell = shell(&kvm, &cpuid)?;
-    write_guest(&shell.memory);
-    set_state(&shell.vcpu)?;
-    Record::of(20_000, || run(&mut shell.vcpu))
+    let mut vm = create_vm(&kvm, &cpuid)?;
+    write_guest(&vm.memory);
+    set_state(&vm.vcpu)?;
+    Histogram::measure(20_000, || run(&mut vm.vcpu))
 }
 
 fn run(vcpu: &mut VcpuFd) -> anyhow::Result<()> {
     match vcpu.run()? {
         VcpuExit::IoOut(0x10, _) => Ok(()),
-        other => anyhow::bail!("the guest left otherwise: {other:?}"),
+        other => anyhow::bail!("unexpected VM exit: {other:?}"),
     }
 }
 
-/// An identity map of the first 16 MiB and the code.
+/// Writes the code and page tables that map the first 16 MiB identically.
 fn write_guest(memory: &Mapping) {
     for directory in 1..8_u64 {
         write_bytes(
@@ -137,7 +136,7 @@ fn write_bytes(memory: &Mapping, at: u64, bytes: &[u8]) {
     }
 }
 
-/// What a restore sets: registers, extended state, local APIC, a few MSRs.
+/// Sets the state that a restore sets: registers, extended state, local APIC, a few MSRs.
 fn set_state(vcpu: &VcpuFd) -> anyhow::Result<()> {
     let mut sregs: kvm_sregs = vcpu.get_sregs()?;
     let code = kvm_segment {

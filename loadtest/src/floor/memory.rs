@@ -1,4 +1,4 @@
-//! Page faults.
+//! Cost of page faults.
 
 use std::{thread, time::Instant};
 
@@ -6,54 +6,54 @@ use anyhow::Context;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::{
-    record::Record,
-    sys::{Mapping, Pager},
+    histogram::Histogram,
+    sys::{FaultHandler, Mapping},
 };
 
 const PAGES: usize = 4096;
 const PAGE: usize = 4096;
-/// Pages of a run in batches.
-const RUN: usize = 64;
+/// Pages of one batch.
+const BATCH: usize = 64;
 
-pub(super) fn anonymous_fault() -> anyhow::Result<Record> {
+pub(super) fn anonymous_fault() -> anyhow::Result<Histogram> {
     touch(&Mapping::anonymous(PAGES * PAGE)?)
 }
 
-pub(super) fn cow_fault() -> anyhow::Result<Record> {
+pub(super) fn cow_fault() -> anyhow::Result<Histogram> {
     let memfd = memfd_create("floor", MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&memfd, (PAGES * PAGE) as u64)?;
     Mapping::shared(&memfd, PAGES * PAGE)?.fill(7);
     touch(&Mapping::private(&memfd, PAGES * PAGE)?)
 }
 
-pub(super) fn uffd_fault() -> anyhow::Result<Record> {
+pub(super) fn uffd_fault() -> anyhow::Result<Histogram> {
     let mapping = Mapping::anonymous(PAGES * PAGE)?;
-    let pager = Pager::new(&mapping).context("make a userfaultfd")?;
+    let handler = FaultHandler::new(&mapping).context("create userfaultfd")?;
     thread::scope(|scope| {
-        scope.spawn(|| pager.serve(PAGES));
+        scope.spawn(|| handler.serve(PAGES));
         touch(&mapping)
     })
 }
 
-pub(super) fn uffd_copy() -> anyhow::Result<Record> {
+pub(super) fn uffd_copy() -> anyhow::Result<Histogram> {
     let mapping = Mapping::anonymous(PAGES * PAGE)?;
-    let pager = Pager::new(&mapping).context("make a userfaultfd")?;
-    let mut record = Record::new()?;
-    for run in 0..PAGES / RUN {
-        let begun = Instant::now();
-        pager.install(run * RUN * PAGE, RUN * PAGE)?;
-        record.add(begun.elapsed() / u32::try_from(RUN)?);
+    let handler = FaultHandler::new(&mapping).context("create userfaultfd")?;
+    let mut histogram = Histogram::new()?;
+    for batch in 0..PAGES / BATCH {
+        let started = Instant::now();
+        handler.install(batch * BATCH * PAGE, BATCH * PAGE)?;
+        histogram.add(started.elapsed() / u32::try_from(BATCH)?);
     }
-    Ok(record)
+    Ok(histogram)
 }
 
-/// Writes one byte of each page.
-fn touch(mapping: &Mapping) -> anyhow::Result<Record> {
-    let mut record = Record::new()?;
+/// Measures a write of one byte to each page.
+fn touch(mapping: &Mapping) -> anyhow::Result<Histogram> {
+    let mut histogram = Histogram::new()?;
     for page in 0..PAGES {
-        let begun = Instant::now();
+        let started = Instant::now();
         mapping.write(page * PAGE, 1);
-        record.add(begun.elapsed());
+        histogram.add(started.elapsed());
     }
-    Ok(record)
+    Ok(histogram)
 }

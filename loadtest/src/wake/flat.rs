@@ -1,4 +1,4 @@
-//! The flat guest: forked and restored through the monitor and the snapshotter, to its first exit.
+//! Forks and restores of the flat guest through monitor and snapshotter, to its first exit.
 
 use std::{
     fs::File,
@@ -12,27 +12,28 @@ use anyhow::Context;
 use pool_api::SnapshotId;
 use snapshotter::{CaptureSource, Chain, MemoryMode, Store};
 use tempfile::TempDir;
-use vmm_api::{BlankSpec, BootSpec, Kvm, LoadReport, LoadSpec, Machine, Monitor, Process, flat};
+use tokio::sync::watch;
+use vmm_api::{Blank, BlankSpec, BootSpec, Kvm, KvmBlank, LoadReport, LoadSpec, Machine, flat};
 
 use crate::{
-    floor::{Arrival, Floor},
-    record::Record,
+    floor::{Floor, PageSource},
+    histogram::Histogram,
     report::Report,
 };
 
 const MEMORY: u64 = 512 << 20;
-/// Pages of 8 MiB.
+/// Number of pages in 8 MiB.
 const WORKING_SET: u32 = 2048;
 
-/// Where machines and snapshots live while measuring.
-struct Bench {
+/// Machines and snapshots of one measurement.
+struct Benchmark {
     kvm: Kvm,
     dir: TempDir,
     store: Store,
     blanks: AtomicU32,
 }
 
-/// One wake.
+/// Durations of one wake.
 struct Wake {
     total: Duration,
     open: Duration,
@@ -48,70 +49,75 @@ pub(super) async fn measure(
 ) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let store = Store::open(&dir.path().join("store"))?;
-    let bench = Bench {
+    let benchmark = Benchmark {
         kvm: Kvm::new(vmm)?,
         dir,
         store,
         blanks: AtomicU32::new(0),
     };
-    for (pages, what) in [(1, "one page"), (WORKING_SET, "8 MiB working set")] {
-        let snapshot = bench
+    for (pages, working_set) in [(1, "one page"), (WORKING_SET, "8 MiB working set")] {
+        let snapshot = benchmark
             .snapshot(pages)
             .await
-            .context("make a snapshot of the flat guest")?;
-        // The second row's first restore records what the third installs ahead.
-        let _resident = bench.store.keep_resident(&snapshot)?;
-        for (mode, arrival, name) in [
-            (MemoryMode::Cow, Arrival::Cow, "fork, Cow"),
+            .context("failed to create a snapshot of the flat guest")?;
+        // The restore of the second row records the working set that those of the third prefetch.
+        let _resident = benchmark.store.keep_resident(&snapshot)?;
+        for (mode, source, name) in [
+            (MemoryMode::Cow, PageSource::Cow, "fork, Cow"),
             (
                 MemoryMode::Paged,
-                Arrival::Demanded,
+                PageSource::Faulted,
                 "restore, Paged, first (records)",
             ),
             (
                 MemoryMode::Paged,
-                Arrival::Installed,
+                PageSource::Prefetched,
                 "restore, Paged, prefetched",
             ),
         ] {
-            let count = if arrival == Arrival::Demanded {
+            let count = if source == PageSource::Faulted {
                 1
             } else {
                 count
             };
-            let wakes = bench
+            let wakes = benchmark
                 .wakes(&snapshot, mode, count)
                 .await
                 .with_context(|| name.to_owned())?;
-            add(
+            report_wakes(
                 report,
-                &format!("flat guest, {what}: {name}"),
+                &format!("flat guest, {working_set}: {name}"),
                 &wakes,
-                floor.of_wake(arrival, pages),
+                floor.wake_cost(source, pages),
             )?;
         }
     }
     Ok(())
 }
 
-fn add(report: &mut Report, name: &str, wakes: &[Wake], floor: Duration) -> anyhow::Result<()> {
-    let mut part = |name: &str, of: fn(&Wake) -> Duration, floor| {
-        let mut record = Record::new()?;
-        wakes.iter().for_each(|wake| record.add(of(wake)));
-        report.add(name, &record, floor);
+fn report_wakes(
+    report: &mut Report,
+    name: &str,
+    wakes: &[Wake],
+    floor: Duration,
+) -> anyhow::Result<()> {
+    let mut add_row = |name: &str, stage: fn(&Wake) -> Duration, floor| {
+        let mut histogram = Histogram::new()?;
+        wakes.iter().for_each(|wake| histogram.add(stage(wake)));
+        report.add(name, &histogram, floor);
         anyhow::Ok(())
     };
-    part(name, |wake| wake.total, Some(floor))?;
-    part("    snapshot opened", |wake| wake.open, None)?;
-    part("    image read", |wake| wake.load.image, None)?;
-    part("    memory mapped", |wake| wake.load.memory, None)?;
-    part("    working set installed", |wake| wake.load.prefetch, None)?;
-    part("    state set", |wake| wake.load.state, None)?;
-    part("    resumed, to first exit", |wake| wake.run, None)
+    add_row(name, |wake| wake.total, Some(floor))?;
+    add_row("    open snapshot", |wake| wake.open, None)?;
+    add_row("    read image", |wake| wake.load.image, None)?;
+    add_row("    map memory", |wake| wake.load.memory, None)?;
+    add_row("    prefetch working set", |wake| wake.load.prefetch, None)?;
+    add_row("    restore state", |wake| wake.load.state, None)?;
+    add_row("    resume, to first exit", |wake| wake.run, None)
 }
 
-impl Bench {
-    async fn blank(&self) -> anyhow::Result<Monitor> {
+impl Benchmark {
+    async fn blank(&self) -> anyhow::Result<KvmBlank> {
         let run_dir = self
             .dir
             .path()
@@ -119,7 +125,7 @@ impl Bench {
         std::fs::create_dir(&run_dir)?;
         Ok(self
             .kvm
-            .monitor(BlankSpec {
+            .spawn(BlankSpec {
                 vcpus: 1,
                 memory: MEMORY,
                 run_dir,
@@ -134,7 +140,7 @@ impl Bench {
             .open(self.dir.path().join("console"))?)
     }
 
-    /// Boots the guest, lets it touch its pages once, and keeps it.
+    /// Boots the guest, runs one pass over its pages, and stores a snapshot.
     async fn snapshot(&self, pages: u32) -> anyhow::Result<SnapshotId> {
         let kernel = tempfile::tempfile()?;
         kernel.write_all_at(&flat::kernel(pages), 0)?;
@@ -144,15 +150,17 @@ impl Bench {
             disks: Vec::new(),
             console: self.console()?,
         };
-        let machine = self.blank().await?.boot(spec).await?;
-        machine.doorbell().wait_for(Option::is_some).await?;
+        let blank = self.blank().await?;
+        let mut doorbell = blank.doorbell();
+        let machine = Box::new(blank).boot(spec).await?;
+        doorbell.wait_for(Option::is_some).await?;
         machine.pause().await?;
-        ring(&machine).await?;
+        run_to_next_ring(&*machine, &mut doorbell).await?;
         machine.pause().await?;
         let staging = self.store.stage(pool_api::SnapshotScope::Full, MEMORY, 0)?;
         let captured = machine.capture(staging.spec()?).await?;
         machine.kill().await;
-        let cut = CaptureSource {
+        let source = CaptureSource {
             template: "flat".parse()?,
             resources: pool_api::Resources {
                 vcpus: 1,
@@ -167,9 +175,9 @@ impl Bench {
             disks: Vec::new(),
             working_set: Vec::new(),
         };
-        let committed = staging.commit(&self.store, &captured, cut)?;
+        let committed = staging.commit(&self.store, &captured, source)?;
         let id = committed.pin.id().clone();
-        // The benchmark's directory goes as a whole: nothing is collected before.
+        // The benchmark removes its directory as a whole and collects no snapshots before.
         std::mem::forget(committed.pin);
         Ok(id)
     }
@@ -183,7 +191,7 @@ impl Bench {
         let mut wakes = Vec::new();
         let mut blank = self.blank().await?;
         for _ in 0..count {
-            // Made ahead, as the shelf does.
+            // Spawned ahead, as the pool does.
             let next = self.blank().await?;
             wakes.push(self.wake(blank, snapshot, mode).await?);
             blank = next;
@@ -193,29 +201,30 @@ impl Bench {
 
     async fn wake(
         &self,
-        blank: Monitor,
+        blank: KvmBlank,
         snapshot: &SnapshotId,
         mode: MemoryMode,
     ) -> anyhow::Result<Wake> {
         let console = self.console()?;
-        let begun = Instant::now();
+        let started = Instant::now();
         let opened = self.store.open_snapshot(snapshot, mode, |_| {})?;
-        let open = begun.elapsed();
-        let kept = opened.machine.context("the snapshot keeps no memory")?;
+        let open = started.elapsed();
+        let saved = opened.machine.context("the snapshot has no memory")?;
         let spec = LoadSpec {
-            image: kept.image,
-            memory: kept.memory,
+            image: saved.image,
+            memory: saved.memory,
             disks: Vec::new(),
             console,
         };
-        let machine = blank.load(spec).await?;
+        let mut doorbell = blank.doorbell();
+        let machine = Box::new(blank).load(spec).await?;
         let running = Instant::now();
-        ring(&machine).await?;
-        let (run, total) = (running.elapsed(), begun.elapsed());
+        run_to_next_ring(&*machine, &mut doorbell).await?;
+        let (run, total) = (running.elapsed(), started.elapsed());
         let load = machine
             .load_report()
-            .context("a loaded machine reports what it cost")?;
-        if let Some(pager) = &kept.pager {
+            .context("the loaded machine has no load report")?;
+        if let Some(pager) = &saved.pager {
             pager.save_working_set();
         }
         machine.kill().await;
@@ -228,9 +237,11 @@ impl Bench {
     }
 }
 
-/// Lets a paused guest go on to its next exit.
-async fn ring(machine: &Process) -> anyhow::Result<()> {
-    let mut doorbell = machine.doorbell();
+/// Resumes a paused guest and waits for its next ring.
+async fn run_to_next_ring(
+    machine: &dyn Machine,
+    doorbell: &mut watch::Receiver<Option<u32>>,
+) -> anyhow::Result<()> {
     doorbell.mark_unchanged();
     machine.resume().await?;
     Ok(doorbell.changed().await?)

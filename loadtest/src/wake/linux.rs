@@ -1,4 +1,4 @@
-//! The Linux guest behind the whole gateway: a request at a sleeping sandbox, to the first byte of its answer.
+//! Requests through a gateway to a paused Linux sandbox, to the first byte of the response.
 
 mod gateway;
 
@@ -8,9 +8,9 @@ use anyhow::Context;
 use serde_json::json;
 
 use self::gateway::Gateway;
-use crate::{record::Record, report::Report};
+use crate::{histogram::Histogram, report::Report};
 
-/// The stages of a wake as `Server-Timing` names them, in their order.
+/// Stages of a wake in their order, with their names in `Server-Timing`.
 const STAGES: [&str; 8] = [
     "queue", "blank", "open", "load", "prefetch", "awaken", "admit", "dial",
 ];
@@ -21,17 +21,21 @@ pub(super) async fn measure(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    for (memory, recorded, name) in [
-        ("cow", true, "Cow"),
-        ("paged", false, "Paged, nothing recorded"),
-        ("paged", true, "Paged, working set of the life before"),
+    for (memory, working_sets, name) in [
+        ("cow", WorkingSets::Keep, "Cow"),
+        ("paged", WorkingSets::Remove, "Paged, no working set"),
+        (
+            "paged",
+            WorkingSets::Keep,
+            "Paged, working set of the previous wake",
+        ),
     ] {
         let gateway = Gateway::start(dir.path(), guest, memory).await?;
-        let wakes = wakes(&gateway, count, recorded)
+        let wakes = wakes(&gateway, count, working_sets)
             .await
-            .with_context(|| format!("wake with memory {memory}"))?;
+            .with_context(|| format!("failed to measure wakes with memory {memory}"))?;
         gateway.stop().await?;
-        add(
+        report_wakes(
             report,
             &format!("Linux guest: request to first byte, {name}"),
             &wakes,
@@ -40,24 +44,38 @@ pub(super) async fn measure(
     Ok(())
 }
 
-/// How long each request took, and what its answer says of the stages.
+/// Treatment of recorded working sets before each wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WorkingSets {
+    /// Prefetch them.
+    Keep,
+    /// Remove them, so that every page faults.
+    Remove,
+}
+
+/// Duration of a request, and of each stage that its response reports.
 type Wake = (Duration, BTreeMap<String, Duration>);
 
-async fn wakes(gateway: &Gateway, count: u32, recorded: bool) -> anyhow::Result<Vec<Wake>> {
+async fn wakes(
+    gateway: &Gateway,
+    count: u32,
+    working_sets: WorkingSets,
+) -> anyhow::Result<Vec<Wake>> {
     let spec = json!({ "templateID": "base", "timeout": 3600, "secure": false, "autoPause": true, "autoResume": { "enabled": true } });
     let sandbox = gateway.api("POST", "/sandboxes", Some(&spec)).await?;
     let id = sandbox["sandboxID"]
         .as_str()
-        .context("the new sandbox has an id")?
+        .context("the new sandbox has no id")?
         .to_owned();
     let mut wakes = Vec::new();
-    // The first life comes from the template; its end is the first of the sandbox's own snapshots.
+    // The first wake restores the first snapshot of the sandbox, which shares its pages with the template; it is
+    // discarded.
     for _ in 0..=count {
         gateway
             .api("POST", &format!("/sandboxes/{id}/pause"), None)
             .await?;
-        if !recorded {
-            gateway.forget_working_sets()?;
+        if working_sets == WorkingSets::Remove {
+            gateway.remove_working_sets()?;
         }
         wakes.push(gateway.request(&id).await?);
     }
@@ -68,20 +86,22 @@ async fn wakes(gateway: &Gateway, count: u32, recorded: bool) -> anyhow::Result<
     Ok(wakes)
 }
 
-fn add(report: &mut Report, name: &str, wakes: &[Wake]) -> anyhow::Result<()> {
-    let mut total = Record::new()?;
-    wakes.iter().for_each(|(took, _)| total.add(*took));
+fn report_wakes(report: &mut Report, name: &str, wakes: &[Wake]) -> anyhow::Result<()> {
+    let mut total = Histogram::new()?;
+    wakes.iter().for_each(|(duration, _)| total.add(*duration));
     report.add(name, &total, None);
     for stage in STAGES {
-        let mut record = Record::new()?;
+        let mut histogram = Histogram::new()?;
         for (_, stages) in wakes {
-            let took = stages
+            let duration = stages
                 .get(&format!("wake-{stage}"))
                 .or_else(|| stages.get(stage));
-            took.iter().for_each(|took| record.add(**took));
+            duration
+                .iter()
+                .for_each(|duration| histogram.add(**duration));
         }
-        if record.count() > 0 {
-            report.add(format!("    {stage}"), &record, None);
+        if histogram.count() > 0 {
+            report.add(format!("    {stage}"), &histogram, None);
         }
     }
     Ok(())

@@ -1,31 +1,31 @@
-//! What is said of a captured page.
+//! Index records of captured pages.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes in a page of guest memory and in a block of a disk layer.
+/// Bytes of a page of guest memory and of a block of a disk layer.
 pub const PAGE_SIZE: usize = 4096;
 
-/// The digest that guards a page against flipped bits (XXH3, 64 bits). It is no defence against an author.
+/// Digests a page to detect corruption (XXH3, 64 bits). It does not detect deliberate changes.
 pub fn page_digest(page: &[u8]) -> u64 {
     xxh3_64(page)
 }
 
-/// One captured page: 16 bytes in the index a monitor writes, little-endian.
+/// Index entry of one captured page: 16 bytes, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRecord {
-    /// Number of the page in guest memory, counted from its beginning.
+    /// Page number, counted from the start of guest memory.
     pub number: u32,
-    /// It holds zeroes only, and no bytes were written for it.
+    /// The page is all zeroes, and its bytes are not in the pages file.
     pub zero: bool,
-    /// [`page_digest`] of its bytes.
+    /// [`page_digest`] of the page.
     pub digest: u64,
 }
 
 impl PageRecord {
-    /// Bytes of a record.
+    /// Encoded length in bytes.
     pub const SIZE: usize = 16;
 
-    /// The record's bytes.
+    /// Encodes the record.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[..4].copy_from_slice(&self.number.to_le_bytes());
@@ -34,7 +34,7 @@ impl PageRecord {
         bytes
     }
 
-    /// Reads a record; `None` when it is not one.
+    /// Decodes a record; `None` if the zero flag is neither 0 nor 1.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Option<Self> {
         let (number, rest) = bytes.split_first_chunk::<4>()?;
         let (zero, rest) = rest.split_first_chunk::<4>()?;
@@ -53,11 +53,11 @@ impl PageRecord {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn a_record_survives_its_bytes() {
+    fn page_record_round_trips() {
         let record = PageRecord {
             number: 7,
             zero: true,
@@ -67,7 +67,7 @@ mod test {
     }
 
     #[test]
-    fn an_unknown_flag_is_refused() {
+    fn page_record_with_unknown_flag_is_rejected() {
         let mut bytes = PageRecord {
             number: 7,
             zero: true,

@@ -1,58 +1,62 @@
-//! What a monitor is given.
+//! Inputs and results of the operations on blanks and machines.
 
 use std::{fmt, fs::File, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
-/// A monitor to be made ahead of its guest.
+/// Shape of a VM to create ahead of its guest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BlankSpec {
-    /// Virtual CPUs, at least 1.
+    /// Virtual CPUs, 1 to 32.
     pub vcpus: u8,
-    /// Guest memory in bytes, a multiple of 2 MiB.
+    /// Guest memory in bytes, a multiple of 2 MiB up to 1 TiB.
     pub memory: u64,
-    /// An existing directory of the monitor's own, for its socket.
+    /// An existing directory that only this monitor uses, for its stream socket.
     pub run_dir: PathBuf,
 }
 
-/// A guest to be started from a kernel.
+/// A kernel to boot.
 #[derive(Debug)]
 pub struct BootSpec {
     /// An uncompressed ELF kernel for x86-64.
     pub kernel: File,
-    /// Its command line; the monitor adds what its devices and this host need.
+    /// Its command line. The monitor prepends the parameters that its devices and this host need.
     pub command_line: String,
     /// Its disks, `/dev/vda` first.
     pub disks: Vec<Disk>,
-    /// Where the serial console is appended.
+    /// The file to which the serial console appends.
     pub console: File,
 }
 
-/// A guest to be taken out of a file.
+/// A captured guest to load.
 #[derive(Debug)]
 pub struct LoadSpec {
-    /// What [`CaptureSpec::image`] was; read as untrusted input.
+    /// The file that [`MachineFiles::image`] named, read as untrusted input.
     pub image: File,
-    /// Where its memory comes from.
+    /// The source of guest memory.
     pub memory: MemorySource,
-    /// Its disks, as many and as large as when it was captured.
+    /// Its disks, of the same number and sizes as when it was captured.
     pub disks: Vec<Disk>,
-    /// Where the serial console is appended.
+    /// The file to which the serial console appends.
     pub console: File,
 }
 
-/// How memory arrives.
+/// The source of guest memory.
 #[derive(Debug, Clone)]
 pub enum MemorySource {
-    /// A private map of a resident memfd that holds all of guest memory; the kernel copies a page on its first write.
+    /// A private mapping of a memfd that holds all of guest memory; the kernel copies a page on its first write.
     Cow(Arc<OwnedFd>),
-    /// Page by page, by a pager behind a userfaultfd.
+    /// A pager that serves page faults through a userfaultfd.
     Paged(Arc<dyn Pager>),
 }
 
 /// Serves the page faults of one machine.
+///
+/// The trait inverts a dependency: the snapshotter owns the pages and depends on this crate, which hands it the
+/// userfaultfd. The contract suite implements it with a pager that fails.
 pub trait Pager: fmt::Debug + Send + Sync {
-    /// Takes over the faults of `region`, whose pages are all missing. The region is registered for missing pages and,
-    /// asynchronously, for write protection: a page installed write-protected counts as unchanged until the guest writes
-    /// it. Installs the recorded working set, if there is one, before it returns; then serves until the machine is gone.
+    /// Takes over the faults of `region`, all of whose pages are missing. The region is registered for missing pages
+    /// and for asynchronous write protection: a page installed write-protected counts as unchanged until the guest
+    /// writes it. Installs the recorded working set, if any, before it returns, then serves faults until the machine
+    /// ends.
     fn attach(
         &self,
         uffd: OwnedFd,
@@ -60,78 +64,78 @@ pub trait Pager: fmt::Debug + Send + Sync {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Guest memory as it lies in the monitor's address space.
+/// Guest memory in the address space of the monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// Address of its first byte there.
+    /// Address of its first byte.
     pub base: u64,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
-/// A disk: layers over a base, under a writable top. All count in blocks of 4096 bytes.
+/// A disk: read-only layers over a base image, under a writable top layer. The unit is a block of 4096 bytes.
 #[derive(Debug)]
 pub struct Disk {
     /// Size in bytes, a multiple of 4096.
     pub size: u64,
-    /// The raw image below everything; shorter than `size` reads as zeroes beyond its end.
+    /// The raw base image; blocks beyond its end read as zeroes.
     pub base: File,
-    /// What changed since, oldest first. Never written.
+    /// Sealed layers, oldest first.
     pub layers: Vec<DiskLayer>,
-    /// What the guest writes.
+    /// The layer that the guest writes.
     pub top: TopLayer,
 }
 
-/// A sealed layer of a disk, checked by whoever hands it over.
+/// A sealed layer of a disk. The caller has verified it.
 #[derive(Debug)]
 pub struct DiskLayer {
     /// The layer's file.
     pub file: File,
-    /// Where its bitmap lies in the file: one bit a block, least significant first, a set bit meaning that the layer
-    /// has the block.
+    /// Offset of the bitmap in the file: one bit for each block, least significant first, set if the layer has the
+    /// block.
     pub bitmap_offset: u64,
-    /// Where block 0 would lie; block `n` lies `n * 4096` further.
+    /// Offset of block 0; block `n` is at `n * 4096` from there.
     pub blocks_offset: u64,
 }
 
-/// The writable layer of a disk: an empty sparse file to begin with.
+/// The writable layer of a disk: initially an empty sparse file.
 #[derive(Debug)]
 pub struct TopLayer {
     /// The file, open for reading and writing.
     pub file: File,
-    /// Where block 0 would lie; block `n` lies `n * 4096` further.
+    /// Offset of block 0; block `n` is at `n * 4096` from there.
     pub blocks_offset: u64,
 }
 
-/// Where a capture goes.
+/// Files that a capture writes.
 #[derive(Debug)]
 pub struct CaptureSpec {
-    /// Takes state and memory. `None`: only the disks are written down.
+    /// Files for state and memory; `None` to write the disk bitmaps only.
     pub machine: Option<MachineFiles>,
-    /// For each disk, takes the bitmap of its top layer, as long as the disk has blocks, in whole bytes. Empty files.
+    /// For each disk an empty file for the bitmap of its top layer: one bit for each block, in whole bytes.
     pub disk_bitmaps: Vec<File>,
 }
 
-/// What takes a machine's state and memory.
+/// Files for the state and memory of a machine.
 #[derive(Debug)]
 pub struct MachineFiles {
-    /// Takes the machine's state, whole. An empty file.
+    /// An empty file for the machine's state.
     pub image: File,
-    /// Takes the pages that changed since the memory source; page `n` at `pages_offset + n * 4096`, zero pages left out.
+    /// A file for the changed pages: page `n` at `pages_offset + n * 4096`, without pages that are all zeroes.
     pub pages: File,
-    /// Where page 0 would lie in `pages`.
+    /// Offset of page 0 in `pages`.
     pub pages_offset: u64,
-    /// Takes one [`crate::PageRecord`] for each changed page, ascending. An empty file.
+    /// An empty file for one [`crate::PageRecord`] for each changed page, in ascending order.
     pub page_index: File,
 }
 
-/// What a capture wrote; all zero when only the disks were. Nothing is synced: that is for whoever owns the files.
+/// Sizes of a capture; all zero if only disk bitmaps were written. The owner of the files syncs them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Captured {
     /// Bytes of machine state.
     pub image_len: u64,
-    /// Changed pages, zero pages among them.
+    /// Changed pages, including those that are all zeroes.
     pub pages: u64,
-    /// Changed pages that hold zeroes only.
+    /// Changed pages that are all zeroes.
     pub zero_pages: u64,
 }

@@ -1,160 +1,156 @@
-//! What goes over the socket between a host and a monitor.
+//! Protocol between a host and a monitor.
 //!
-//! One message is one packet of a `SOCK_SEQPACKET` socket: a [`Request`] or a [`Reply`] in postcard, with the
-//! descriptors it names beside it, in the order its documentation gives. The monitor finds the socket at descriptor 0.
-//! Requests are answered one at a time and in order; [`Reply::Exited`] and [`Reply::Doorbell`] come unasked.
+//! One message is one packet on a `SOCK_SEQPACKET` socket: a [`Request`] or a [`Reply`] in postcard, with the
+//! descriptors that its documentation lists attached in that order (`SCM_RIGHTS`). The monitor finds the socket at
+//! descriptor 0. It answers requests one at a time and in order; [`Reply::Exited`] and [`Reply::Doorbell`] are
+//! unsolicited.
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of the largest message.
+/// Maximum message size in bytes.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
-/// Descriptors of the largest message.
+/// Maximum number of descriptors attached to a message.
 pub const DESCRIPTOR_LIMIT: usize = 200;
 
-/// What a host asks.
+/// A request from the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Make the VM. Beside it: the listening socket for streams into the guest.
+    /// Creates the VM. Attached: the listening socket for streams into the guest.
     Prepare {
         /// Virtual CPUs.
         vcpus: u8,
         /// Guest memory in bytes.
         memory: u64,
     },
-    /// Boot. Beside it: kernel, console, then the disks.
+    /// Boots a kernel. Attached: kernel, console, then the disks.
     Boot {
         /// The kernel's command line.
         command_line: String,
         /// The disks.
         disks: Vec<WireDisk>,
     },
-    /// Load. Beside it: image, console, the memfd if memory is `Cow`, then the disks.
+    /// Loads a captured guest. Attached: image, console, the memfd if memory is `Cow`, then the disks.
     Load {
-        /// How memory arrives.
+        /// The source of guest memory.
         memory: WireMemory,
         /// The disks.
         disks: Vec<WireDisk>,
     },
-    /// Let the vCPUs run.
+    /// Runs the vCPUs.
     Resume,
-    /// Stop them.
+    /// Stops the vCPUs.
     Pause,
-    /// Write the paused machine down. Beside it: image, pages and page index, if memory is wanted, then a bitmap for
+    /// Captures the paused machine. Attached: image, pages and page index if `pages_offset` is set, then a bitmap for
     /// each disk.
     Capture {
-        /// Where page 0 would lie in the pages file. `None`: the disks alone are wanted.
+        /// Offset of page 0 in the pages file; `None` to capture the disk bitmaps only.
         pages_offset: Option<u64>,
-        /// How many disk bitmaps there are.
+        /// Number of disk bitmaps.
         disks: u32,
     },
-    /// Seal the disks' tops. Beside it: the new tops.
+    /// Seals the top layer of each disk. Attached: the new top layers.
     Advance {
-        /// For each disk, where block 0 would lie in its new top.
+        /// For each disk, the offset of block 0 in its new top layer.
         blocks_offsets: Vec<u64>,
     },
 }
 
-/// How memory arrives.
+/// The source of guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WireMemory {
-    /// By a private map of the memfd.
+    /// A private mapping of the memfd.
     Cow,
-    /// By whoever answers the userfaultfd of [`Reply::Pager`].
+    /// The pager that serves the userfaultfd of [`Reply::Pager`].
     Paged,
 }
 
-/// A disk. Its descriptors: base, layers oldest first, top.
+/// A disk. Its descriptors: base, layers from the oldest, top.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireDisk {
     /// Size in bytes.
     pub size: u64,
     /// Bitmap offset and blocks offset of each layer.
     pub layers: Vec<(u64, u64)>,
-    /// Blocks offset of the top.
+    /// Blocks offset of the top layer.
     pub top: u64,
 }
 
-/// What a monitor says.
+/// A message from the monitor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// It is done.
+    /// The request succeeded.
     Done,
-    /// While loading: attach the pager to the userfaultfd beside this. The monitor does not wait.
+    /// During a load: attach the pager to the attached userfaultfd. The monitor continues without waiting.
     Pager {
-        /// Address of guest memory in the monitor.
+        /// Address of guest memory in the monitor's address space.
         base: u64,
-        /// Its length in bytes.
+        /// Length of guest memory in bytes.
         len: u64,
     },
-    /// The machine is loaded and paused. Nanoseconds for image, memory and state.
+    /// The machine is loaded and paused. Durations are in nanoseconds.
     Loaded {
         /// Reading and checking the image.
         image: u64,
         /// Mapping memory.
         memory: u64,
-        /// Devices and vCPUs.
+        /// Restoring devices and vCPUs.
         state: u64,
     },
-    /// The machine is written down.
+    /// The machine is captured.
     Captured {
         /// Bytes of machine state.
         image_len: u64,
         /// Changed pages.
         pages: u64,
-        /// Changed pages that are zero.
+        /// Changed pages that are all zeroes.
         zero_pages: u64,
     },
-    /// It cannot be done.
+    /// The request was rejected.
     Refused {
-        /// What kind of reason.
+        /// Class of the error.
         kind: Refusal,
-        /// The reason.
+        /// The error and its sources.
         message: String,
     },
-    /// Unasked: the machine is no more; the monitor ends.
+    /// Unsolicited: the machine has ended, and the monitor exits.
     Exited {
-        /// Why, unless the guest itself asked for it.
-        trouble: Option<String>,
+        /// The error that ended it; `None` if the guest powered off or reset.
+        error: Option<String>,
     },
-    /// Unasked: the guest wrote this to the doorbell port.
+    /// Unsolicited: the guest rang the doorbell.
     Doorbell {
-        /// What it wrote.
+        /// The value that it wrote.
         value: u32,
     },
 }
 
-/// What kind of reason a refusal has.
+/// Class of the error of a rejected request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The machine image is not usable.
+    /// The machine image is invalid.
     Image,
-    /// No space left.
+    /// A file has no space left.
     NoSpace,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
-/// The I/O port on which a guest rings the doorbell with a 32-bit write. Linux guests never do.
-pub const DOORBELL_PORT: u16 = 0x510;
-/// The I/O port on which a vCPU rings and then stands still until the machine is paused and resumed.
-pub const DOORBELL_WAIT_PORT: u16 = 0x514;
-
-/// Bytes that are no message.
+/// A message that does not decode.
 #[derive(Debug, thiserror::Error)]
-#[error("message of {len} bytes does not decode")]
+#[error("failed to decode message of {len} bytes")]
 pub struct Malformed {
     len: usize,
     #[source]
     source: postcard::Error,
 }
 
-/// The bytes of a message.
+/// Encodes a message.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    // Serialising these types into a growing vector has no way to fail.
+    // Serialising these types into a growing vector cannot fail.
     postcard::to_stdvec(message).unwrap_or_default()
 }
 
-/// Reads a message.
+/// Decodes a message.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
     postcard::from_bytes(bytes).map_err(|source| Malformed {
         len: bytes.len(),

@@ -1,4 +1,4 @@
-//! How a kernel begins: the 64-bit boot protocol of Linux (`Documentation/arch/x86/boot.rst`).
+//! 64-bit boot protocol of Linux (`Documentation/arch/x86/boot.rst`).
 
 use std::{ffi::CString, fs::File, io};
 
@@ -12,16 +12,17 @@ use super::mptable;
 use crate::memory::{GuestMemory, HOLE_END, HOLE_START};
 
 const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
-/// Where the command line lies, and how long it may be.
+/// Address and maximum length of the command line.
 const COMMAND_LINE: GuestAddress = GuestAddress(0x2_0000);
 const COMMAND_LINE_LIMIT: usize = 2048;
 const HIGH_MEMORY: u64 = 0x10_0000;
-/// End of the low memory the kernel may use; above lie the MP table and the legacy hole.
+/// End of the low memory that the kernel may use; the MP table and the legacy hole follow.
 const LOW_MEMORY_END: u64 = 0x9_fc00;
-/// First of the page tables: one PML4, one PDPT, four page directories map the first 4 GiB.
+/// Address of the page tables: one PML4, one PDPT and four page directories map the first 4 GiB.
 pub(crate) const PAGE_TABLES: u64 = 0x9000;
 pub(crate) const GDT: u64 = 0x500;
-/// Kernel code and data, then user data and code, so that a flat guest can go to user mode without tables of its own.
+/// Kernel code and data, task state, then user data and code for the flat guest, which has no descriptor tables of its
+/// own.
 pub(crate) const GDT_ENTRIES: [u64; 7] = [
     0,
     0,
@@ -32,14 +33,14 @@ pub(crate) const GDT_ENTRIES: [u64; 7] = [
     0x00af_fb00_0000_ffff,
 ];
 
-/// Where the guest begins.
+/// Initial registers of the boot protocol.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) rip: u64,
     pub(crate) rsi: u64,
 }
 
-/// Puts kernel, command line and tables into memory.
+/// Writes kernel, command line and tables to guest memory.
 pub(crate) fn load(
     guest: &GuestMemory,
     memory: u64,
@@ -89,13 +90,13 @@ fn add_memory_map(params: &mut boot_params, memory: u64) {
     params.e820_entries = 2 + u8::from(memory > HOLE_START);
 }
 
-/// Descriptor table and an identity map of the first 4 GiB, open to user mode: a kernel replaces both at once.
+/// Writes the GDT and an identity map of the first 4 GiB, accessible from user mode. A kernel replaces both early.
 fn write_tables(guest: &GuestMemory) -> Result<(), BootError> {
     for (at, entry) in (GDT..).step_by(8).zip(GDT_ENTRIES) {
         guest.write_obj(entry, GuestAddress(at))?;
     }
     const TABLE: u64 = 0x1000;
-    // Present, writable, open to user mode; accessed and dirty, so that the processor does not mark them later.
+    // Present, writable, user; accessed and dirty, so that the processor does not write the entries.
     const USABLE: u64 = 0b110_0111;
     guest.write_obj(PAGE_TABLES + TABLE + USABLE, GuestAddress(PAGE_TABLES))?;
     for gib in 0..4_u64 {
@@ -112,17 +113,17 @@ fn write_tables(guest: &GuestMemory) -> Result<(), BootError> {
     Ok(())
 }
 
-/// A kernel that could not be put into memory.
+/// Failure to load a kernel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
-    #[error("load kernel: it is not an uncompressed ELF for x86-64 that fits the guest's memory")]
+    #[error("the kernel is not an uncompressed x86-64 ELF that fits guest memory")]
     Kernel(#[from] linux_loader::loader::Error),
-    #[error("take command line")]
+    #[error("invalid command line")]
     CommandLine(#[source] linux_loader::cmdline::Error),
-    #[error("write boot parameters")]
+    #[error("failed to write boot parameters")]
     Parameters(#[from] linux_loader::configurator::Error),
-    #[error("write to guest memory")]
+    #[error("failed to write guest memory")]
     Memory(#[from] vm_memory::GuestMemoryError),
-    #[error("write to guest memory")]
+    #[error("failed to write guest memory")]
     Io(#[from] io::Error),
 }

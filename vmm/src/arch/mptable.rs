@@ -1,16 +1,16 @@
-//! The MultiProcessor table (Intel MultiProcessor Specification 1.4) by which a kernel without ACPI finds its
-//! processors and its interrupt controller.
+//! MP table (Intel MultiProcessor Specification 1.4), through which a kernel without ACPI finds processors and I/O
+//! APIC.
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::memory::GuestMemory;
 
-/// The last kilobyte of base memory, where kernels look for the table.
+/// Start of the last kilobyte of base memory, where kernels search for the table.
 const FLOATING_POINTER: u64 = 0x9_fc00;
 const TABLE: u64 = FLOATING_POINTER + 16;
 const IO_APIC: u32 = 0xfec0_0000;
 const LOCAL_APIC: u32 = 0xfee0_0000;
-/// Interrupt lines of the bus.
+/// Number of interrupt lines.
 const LINES: u8 = 24;
 
 /// Writes the table for `vcpus` processors.
@@ -63,23 +63,23 @@ fn entries(vcpus: u8) -> (Vec<u8>, u16) {
     for line in 0..LINES {
         add(&[3, 0, 0, 0, 0, line, io_apic, line]);
     }
-    // Local interrupts: the legacy controller's on LINT0, NMI on LINT1.
+    // Local interrupts: PIC on LINT0, NMI on LINT1.
     add(&[4, 3, 0, 0, 0, 0, 0, 0]);
     add(&[4, 1, 0, 0, 0, 0, 0xff, 1]);
     (bytes, count)
 }
 
-/// What makes the bytes' sum zero.
+/// Returns the byte that makes the sum zero.
 fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte))
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_every_processor_and_sums_to_zero() {
+    fn mp_table_lists_every_processor_with_valid_checksums() {
         let guest = GuestMemory::from_ranges(&[(GuestAddress(0), 0x10_0000)]).unwrap();
         write(&guest, 3).unwrap();
         let mut pointer = [0_u8; 16];

@@ -1,4 +1,4 @@
-//! The registers a vCPU begins with.
+//! Initial registers of a vCPU.
 
 use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
@@ -16,7 +16,7 @@ const LVT_LINT1: usize = 0x360;
 const DELIVER_NMI: u32 = 0b100 << 8;
 const DELIVER_EXTERNAL: u32 = 0b111 << 8;
 
-/// Sets what every vCPU begins with and, for the first one, where the kernel begins.
+/// Sets the initial registers of a vCPU; the first one gets the kernel's entry point.
 pub(crate) fn set_up(vcpu: &VcpuFd, entry: Option<Entry>) -> Result<(), kvm_ioctls::Error> {
     vcpu.set_fpu(&kvm_fpu {
         fcw: 0x37f,

@@ -1,4 +1,4 @@
-//! Guest memory by linear address, as the guest kernel may access it.
+//! Guest memory access by linear address, with the rights of the guest kernel.
 
 use kvm_bindings::kvm_sregs;
 use vm_memory::{Bytes, GuestAddress};
@@ -8,18 +8,18 @@ use crate::memory::GuestMemory;
 /// An exception to raise in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A page fault: the address, and the error code the processor would push.
+    /// A page fault (#PF).
     Page {
-        /// The linear address.
+        /// The faulting linear address.
         address: u64,
-        /// Bit 0: the page is present. Bit 1: it was a write.
+        /// The error code. Bit 0: the page is present. Bit 1: the access was a write.
         code: u32,
     },
-    /// A general protection fault.
+    /// A general protection fault (#GP).
     Protection,
 }
 
-/// Walks the page tables of a vCPU in long mode, for supervisor accesses.
+/// Page table walker of a vCPU in long mode, for supervisor accesses.
 #[derive(Debug)]
 pub(super) struct Access<'a> {
     memory: &'a GuestMemory,
@@ -51,7 +51,7 @@ impl<'a> Access<'a> {
         let mut done = 0;
         while done < bytes.len() {
             let linear = at.wrapping_add(done as u64);
-            let len = (bytes.len() - done).min(to_page_end(linear));
+            let len = (bytes.len() - done).min(bytes_to_page_end(linear));
             let part = &mut bytes[done..done + len];
             self.memory
                 .read_slice(part, self.translate(linear, false)?)
@@ -61,13 +61,13 @@ impl<'a> Access<'a> {
         Ok(())
     }
 
-    /// Writes `bytes` at a linear address. Either all pages can be written or nothing is.
+    /// Writes `bytes` at a linear address. A fault on any page writes nothing.
     pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Fault> {
         let mut parts = Vec::new();
         let mut done = 0;
         while done < bytes.len() {
             let linear = at.wrapping_add(done as u64);
-            let len = (bytes.len() - done).min(to_page_end(linear));
+            let len = (bytes.len() - done).min(bytes_to_page_end(linear));
             parts.push((self.translate(linear, true)?, done..done + len));
             done += len;
         }
@@ -98,10 +98,10 @@ impl<'a> Access<'a> {
             if last && write && !writable && self.write_protect {
                 return Err(fault(true));
             }
-            let marks = ACCESSED | if last && write { DIRTY } else { 0 };
-            if entry & marks != marks {
+            let flags = ACCESSED | if last && write { DIRTY } else { 0 };
+            if entry & flags != flags {
                 self.memory
-                    .write_obj(entry | marks, slot)
+                    .write_obj(entry | flags, slot)
                     .map_err(|_| Fault::Protection)?;
             }
             if last {
@@ -114,12 +114,12 @@ impl<'a> Access<'a> {
     }
 }
 
-fn to_page_end(linear: u64) -> usize {
+fn bytes_to_page_end(linear: u64) -> usize {
     0x1000 - usize::try_from(linear & 0xfff).unwrap_or(0)
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const CODE: u64 = 0x5000;
@@ -147,7 +147,7 @@ mod test {
     }
 
     #[test]
-    fn a_write_to_a_read_only_page_faults_as_the_processor_would_and_writes_nothing() {
+    fn write_to_read_only_page_faults_without_effect() {
         let (memory, sregs) = guest();
         let access = Access::new(&memory, &sregs);
         assert_eq!(
@@ -170,7 +170,7 @@ mod test {
     }
 
     #[test]
-    fn an_access_across_pages_meets_both_and_leaves_its_marks() {
+    fn access_across_pages_sets_accessed_and_dirty_bits() {
         let (memory, sregs) = guest();
         let access = Access::new(&memory, &sregs);
         access.write(0x1000, &[7; 4]).unwrap();
@@ -182,7 +182,7 @@ mod test {
     }
 
     #[test]
-    fn page_tables_outside_memory_do_not_harm() {
+    fn page_tables_outside_guest_memory_fault() {
         let (memory, mut sregs) = guest();
         sregs.cr3 = 0xffff_f000;
         assert_eq!(

@@ -1,19 +1,19 @@
-//! Where a memory operand lies.
+//! Addresses of memory operands.
 
 use iced_x86::{Instruction, OpKind, Register};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
-/// Linear address of the instruction's memory operand; `None` when it has none.
+/// Returns the linear address of the instruction's memory operand, if it has one.
 pub(super) fn linear(instruction: &Instruction, regs: &kvm_regs, sregs: &kvm_sregs) -> Option<u64> {
     let operand = (0..instruction.op_count())
         .find(|&operand| instruction.op_kind(operand) == OpKind::Memory)?;
-    instruction.virtual_address(operand, 0, |wanted, _, _| register(wanted, regs, sregs))
+    instruction.virtual_address(operand, 0, |name, _, _| register(name, regs, sregs))
 }
 
-/// A register's value, for segment registers their base.
-pub(super) fn register(wanted: Register, regs: &kvm_regs, sregs: &kvm_sregs) -> Option<u64> {
-    if wanted.is_segment_register() {
-        return Some(match wanted {
+/// Returns the value of a register, or the base of a segment register.
+pub(super) fn register(name: Register, regs: &kvm_regs, sregs: &kvm_sregs) -> Option<u64> {
+    if name.is_segment_register() {
+        return Some(match name {
             Register::FS => sregs.fs.base,
             Register::GS => sregs.gs.base,
             Register::SS => sregs.ss.base,
@@ -22,7 +22,7 @@ pub(super) fn register(wanted: Register, regs: &kvm_regs, sregs: &kvm_sregs) -> 
             _ => sregs.cs.base,
         });
     }
-    let whole = match wanted.full_register() {
+    let full = match name.full_register() {
         Register::RAX => regs.rax,
         Register::RCX => regs.rcx,
         Register::RDX => regs.rdx,
@@ -41,21 +41,21 @@ pub(super) fn register(wanted: Register, regs: &kvm_regs, sregs: &kvm_sregs) -> 
         Register::R15 => regs.r15,
         _ => return None,
     };
-    Some(match wanted.size() {
-        4 => whole & 0xffff_ffff,
-        2 => whole & 0xffff,
-        _ => whole,
+    Some(match name.size() {
+        4 => full & 0xffff_ffff,
+        2 => full & 0xffff,
+        _ => full,
     })
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use iced_x86::{Decoder, DecoderOptions};
 
     use super::*;
 
     #[test]
-    fn base_index_displacement_and_segment_are_added() {
+    fn linear_address_adds_segment_base_index_displacement() {
         let regs = kvm_regs {
             rdi: 0x1000,
             rcx: 3,

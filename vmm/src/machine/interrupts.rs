@@ -1,4 +1,4 @@
-//! The interrupt controllers' state.
+//! State of the interrupt controllers.
 
 use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip,
@@ -24,9 +24,9 @@ pub(super) fn save(vm: &VmFd) -> Result<Vec<kvm_irqchip>, kvm_ioctls::Error> {
         .collect()
 }
 
-/// Sets all three chips. `None`: these are not the chips of a machine.
+/// Restores both PICs and the I/O APIC; `None` if `chips` are not exactly these.
 pub(super) fn restore(vm: &VmFd, chips: &[kvm_irqchip]) -> Option<Result<(), kvm_ioctls::Error>> {
-    let named =
+    let valid =
         chips.len() == CHIPS.len() && chips.iter().zip(CHIPS).all(|(chip, id)| chip.chip_id == id);
-    named.then(|| chips.iter().try_for_each(|chip| vm.set_irqchip(chip)))
+    valid.then(|| chips.iter().try_for_each(|chip| vm.set_irqchip(chip)))
 }

@@ -1,4 +1,4 @@
-//! A virtual machine with no guest in it.
+//! VM without a guest: memory, interrupt controller and vCPUs.
 
 use std::io;
 
@@ -7,63 +7,67 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
-    arch::{cpuid, host::Host},
+    arch::{cpuid, host_cpu::HostCpu},
     memory::Memory,
 };
 
-/// Where KVM keeps its own pages for the real-mode task switch on Intel, in the hole.
+/// Address of the pages that KVM uses for real mode on Intel, in the MMIO hole.
 const TSS_ADDRESS: usize = 0xfffb_d000;
-/// The most vCPUs of a machine.
-const VCPUS: u8 = 32;
+/// Maximum number of vCPUs.
+const VCPU_LIMIT: u8 = 32;
 
-/// Everything of a machine that does not depend on its guest.
+/// The parts of a machine that do not depend on its guest.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    pub(crate) host: Host,
+    pub(crate) host_cpu: HostCpu,
     pub(crate) fd: VmFd,
     pub(crate) memory: Memory,
     pub(crate) vcpus: Vec<VcpuFd>,
-    /// MSRs that KVM can save here.
+    /// MSRs that this host's KVM can save.
     pub(crate) msr_indices: Vec<u32>,
     cpuid: CpuId,
 }
 
-/// A virtual machine that could not be made.
+/// Failure to create a VM.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VmError {
-    #[error("{0}")]
+    #[error("failed to {0}")]
     Kvm(&'static str, #[source] kvm_ioctls::Error),
-    #[error("give memory to the virtual machine")]
+    #[error("failed to map guest memory")]
     Memory(#[source] io::Error),
-    #[error("{0} vCPUs asked for: between 1 and {VCPUS} are possible")]
+    #[error("{0} vCPUs requested, supported are 1 to {VCPU_LIMIT}")]
     Vcpus(u8),
 }
 
 impl Vm {
     pub(crate) fn new(vcpus: u8, memory: u64) -> Result<Self, VmError> {
-        if vcpus == 0 || vcpus > VCPUS {
+        if vcpus == 0 || vcpus > VCPU_LIMIT {
             return Err(VmError::Vcpus(vcpus));
         }
-        let did = |what| move |error| VmError::Kvm(what, error);
-        let host = Host::detect();
-        let kvm = Kvm::new().map_err(did("open /dev/kvm"))?;
-        let fd = kvm.create_vm().map_err(did("create virtual machine"))?;
+        let context = |operation| move |error| VmError::Kvm(operation, error);
+        let host_cpu = HostCpu::detect();
+        let kvm = Kvm::new().map_err(context("open /dev/kvm"))?;
+        let fd = kvm.create_vm().map_err(context("create VM"))?;
         let memory = Memory::new(&fd, memory).map_err(VmError::Memory)?;
         fd.set_tss_address(TSS_ADDRESS)
-            .map_err(did("set TSS address"))?;
-        fd.create_irq_chip().map_err(did("create interrupt chip"))?;
-        let cpuid = cpuid::base(&kvm, host, vcpus).map_err(did("get supported CPUID"))?;
+            .map_err(context("set TSS address"))?;
+        fd.create_irq_chip()
+            .map_err(context("create interrupt controller"))?;
+        let cpuid = cpuid::base(&kvm, host_cpu, vcpus).map_err(context("get supported CPUID"))?;
         let mut fds = Vec::new();
         for id in 0..vcpus {
-            fds.push(fd.create_vcpu(u64::from(id)).map_err(did("create vCPU"))?);
+            fds.push(
+                fd.create_vcpu(u64::from(id))
+                    .map_err(context("create vCPU"))?,
+            );
         }
         let msr_indices = kvm
             .get_msr_index_list()
-            .map_err(did("list MSRs"))?
+            .map_err(context("list MSRs"))?
             .as_slice()
             .to_vec();
         Ok(Self {
-            host,
+            host_cpu,
             fd,
             memory,
             vcpus: fds,
@@ -72,7 +76,7 @@ impl Vm {
         })
     }
 
-    /// Tells each vCPU what its processor is.
+    /// Sets the CPUID of each vCPU.
     pub(crate) fn set_cpuid(&self) -> Result<(), kvm_ioctls::Error> {
         let count = self.vcpu_count();
         for (id, vcpu) in (0..count).zip(&self.vcpus) {
@@ -81,15 +85,15 @@ impl Vm {
         Ok(())
     }
 
-    /// How many vCPUs there are.
+    /// Returns the number of vCPUs.
     pub(crate) fn vcpu_count(&self) -> u8 {
         u8::try_from(self.vcpus.len()).unwrap_or(u8::MAX)
     }
 
-    /// A descriptor that raises an interrupt line when written.
-    pub(crate) fn interrupt(&self, line: u32) -> io::Result<EventFd> {
+    /// Creates an event descriptor that raises the interrupt line `irq` when written.
+    pub(crate) fn irqfd(&self, irq: u32) -> io::Result<EventFd> {
         let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        self.fd.register_irqfd(&event, line)?;
+        self.fd.register_irqfd(&event, irq)?;
         Ok(event)
     }
 }

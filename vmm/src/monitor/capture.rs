@@ -1,4 +1,4 @@
-//! Requests that write a machine down.
+//! Requests that capture a machine and seal its disk layers.
 
 use std::{
     fs::File,
@@ -6,49 +6,58 @@ use std::{
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
-use vmm_api::{
-    Captured,
-    wire::{Refusal, Reply},
-};
+use vmm_api::{Captured, wire::Reply};
 
-use super::{Monitor, Phase, Refused, next};
-use crate::machine::Machine;
+use super::{
+    Monitor, Phase,
+    request_error::{RequestError, next_fd},
+};
+use crate::machine::{Machine, MachineError};
 
 impl Monitor {
     pub(super) fn capture(
-        &mut self,
+        &self,
         pages_offset: Option<u64>,
         disks: u32,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
-        let machine = self.stopped()?;
+    ) -> Result<Reply, RequestError> {
+        let machine = self.paused_machine()?;
+        if usize::try_from(disks) != Ok(machine.disk_count()) {
+            return Err(RequestError::new(
+                "the number of bitmaps is not that of the disks",
+            ));
+        }
         let files = match pages_offset {
             Some(offset) => Some((
-                File::from(next(fds)?),
-                File::from(next(fds)?),
-                File::from(next(fds)?),
+                File::from(next_fd(fds)?),
+                File::from(next_fd(fds)?),
+                File::from(next_fd(fds)?),
                 offset,
             )),
             None => None,
         };
         let mut bitmaps = Vec::new();
         for _ in 0..disks {
-            bitmaps.push(File::from(next(fds)?));
+            bitmaps.push(File::from(next_fd(fds)?));
         }
         let mut captured = Captured::default();
         if let Some((image, pages, index, offset)) = files {
-            captured.image_len = machine.capture_state(&image)?;
+            let state = machine.state()?.encode().map_err(MachineError::from)?;
+            image
+                .write_all_at(&state, 0)
+                .map_err(|error| RequestError::write("machine image", &error))?;
+            captured.image_len = state.len() as u64;
             let counts = machine
                 .capture_memory(&pages, offset, &index)
-                .map_err(|error| failed("pages", &error))?;
+                .map_err(|error| RequestError::write("pages", &error))?;
             (captured.pages, captured.zero_pages) = (counts.pages, counts.zero_pages);
         }
         machine
-            .with_disks(|at, disk| {
+            .for_each_disk(|at, disk| {
                 let bitmap = bitmaps.get(at).ok_or(io::ErrorKind::InvalidInput)?;
                 bitmap.write_all_at(disk.top_bitmap(), 0)
             })
-            .map_err(|error| failed("disk bitmaps", &error))?;
+            .map_err(|error| RequestError::write("disk bitmaps", &error))?;
         Ok(Reply::Captured {
             image_len: captured.image_len,
             pages: captured.pages,
@@ -57,26 +66,22 @@ impl Monitor {
     }
 
     pub(super) fn advance(
-        &mut self,
+        &self,
         blocks_offsets: &[u64],
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
-        let machine = self.stopped()?;
+    ) -> Result<Reply, RequestError> {
+        let machine = self.paused_machine()?;
         let mut tops = Vec::new();
         for &offset in blocks_offsets {
-            tops.push(Some((File::from(next(fds)?), offset)));
+            tops.push(Some((File::from(next_fd(fds)?), offset)));
         }
-        let mut count = 0;
-        let counted = machine.with_disks(|_, _| {
-            count += 1;
-            Ok(())
-        });
-        counted.map_err(|error| failed("disks", &error))?;
-        if count != tops.len() {
-            return Err(Refused::because("there are not as many new tops as disks"));
+        if tops.len() != machine.disk_count() {
+            return Err(RequestError::new(
+                "the number of top layers is not that of the disks",
+            ));
         }
         machine
-            .with_disks(|at, disk| {
+            .for_each_disk(|at, disk| {
                 let (file, offset) = tops
                     .get_mut(at)
                     .and_then(Option::take)
@@ -84,26 +89,15 @@ impl Monitor {
                 disk.advance(file, offset);
                 Ok(())
             })
-            .map_err(|error| failed("disks", &error))?;
+            .map_err(|error| RequestError::new(format!("failed to seal disk layers: {error}")))?;
         Ok(Reply::Done)
     }
 
-    fn stopped(&self) -> Result<&Machine, Refused> {
+    fn paused_machine(&self) -> Result<&Machine, RequestError> {
         match &self.phase {
             Phase::Machine(machine) if !machine.is_running() => Ok(machine),
-            Phase::Machine(_) => Err(Refused::because("the guest runs: pause it first")),
-            _ => Err(Refused::because("there is no guest")),
+            Phase::Machine(_) => Err(RequestError::new("the machine is running; pause it first")),
+            _ => Err(RequestError::no_guest()),
         }
-    }
-}
-
-fn failed(what: &str, error: &io::Error) -> Refused {
-    let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::NoSpace,
-        _ => Refusal::Other,
-    };
-    Refused {
-        kind,
-        message: format!("write {what}: {error}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that give a monitor its guest.
+//! Requests that create the VM and start its guest.
 
 use std::{
     fs::File,
@@ -11,15 +11,18 @@ use std::{
     time::Instant,
 };
 
-use vmm_api::wire::{Refusal, Reply, WireDisk, WireMemory};
+use error_chain::chain;
+use vmm_api::wire::{Reply, WireDisk, WireMemory};
 
-use super::{Monitor, Phase, Refused, next};
+use super::{
+    Monitor, Phase,
+    request_error::{RequestError, next_fd},
+};
 use crate::{
-    chain,
     image::MachineState,
-    machine::{BootParts, Devices, LoadParts, Machine, MachineError, Vm, nanos},
+    machine::{DeviceInputs, Machine, MachineError, Vm},
     sys::kick,
-    vcpu::Gone,
+    vcpu::ExitNotifier,
     virtio::Disk,
 };
 
@@ -29,16 +32,17 @@ impl Monitor {
         vcpus: u8,
         memory: u64,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let Phase::New = self.phase else {
-            return Err(Refused::because("it is prepared already"));
+            return Err(RequestError::new("the VM exists already"));
         };
-        let listener = UnixListener::from(next(fds)?);
-        kick::install()
-            .map_err(|error| Refused::because(&format!("install signal handler: {error}")))?;
-        let vm =
-            Vm::new(vcpus, memory).map_err(|error| Refused::from(MachineError::from(error)))?;
-        tracing::info!(host = ?vm.host, vcpus, memory, "prepared");
+        let listener = UnixListener::from(next_fd(fds)?);
+        kick::install().map_err(|error| {
+            RequestError::new(format!("failed to install signal handler: {error}"))
+        })?;
+        let vm = Vm::new(vcpus, memory)
+            .map_err(|error| RequestError::from(MachineError::from(error)))?;
+        tracing::info!(host_cpu = ?vm.host_cpu, vcpus, memory, "VM created");
         self.phase = Phase::Blank {
             vm: Box::new(vm),
             listener,
@@ -48,21 +52,15 @@ impl Monitor {
 
     pub(super) fn boot(
         &mut self,
-        command_line: String,
+        command_line: &str,
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let (vm, listener) = self.take_blank()?;
-        let kernel = File::from(next(fds)?);
-        let devices = self.devices(listener, disks, fds)?;
-        let mut machine = Machine::boot(
-            vm,
-            BootParts {
-                kernel,
-                command_line,
-                devices,
-            },
-        )?;
+        let kernel = File::from(next_fd(fds)?);
+        let console = File::from(next_fd(fds)?);
+        let devices = self.device_inputs(listener, console, disks, fds)?;
+        let mut machine = Machine::boot(vm, kernel, command_line, devices)?;
         machine.resume()?;
         self.phase = Phase::Machine(Box::new(machine));
         Ok(Reply::Done)
@@ -73,99 +71,92 @@ impl Monitor {
         memory: WireMemory,
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Reply, Refused> {
+    ) -> Result<Reply, RequestError> {
         let (mut vm, listener) = self.take_blank()?;
-        let begun = Instant::now();
-        let state = MachineState::read(&File::from(next(fds)?)).map_err(MachineError::from)?;
-        let image = nanos(begun);
-        let console = File::from(next(fds)?);
+        let started = Instant::now();
+        let state = MachineState::read(&File::from(next_fd(fds)?)).map_err(MachineError::from)?;
+        let image = elapsed_nanos(started);
+        let console = File::from(next_fd(fds)?);
 
-        let begun = Instant::now();
+        let started = Instant::now();
         match memory {
             WireMemory::Cow => vm
                 .memory
-                .map(&File::from(next(fds)?))
-                .map_err(|error| memory_failed(&error))?,
+                .map_copy_on_write(&File::from(next_fd(fds)?))
+                .map_err(|error| memory_error(&error))?,
             WireMemory::Paged => {
-                let uffd = vm.memory.page().map_err(|error| memory_failed(&error))?;
+                let uffd = vm
+                    .memory
+                    .register_userfaultfd()
+                    .map_err(|error| memory_error(&error))?;
                 let reply = Reply::Pager {
                     base: vm.memory.address(),
                     len: vm.memory.len(),
                 };
                 self.host
-                    .hand(&reply, uffd.as_fd())
-                    .map_err(|error| memory_failed(&error))?;
+                    .send_with_fd(&reply, uffd.as_fd())
+                    .map_err(|error| memory_error(&error))?;
             }
         }
-        let memory = nanos(begun);
+        let memory = elapsed_nanos(started);
 
-        let begun = Instant::now();
-        let devices = self.devices_with(listener, console, disks, fds)?;
-        let machine = Machine::load(vm, LoadParts { state, devices })?;
+        let started = Instant::now();
+        let devices = self.device_inputs(listener, console, disks, fds)?;
+        let machine = Machine::load(vm, &state, devices)?;
         self.phase = Phase::Machine(Box::new(machine));
         Ok(Reply::Loaded {
             image,
             memory,
-            state: nanos(begun),
+            state: elapsed_nanos(started),
         })
     }
 
-    fn take_blank(&mut self) -> Result<(Vm, UnixListener), Refused> {
-        match std::mem::replace(&mut self.phase, Phase::Spent) {
+    fn take_blank(&mut self) -> Result<(Vm, UnixListener), RequestError> {
+        match std::mem::replace(&mut self.phase, Phase::Failed) {
             Phase::Blank { vm, listener } => Ok((*vm, listener)),
             other => {
                 self.phase = other;
-                Err(Refused::because("this monitor is not a blank"))
+                Err(RequestError::new("the monitor is not a blank"))
             }
         }
     }
 
-    fn devices(
-        &self,
-        listener: UnixListener,
-        disks: Vec<WireDisk>,
-        fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Devices, Refused> {
-        let console = File::from(next(fds)?);
-        self.devices_with(listener, console, disks, fds)
-    }
-
-    fn devices_with(
+    fn device_inputs(
         &self,
         listener: UnixListener,
         console: File,
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
-    ) -> Result<Devices, Refused> {
+    ) -> Result<DeviceInputs, RequestError> {
         let disks = disks
             .into_iter()
-            .map(|disk| take_disk(disk, fds))
+            .map(|disk| open_disk(disk, fds))
             .collect::<Result<_, _>>()?;
         let host = Arc::clone(&self.host);
         let doorbell = Box::new(move |value| {
-            if let Err(error) = host.say(&Reply::Doorbell { value }) {
-                tracing::warn!(%error, "pass on the doorbell");
+            if let Err(error) = host.send(&Reply::Doorbell { value }) {
+                tracing::warn!(error = %chain(&error), "failed to forward doorbell");
             }
         });
-        Ok(Devices {
+        Ok(DeviceInputs {
             disks,
             listener,
             console,
             doorbell,
-            gone: self.gone(),
+            exit: self.exit_notifier(),
         })
     }
 
-    /// Ends the process with the guest. The host hears why.
-    fn gone(&self) -> Gone {
+    /// Builds the callback that reports the end of the machine to the host and exits the process.
+    fn exit_notifier(&self) -> ExitNotifier {
         let host = Arc::clone(&self.host);
-        Gone(Arc::new(move |trouble| {
-            if let Some(why) = &trouble {
-                tracing::error!(why, "the machine ended");
+        ExitNotifier(Arc::new(move |error| {
+            if let Some(error) = &error {
+                tracing::error!(error, "machine failed");
             }
-            let failed = trouble.is_some();
-            if let Err(error) = host.say(&Reply::Exited { trouble }) {
-                tracing::debug!(%error, "nobody hears that the machine ended");
+            let failed = error.is_some();
+            if let Err(error) = host.send(&Reply::Exited { error }) {
+                tracing::debug!(error = %chain(&error), "failed to report machine exit");
             }
             io::stderr().flush().unwrap_or_default();
             std::process::exit(i32::from(failed));
@@ -173,30 +164,25 @@ impl Monitor {
     }
 }
 
-fn take_disk(disk: WireDisk, fds: &mut impl Iterator<Item = OwnedFd>) -> Result<Disk, Refused> {
-    let base = File::from(next(fds)?);
+fn open_disk(
+    disk: WireDisk,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Disk, RequestError> {
+    let base = File::from(next_fd(fds)?);
     let mut layers = Vec::new();
     for (bitmap_offset, blocks_offset) in disk.layers {
-        layers.push((File::from(next(fds)?), bitmap_offset, blocks_offset));
+        layers.push((File::from(next_fd(fds)?), bitmap_offset, blocks_offset));
     }
-    let top = File::from(next(fds)?);
+    let top = File::from(next_fd(fds)?);
     Disk::new(disk.size, base, layers, top, disk.top)
-        .map_err(|error| Refused::because(&chain(&error)))
+        .map_err(|error| RequestError::new(chain(&error)))
 }
 
-fn memory_failed(error: &io::Error) -> Refused {
-    Refused::because(&format!("take guest memory: {error}"))
+fn memory_error(error: &io::Error) -> RequestError {
+    RequestError::new(format!("failed to map guest memory: {}", chain(error)))
 }
 
-impl From<MachineError> for Refused {
-    fn from(error: MachineError) -> Self {
-        let kind = match error {
-            MachineError::Image(_) | MachineError::Misfit(_) => Refusal::Image,
-            _ => Refusal::Other,
-        };
-        Self {
-            kind,
-            message: chain(&error),
-        }
-    }
+/// Nanoseconds since `started`.
+fn elapsed_nanos(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

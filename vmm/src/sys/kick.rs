@@ -1,7 +1,8 @@
-//! Getting a vCPU thread out of `KVM_RUN`.
+//! Kick signal, which interrupts `KVM_RUN` of a vCPU thread.
 //!
-//! The kick signal's handler sets `immediate_exit` in the running vCPU's shared page, so that a kick which arrives
-//! between the thread's last look at its orders and `KVM_RUN` is not lost: `KVM_RUN` then returns at once.
+//! The signal's handler sets `immediate_exit` in the `kvm_run` page of the running vCPU. A kick that arrives after the
+//! thread has checked its run control and before it enters `KVM_RUN` is therefore not lost: `KVM_RUN` returns
+//! immediately.
 
 use std::{
     cell::Cell,
@@ -27,14 +28,14 @@ extern "C" fn on_kick(_: libc::c_int) {
     if run.is_null() {
         return;
     }
-    // SAFETY: `run` was set by this thread from a live vCPU's mapping and is cleared before that ends; the field lies
+    // SAFETY: this thread set `run` to the mapping of a vCPU and clears it before the mapping ends; the field is
     // inside it.
     let field = unsafe { addr_of_mut!((*run).immediate_exit) };
-    // SAFETY: `field` is valid for writes (above); it is a byte the kernel reads, hence volatile.
+    // SAFETY: `field` is valid for writes (above). The write is volatile because the kernel reads it.
     unsafe { field.write_volatile(1) };
 }
 
-/// Installs the handler for the whole process. Call it once, before the first vCPU thread.
+/// Installs the signal handler of the process. Call it once, before the first vCPU thread starts.
 pub(crate) fn install() -> io::Result<()> {
     // SAFETY: sigaction is plain data for which all zeroes is a valid value.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -49,7 +50,7 @@ pub(crate) fn install() -> io::Result<()> {
     }
 }
 
-/// Runs `body` on this thread with kicks aimed at `vcpu`.
+/// Runs `body` on this thread; kicks of this thread interrupt `vcpu` meanwhile.
 pub(crate) fn with_kicks<T>(vcpu: &mut VcpuFd, body: impl FnOnce(&mut VcpuFd) -> T) -> T {
     RUNNING.set(ptr::from_mut(vcpu.get_kvm_run()));
     let result = body(vcpu);
@@ -59,10 +60,10 @@ pub(crate) fn with_kicks<T>(vcpu: &mut VcpuFd, body: impl FnOnce(&mut VcpuFd) ->
 
 /// Kicks a vCPU thread that has not been joined.
 pub(crate) fn kick<T>(thread: &JoinHandle<T>) -> io::Result<()> {
-    // SAFETY: the thread has not been joined (the handle is still here), so its pthread_t is valid.
+    // SAFETY: the thread has not been joined, because its handle exists, so its pthread_t is valid.
     match unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, signal()) } {
         0 => Ok(()),
-        // It has ended by itself.
+        // The thread has ended.
         libc::ESRCH => Ok(()),
         code => Err(io::Error::from_raw_os_error(code)),
     }

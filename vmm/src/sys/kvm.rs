@@ -1,11 +1,11 @@
-//! The KVM calls that kvm-ioctls leaves to its caller.
+//! KVM calls that are unsafe in kvm-ioctls.
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::mmap::Reservation;
 
-/// Gives the guest `len` bytes of the reservation from `offset` at guest address `guest`.
+/// Adds a memory slot: `len` bytes of the reservation from `offset`, at guest-physical address `guest`.
 pub(crate) fn add_memory(
     vm: &VmFd,
     slot: u32,
@@ -24,14 +24,14 @@ pub(crate) fn add_memory(
         memory_size: len as u64,
         userspace_addr: memory.address() + offset as u64,
     };
-    // SAFETY: the range lies in the reservation (checked above), which stays mapped for the life of the process and is
-    // given to one slot only.
+    // SAFETY: the range lies in the reservation (checked above), which stays mapped until the process exits, and
+    // belongs to this slot only.
     unsafe { vm.set_user_memory_region(region) }
 }
 
-/// Sets a vCPU's extended state.
+/// Sets the extended state of a vCPU.
 pub(crate) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
-    // SAFETY: set_xsave wants a state no larger than a `kvm_xsave`: KVM's grows beyond that only with features that a
-    // process has to ask for (AMX), which this one never does.
+    // SAFETY: set_xsave requires that KVM's state is no larger than a `kvm_xsave`: it is larger only with features that
+    // a process has to request (AMX), which this one does not.
     unsafe { vcpu.set_xsave(xsave) }
 }

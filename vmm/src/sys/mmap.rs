@@ -1,4 +1,4 @@
-//! A range of this process's address space that guest memory is mapped into.
+//! Reserved range of the process's address space for guest memory.
 
 use std::{
     io,
@@ -8,25 +8,25 @@ use std::{
 
 use vm_memory::MmapRegion;
 
-/// Reserved address space. It stays mapped for the life of the process, because vCPUs, devices and the kernel's memory
-/// slots hold addresses into it.
+/// A reserved address range. It stays mapped until the process exits, because vCPUs, devices and KVM memory slots hold
+/// addresses in it.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     base: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: a `Reservation` is an address and a length. What lies there is guest memory, shared with vCPUs by nature and
-// accessed through volatile operations (vm-memory) or by the kernel only.
+// SAFETY: a `Reservation` is an address and a length. The range holds guest memory, which vCPUs share, and is accessed
+// through volatile operations (vm-memory) or by the kernel only.
 unsafe impl Send for Reservation {}
-// SAFETY: as above; no method gives a reference into the range.
+// SAFETY: as above; no method returns a reference into the range.
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
-    /// Maps `len` bytes of private anonymous memory that costs nothing until it is touched.
+    /// Maps `len` bytes of private anonymous memory, which takes no memory until it is touched.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: mmap without MAP_FIXED takes no existing mapping away; address and offset are null.
+        // SAFETY: mmap without MAP_FIXED replaces no existing mapping; address and offset are zero.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -38,22 +38,22 @@ impl Reservation {
             )
         };
         let base = mapped(base)?;
-        // Huge pages would be zeroed 2 MiB at a time and blur what changed.
+        // A huge page zeroes 2 MiB at once and makes changes indistinguishable below that size.
         // SAFETY: madvise reads no memory; the range was mapped just now and NOHUGEPAGE changes no content.
         let rc = unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) };
-        // EINVAL: a kernel without huge pages.
+        // EINVAL: the kernel has no huge pages.
         if rc != 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
             return Err(io::Error::last_os_error());
         }
         Ok(Self { base, len })
     }
 
-    /// Replaces what is mapped by a private, copy-on-write map of a file from its beginning.
+    /// Replaces the mapping with a private, copy-on-write mapping of a file from its start.
     pub(crate) fn map_private(&self, file: impl AsFd) -> io::Result<()> {
         let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED;
         let fd = file.as_fd().as_raw_fd();
-        // SAFETY: MAP_FIXED replaces exactly the range that `self` owns; nothing holds a Rust reference into it, and
-        // the memory slots over it follow by the kernel's notifiers.
+        // SAFETY: MAP_FIXED replaces exactly the range that `self` owns; no Rust reference into it exists, and KVM
+        // updates its memory slots through MMU notifiers.
         let base = unsafe {
             libc::mmap(
                 self.base.as_ptr().cast(),
@@ -67,24 +67,24 @@ impl Reservation {
         mapped(base).map(drop)
     }
 
-    /// Address of the first byte.
+    /// Returns the address of the first byte.
     pub(crate) fn address(&self) -> u64 {
         self.base.as_ptr() as u64
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// A part of the range as a region that vm-memory can access. It does not unmap anything when dropped.
+    /// Returns a part of the range as a vm-memory region, which does not unmap it when dropped.
     pub(crate) fn region(&self, offset: usize, len: usize) -> io::Result<MmapRegion> {
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let start = self.base.as_ptr().wrapping_add(offset);
-        // SAFETY: build_raw wants a mapping of `len` bytes at `start` that outlives the region: the range is part of
-        // the reservation (checked above), which is never unmapped.
+        // SAFETY: build_raw requires a mapping of `len` bytes at `start` that outlives the region: the range is part
+        // of the reservation (checked above), which is never unmapped.
         unsafe {
             MmapRegion::build_raw(
                 start,

@@ -1,4 +1,4 @@
-//! Which pages of a range have changed, by `PAGEMAP_SCAN` (Linux 6.7 and later).
+//! Changed pages of a range, through `PAGEMAP_SCAN` (Linux 6.7 and later).
 
 use std::{fs::File, io, os::fd::AsRawFd};
 
@@ -39,21 +39,21 @@ const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
 const _: () = assert!(size_of::<ScanArg>() == 0x60);
 const _: () = assert!(size_of::<Run>() == 24);
 
-/// What counts as changed.
+/// Criterion of a changed page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Changed {
-    /// Anonymous pages: over a private file map those the guest wrote, in anonymous memory all that were written.
+    /// Anonymous pages: in a private file mapping and in anonymous memory those that were written.
     Anonymous,
     /// Pages written since they were installed write-protected through a userfaultfd.
     Written,
 }
 
-/// Opens this process's page map. Before any filter forbids opening files.
+/// Opens the page map of this process.
 pub(crate) fn open() -> io::Result<File> {
     File::open("/proc/self/pagemap")
 }
 
-/// The runs of changed pages in `[start, end)`, ascending.
+/// Returns the runs of changed pages in `[start, end)`, in ascending order.
 pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io::Result<Vec<Run>> {
     let (inverted, mask) = match changed {
         Changed::Anonymous => (
@@ -77,18 +77,18 @@ pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io
             category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
             ..ScanArg::default()
         };
-        // SAFETY: PAGEMAP_SCAN reads and writes `arg` and writes at most `vec_len` regions at `vec`: both live here.
-        // It reads page tables of this process only and, without PM_SCAN_WP_MATCHING, changes nothing.
+        // SAFETY: PAGEMAP_SCAN reads and writes `arg` and writes at most `vec_len` regions at `vec`, both of which
+        // outlive the call. It reads page tables of this process only and, without PM_SCAN_WP_MATCHING, changes none.
         let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
         let Ok(found) = usize::try_from(found) else {
             return Err(io::Error::last_os_error());
         };
         let found = batch.get(..found).ok_or(io::ErrorKind::InvalidData)?;
         runs.extend_from_slice(found);
-        // A batch that is just full at the end of a stretch is reported with the stretch's beginning (Linux 6.18).
+        // If a run fills the batch exactly, `walk_end` can be the start of that run (Linux 6.18).
         let reached = arg.walk_end.max(found.last().map_or(0, |run| run.end));
         if reached <= from {
-            return Err(io::Error::other("the page map scan does not advance"));
+            return Err(io::Error::other("the page map scan made no progress"));
         }
         from = reached;
     }
@@ -96,23 +96,24 @@ pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io
 }
 
 #[cfg(test)]
-mod test {
-    use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
+mod tests {
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
     use super::*;
-    use crate::{memory::GuestMemory, sys::mmap::Reservation};
+    use crate::sys::mmap::Reservation;
 
     const PAGE: u64 = 4096;
 
-    /// Every other page is written, so that there are more runs than one call gives.
+    /// Writes every other page, so that there are more runs than one call returns.
     #[test]
-    fn many_runs_are_all_found_once_and_in_order() {
+    fn page_runs_beyond_a_batch_are_found_once() {
         let pages = 8192_u64;
         let memory = Reservation::new(usize::try_from(pages * PAGE).unwrap()).unwrap();
         let region = memory.region(0, memory.len()).unwrap();
-        let guest =
-            GuestMemory::from_regions(vec![GuestRegionMmap::new(region, GuestAddress(0)).unwrap()])
-                .unwrap();
+        let guest = GuestMemoryMmap::<()>::from_regions(vec![
+            GuestRegionMmap::new(region, GuestAddress(0)).unwrap(),
+        ])
+        .unwrap();
         for page in (0..pages).step_by(2) {
             guest.write_obj(1_u8, GuestAddress(page * PAGE)).unwrap();
         }

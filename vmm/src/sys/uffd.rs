@@ -1,4 +1,4 @@
-//! A userfaultfd over guest memory.
+//! userfaultfd of guest memory.
 
 use std::{
     io,
@@ -9,16 +9,15 @@ use userfaultfd::{FeatureFlags, RegisterMode, Uffd, UffdBuilder};
 
 use super::mmap::Reservation;
 
-/// Write faults on protected pages are resolved by the kernel itself, and `PAGEMAP_SCAN` tells which were written.
+/// `UFFD_FEATURE_WP_ASYNC`: the kernel resolves write faults, and `PAGEMAP_SCAN` reports the written pages.
 const WP_ASYNC: u64 = 1 << 15;
 
-/// Registers all of the reservation for missing pages and asynchronous write protection. Its pages must not have been
-/// touched.
+/// Registers the reservation for missing pages and asynchronous write protection. No page of it may have been touched.
 pub(crate) fn register(memory: &Reservation) -> io::Result<OwnedFd> {
     let uffd: Uffd = UffdBuilder::new()
         .close_on_exec(true)
         .non_blocking(true)
-        // Most faults are the kernel's own, on KVM's behalf.
+        // KVM causes most faults in kernel mode.
         .user_mode_only(false)
         .require_features(
             FeatureFlags::PAGEFAULT_FLAG_WP | FeatureFlags::from_bits_retain(WP_ASYNC),
@@ -32,6 +31,6 @@ pub(crate) fn register(memory: &Reservation) -> io::Result<OwnedFd> {
         RegisterMode::MISSING | RegisterMode::WRITE_PROTECT,
     )
     .map_err(io::Error::other)?;
-    // Not `into_raw_fd`, which closes what it gives away (userfaultfd 0.9.0).
+    // `into_raw_fd` of userfaultfd 0.9.0 closes the descriptor that it returns.
     uffd.as_fd().try_clone_to_owned()
 }

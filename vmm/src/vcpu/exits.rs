@@ -1,81 +1,79 @@
-//! Why a vCPU left the guest, and what is done about it.
+//! Handling of vCPU exits.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
+use error_chain::chain;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::{
-    bus::{Bus, Halt},
+    bus::{Bus, StopVcpu},
     emulate,
     memory::GuestMemory,
 };
 
-/// What is done at the exits of all vCPUs of a machine.
+/// Handles the exits of all vCPUs of a machine.
 #[derive(Debug)]
-pub(crate) struct Exits {
+pub(crate) struct ExitHandler {
     pub(crate) bus: Arc<Bus>,
     pub(crate) memory: GuestMemory,
-    /// Told when the guest is no more. It does not return.
-    pub(crate) gone: Gone,
+    pub(crate) exit: ExitNotifier,
 }
 
-/// Ends the machine: with `None` when the guest itself asked for it, else with what went wrong.
+/// Callback that ends the machine and does not return: `None` if the guest powered off or reset, else the error.
 #[derive(Clone)]
-pub(crate) struct Gone(pub(crate) Arc<dyn Fn(Option<String>) + Send + Sync>);
+pub(crate) struct ExitNotifier(pub(crate) Arc<dyn Fn(Option<String>) + Send + Sync>);
 
-/// What the thread does next.
-pub(crate) enum Next {
-    /// Enter again.
-    Again,
-    /// The entry was interrupted: look at the orders.
-    Interrupted,
-    /// Stand still until told to run again.
-    Wait,
+/// Next action of the vCPU thread after an exit.
+pub(crate) enum AfterExit {
+    /// Enters the guest again.
+    Reenter,
+    /// Checks the run control, because the entry was interrupted.
+    CheckControl,
+    /// Stops until the machine is paused and resumed.
+    Stop,
 }
 
-impl Exits {
+impl ExitHandler {
     /// Enters the guest once and handles its exit.
-    pub(crate) fn handle(&self, fd: &mut VcpuFd) -> Next {
+    pub(crate) fn run_once(&self, fd: &mut VcpuFd) -> AfterExit {
         match fd.run() {
             Ok(VcpuExit::MmioRead(at, data)) => self.bus.read(at, data),
             Ok(VcpuExit::MmioWrite(at, data)) => self.bus.write(at, data),
             Ok(VcpuExit::IoIn(port, data)) => self.bus.port_in(port, data),
             Ok(VcpuExit::IoOut(port, data)) => match self.bus.port_out(port, data) {
                 ControlFlow::Continue(()) => {}
-                ControlFlow::Break(Halt::Wait) => return Next::Wait,
-                ControlFlow::Break(Halt::Reset) => (self.gone.0)(None),
+                ControlFlow::Break(StopVcpu::Wait) => return AfterExit::Stop,
+                ControlFlow::Break(StopVcpu::Reset) => (self.exit.0)(None),
             },
             Ok(VcpuExit::InternalError) => self.emulate(fd),
-            Ok(VcpuExit::Shutdown) => (self.gone.0)(None),
+            Ok(VcpuExit::Shutdown) => (self.exit.0)(None),
             Ok(VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_)) => {}
-            Ok(VcpuExit::Intr) => return Next::Interrupted,
+            Ok(VcpuExit::Intr) => return AfterExit::CheckControl,
             Ok(other) => {
-                let what = format!("{other:?}");
-                self.fail(format!(
-                    "the guest left for a reason the monitor does not know: {what}"
-                ));
+                let exit = format!("{other:?}");
+                self.fail(format!("unhandled VM exit: {exit}"));
             }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                return Next::Interrupted;
+                return AfterExit::CheckControl;
             }
-            Err(error) => self.fail(format!("run vCPU: {error}")),
+            Err(error) => self.fail(format!("failed to run vCPU: {error}")),
         }
-        Next::Again
+        AfterExit::Reenter
     }
 
     fn emulate(&self, fd: &VcpuFd) {
         if let Err(error) = emulate::emulate(fd, &self.memory) {
-            self.fail(crate::chain(&error));
+            self.fail(chain(&error).to_string());
         }
     }
 
-    fn fail(&self, why: String) {
-        (self.gone.0)(Some(why));
+    fn fail(&self, error: String) {
+        (self.exit.0)(Some(error));
     }
 }
 
-impl std::fmt::Debug for Gone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gone")
+impl fmt::Debug for ExitNotifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExitNotifier")
     }
 }

@@ -1,9 +1,9 @@
-//! A vCPU's state.
+//! State of a vCPU.
 //!
-//! Saved in this order: MP state first (reading it lets KVM process pending INIT and SIPI), then registers, extended
-//! state, local APIC, MSRs, and events last (reading them completes what the others left). Restored in this order:
+//! It is saved in this order: MP state first (reading it makes KVM process pending INIT and SIPI), then registers,
+//! extended state, local APIC, MSRs, and events last (the other reads may change them). It is restored in this order:
 //! CPUID, MP state, special registers, registers, XCRs, extended state, debug registers, local APIC, MSRs (the TSC
-//! deadline after the timer mode that the local APIC sets), events. Nothing that fails is passed over.
+//! deadline after the timer mode, which the local APIC sets), events. Every failure fails the operation.
 
 use kvm_bindings::{
     CpuId, KVM_VCPUEVENT_VALID_PAYLOAD, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state,
@@ -17,8 +17,8 @@ use crate::sys::kvm::set_xsave;
 const TSC: u32 = 0x10;
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// MSRs that KVM lists and reads but that cannot be set to the value they read as on hosts that interpret guest kernel
-/// mode, found by trying each. They are the host's own or constant.
+/// MSRs that KVM lists and reads, but refuses to set to the value read on hosts that interpret guest kernel mode
+/// (determined by experiment). They are the host's own or constant.
 const READ_ONLY: [u32; 10] = [
     0x0,
     0x1,
@@ -32,7 +32,7 @@ const READ_ONLY: [u32; 10] = [
     0xc001_0113,
 ];
 
-/// All of one vCPU.
+/// State of one vCPU.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct VcpuState {
     cpuid: Vec<kvm_cpuid_entry2>,
@@ -47,41 +47,44 @@ pub(crate) struct VcpuState {
     events: kvm_vcpu_events,
 }
 
-/// A state that could not be read or set.
+/// Failure to save or restore the state.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
-    #[error("{0}")]
+    #[error("failed to {0}")]
     Kvm(&'static str, #[source] kvm_ioctls::Error),
-    #[error("set MSR {index:#x} to {value:#x}: KVM refuses it")]
+    #[error("KVM refused to set MSR {index:#x} to {value:#x}")]
     Msr { index: u32, value: u64 },
-    #[error("read MSR {0:#x}: KVM lists it and refuses to read it")]
+    #[error("KVM refused to read MSR {0:#x}, which it lists")]
     MsrUnreadable(u32),
-    #[error("take {count} {what}: more than KVM allows")]
-    TooMany { what: &'static str, count: usize },
+    #[error("{count} {kind} exceed the limit of KVM")]
+    TooMany { kind: &'static str, count: usize },
 }
 
-fn did<T>(what: &'static str, result: Result<T, kvm_ioctls::Error>) -> Result<T, StateError> {
-    result.map_err(|error| StateError::Kvm(what, error))
+fn kvm_context<T>(
+    operation: &'static str,
+    result: Result<T, kvm_ioctls::Error>,
+) -> Result<T, StateError> {
+    result.map_err(|error| StateError::Kvm(operation, error))
 }
 
 impl VcpuState {
-    /// Reads a stopped vCPU.
+    /// Saves the state of a stopped vCPU.
     pub(crate) fn save(vcpu: &VcpuFd, msr_indices: &[u32]) -> Result<Self, StateError> {
-        let mp_state = did("get MP state", vcpu.get_mp_state())?;
-        let regs = did("get registers", vcpu.get_regs())?;
-        let sregs = did("get special registers", vcpu.get_sregs())?;
-        let xcrs = did("get extended control registers", vcpu.get_xcrs())?;
-        let xsave = did("get extended state", vcpu.get_xsave())?;
-        let debug = did("get debug registers", vcpu.get_debug_regs())?;
-        let lapic = did("get local APIC", vcpu.get_lapic())?;
-        let cpuid = did(
+        let mp_state = kvm_context("get MP state", vcpu.get_mp_state())?;
+        let regs = kvm_context("get registers", vcpu.get_regs())?;
+        let sregs = kvm_context("get special registers", vcpu.get_sregs())?;
+        let xcrs = kvm_context("get extended control registers", vcpu.get_xcrs())?;
+        let xsave = kvm_context("get extended state", vcpu.get_xsave())?;
+        let debug = kvm_context("get debug registers", vcpu.get_debug_regs())?;
+        let lapic = kvm_context("get local APIC", vcpu.get_lapic())?;
+        let cpuid = kvm_context(
             "get CPUID",
             vcpu.get_cpuid2(kvm_bindings::KVM_MAX_CPUID_ENTRIES),
         )?
         .as_slice()
         .to_vec();
         let msrs = get_msrs(vcpu, msr_indices)?;
-        let events = did("get events", vcpu.get_vcpu_events())?;
+        let events = kvm_context("get events", vcpu.get_vcpu_events())?;
         Ok(Self {
             cpuid,
             mp_state,
@@ -96,50 +99,50 @@ impl VcpuState {
         })
     }
 
-    /// Sets a vCPU that has not run.
+    /// Restores the state of a vCPU that has not run.
     pub(crate) fn restore(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
         let cpuid = CpuId::from_entries(&self.cpuid).map_err(|_| StateError::TooMany {
-            what: "CPUID entries",
+            kind: "CPUID entries",
             count: self.cpuid.len(),
         })?;
-        did("set CPUID", vcpu.set_cpuid2(&cpuid))?;
-        did("set MP state", vcpu.set_mp_state(self.mp_state))?;
-        did("set special registers", vcpu.set_sregs(&self.sregs))?;
-        did("set registers", vcpu.set_regs(&self.regs))?;
-        did("set extended control registers", vcpu.set_xcrs(&self.xcrs))?;
-        did("set extended state", set_xsave(vcpu, &self.xsave))?;
-        did("set debug registers", vcpu.set_debug_regs(&self.debug))?;
-        did("set local APIC", vcpu.set_lapic(&self.lapic))?;
+        kvm_context("set CPUID", vcpu.set_cpuid2(&cpuid))?;
+        kvm_context("set MP state", vcpu.set_mp_state(self.mp_state))?;
+        kvm_context("set special registers", vcpu.set_sregs(&self.sregs))?;
+        kvm_context("set registers", vcpu.set_regs(&self.regs))?;
+        kvm_context("set extended control registers", vcpu.set_xcrs(&self.xcrs))?;
+        kvm_context("set extended state", set_xsave(vcpu, &self.xsave))?;
+        kvm_context("set debug registers", vcpu.set_debug_regs(&self.debug))?;
+        kvm_context("set local APIC", vcpu.set_lapic(&self.lapic))?;
         self.restore_msrs(vcpu)?;
         let mut events = self.events;
-        // Payloads are only understood with a capability that is not enabled.
+        // Payloads require a capability that is not enabled.
         events.flags &= !KVM_VCPUEVENT_VALID_PAYLOAD;
-        did("set events", vcpu.set_vcpu_events(&events))
+        kvm_context("set events", vcpu.set_vcpu_events(&events))
     }
 
     fn restore_msrs(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
-        let later = |entry: &&kvm_msr_entry| entry.index == TSC_DEADLINE;
+        let is_deadline = |entry: &&kvm_msr_entry| entry.index == TSC_DEADLINE;
         let settable = self
             .msrs
             .iter()
             .filter(|entry| !READ_ONLY.contains(&entry.index));
         let first: Vec<_> = settable
             .clone()
-            .filter(|entry| !later(entry))
+            .filter(|entry| !is_deadline(entry))
             .copied()
             .collect();
         set_msrs(vcpu, &first)?;
         let tsc = read_msr(vcpu, TSC)?;
         let last: Vec<_> = settable
-            .filter(later)
-            .map(|entry| self.deadline(*entry, tsc))
+            .filter(is_deadline)
+            .map(|entry| self.adjust_deadline(*entry, tsc))
             .collect();
         set_msrs(vcpu, &last)
     }
 
-    /// The timer's deadline in the TSC that the guest has now. Where KVM does not virtualise the TSC, setting it did
-    /// nothing, and the deadline moves by what the host's counter moved; else this adds the time since it was set.
-    fn deadline(&self, mut entry: kvm_msr_entry, tsc: u64) -> kvm_msr_entry {
+    /// Converts the timer's deadline to the guest's current TSC. If KVM does not virtualise the TSC, setting it had no
+    /// effect, and the deadline moves by the difference of the host's counter; otherwise by the time since it was set.
+    fn adjust_deadline(&self, mut entry: kvm_msr_entry, tsc: u64) -> kvm_msr_entry {
         let saved = self
             .msrs
             .iter()
@@ -153,36 +156,37 @@ impl VcpuState {
 }
 
 fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateError> {
-    let mut found = Vec::with_capacity(indices.len());
+    let mut entries = Vec::with_capacity(indices.len());
     let mut rest = indices;
     while !rest.is_empty() {
-        let wanted: Vec<_> = rest
+        let request: Vec<_> = rest
             .iter()
             .map(|&index| kvm_msr_entry {
                 index,
                 ..kvm_msr_entry::default()
             })
             .collect();
-        let mut msrs = Msrs::from_entries(&wanted).map_err(|_| StateError::TooMany {
-            what: "MSRs",
-            count: wanted.len(),
+        let mut msrs = Msrs::from_entries(&request).map_err(|_| StateError::TooMany {
+            kind: "MSRs",
+            count: request.len(),
         })?;
-        let count = did("get MSRs", vcpu.get_msrs(&mut msrs))?;
-        found.extend_from_slice(&msrs.as_slice()[..count]);
+        let count = kvm_context("get MSRs", vcpu.get_msrs(&mut msrs))?;
+        entries.extend_from_slice(&msrs.as_slice()[..count]);
         match rest.get(count..) {
             Some([]) | None => break,
-            // KVM stops at one it will not read. Those of features the guest does not have are like that.
+            // KVM stops at an MSR that it refuses to read, such as those of features that the guest does not have.
             Some([refused, after @ ..]) if is_optional(*refused) => rest = after,
             Some([refused, ..]) => return Err(StateError::MsrUnreadable(*refused)),
         }
     }
-    Ok(found)
+    Ok(entries)
 }
 
-/// MSRs that KVM lists for every guest though only some features have them: performance counters, machine check banks,
-/// nested virtualisation, SMM, speculation control and the like. Those a guest without them cannot depend on.
+/// Tells whether an MSR belongs to an optional feature, such as performance counters, machine check banks, nested
+/// virtualisation, SMM or speculation control. KVM lists these for every guest; guests without the feature do not use
+/// them.
 fn is_optional(index: u32) -> bool {
-    // TSC, APIC base, SYSENTER, PAT, EFER, STAR to KERNEL_GS_BASE, and KVM's clocks are what any guest depends on.
+    // Every guest depends on TSC, APIC base, SYSENTER, PAT, EFER, STAR to KERNEL_GS_BASE, and the KVM clocks.
     !matches!(index, TSC | 0x1b | 0x174..=0x176 | 0x277 | 0xc000_0080..=0xc000_0084 | 0xc000_0100..=0xc000_0103 | 0x4b56_4d00 | 0x4b56_4d01)
 }
 
@@ -191,10 +195,10 @@ fn set_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), StateError> 
         return Ok(());
     }
     let msrs = Msrs::from_entries(entries).map_err(|_| StateError::TooMany {
-        what: "MSRs",
+        kind: "MSRs",
         count: entries.len(),
     })?;
-    let count = did("set MSRs", vcpu.set_msrs(&msrs))?;
+    let count = kvm_context("set MSRs", vcpu.set_msrs(&msrs))?;
     match entries.get(count) {
         None => Ok(()),
         Some(refused) => Err(StateError::Msr {

@@ -1,14 +1,14 @@
-//! A disk of layers under a writable top.
+//! Disk: read-only layers over a base image, under a writable top layer.
 //!
-//! Each block of 4096 bytes is read from the topmost layer that has it; the base has all. A layer's bitmap is small
-//! enough to be kept in memory: 32 KiB for each GiB.
+//! A block of 4096 bytes is read from the topmost layer that has it, else from the base. The bitmaps of the layers are
+//! in memory: 32 KiB for each GiB.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
 
-/// Bytes in a block.
-pub(crate) const BLOCK: usize = 4096;
+/// Bytes of a block.
+pub(crate) const BLOCK_SIZE: usize = 4096;
 
-/// A disk as the guest's block device sees it.
+/// A disk of layers.
 #[derive(Debug)]
 pub(crate) struct Disk {
     blocks: u64,
@@ -24,12 +24,12 @@ struct Layer {
     blocks_offset: u64,
 }
 
-/// A disk that cannot be put together.
+/// Failure to open a disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
-    #[error("the disk's size of {0} bytes is not a multiple of 4096")]
+    #[error("disk size of {0} bytes is not a multiple of 4096")]
     Size(u64),
-    #[error("read the bitmap of disk layer {layer}")]
+    #[error("failed to read bitmap of disk layer {layer}")]
     Bitmap {
         layer: usize,
         #[source]
@@ -38,7 +38,8 @@ pub(crate) enum DiskError {
 }
 
 impl Disk {
-    /// Puts a disk together: base, layers with their bitmap and blocks offsets, oldest first, and an empty top.
+    /// Opens a disk from its base, its layers with their bitmap and blocks offsets, oldest first, and an empty top
+    /// layer.
     pub(crate) fn new(
         size: u64,
         base: File,
@@ -46,10 +47,10 @@ impl Disk {
         top: File,
         top_offset: u64,
     ) -> Result<Self, DiskError> {
-        if size == 0 || !size.is_multiple_of(BLOCK as u64) {
+        if size == 0 || !size.is_multiple_of(BLOCK_SIZE as u64) {
             return Err(DiskError::Size(size));
         }
-        let blocks = size / BLOCK as u64;
+        let blocks = size / BLOCK_SIZE as u64;
         let bitmap_len = bitmap_len(blocks).ok_or(DiskError::Size(size))?;
         let mut sealed = Vec::new();
         for (layer, (file, bitmap_offset, blocks_offset)) in layers.into_iter().enumerate() {
@@ -75,24 +76,24 @@ impl Disk {
         })
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub(crate) fn size(&self) -> u64 {
-        self.blocks * BLOCK as u64
+        self.blocks * BLOCK_SIZE as u64
     }
 
-    /// The bitmap of the top layer.
+    /// Returns the bitmap of the top layer.
     pub(crate) fn top_bitmap(&self) -> &[u8] {
         &self.top.present
     }
 
-    /// Seals the top and goes on with a new one.
+    /// Seals the top layer and directs writes to a new one.
     pub(crate) fn advance(&mut self, file: File, blocks_offset: u64) {
-        let fresh = Layer {
+        let new_top = Layer {
             file,
             present: vec![0; self.top.present.len()],
             blocks_offset,
         };
-        let sealed = std::mem::replace(&mut self.top, fresh);
+        let sealed = std::mem::replace(&mut self.top, new_top);
         self.layers.push(sealed);
     }
 
@@ -104,16 +105,16 @@ impl Disk {
         while at < range.end {
             let source = self.source(at);
             let mut end = at + 1;
-            while end < range.end && same(self.source(end), source) {
+            while end < range.end && is_same_source(self.source(end), source) {
                 end += 1;
             }
-            let len = usize::try_from(end - at).map_err(io::Error::other)? * BLOCK;
+            let len = usize::try_from(end - at).map_err(io::Error::other)? * BLOCK_SIZE;
             let (part, after) = rest.split_at_mut(len.min(rest.len()));
             match source {
                 Some(layer) => layer
                     .file
-                    .read_exact_at(part, layer.blocks_offset + at * BLOCK as u64)?,
-                None => read_padded(&self.base, part, at * BLOCK as u64)?,
+                    .read_exact_at(part, layer.blocks_offset + at * BLOCK_SIZE as u64)?,
+                None => read_padded(&self.base, part, at * BLOCK_SIZE as u64)?,
             }
             rest = after;
             at = end;
@@ -121,19 +122,20 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes whole blocks from block `first` into the top.
+    /// Writes whole blocks from block `first` to the top layer.
     pub(crate) fn write(&mut self, first: u64, bytes: &[u8]) -> io::Result<()> {
         let range = self.range(first, bytes.len())?;
-        self.top
-            .file
-            .write_all_at(bytes, self.top.blocks_offset + range.start * BLOCK as u64)?;
+        self.top.file.write_all_at(
+            bytes,
+            self.top.blocks_offset + range.start * BLOCK_SIZE as u64,
+        )?;
         for block in range {
-            self.top.add(block);
+            self.top.mark(block);
         }
         Ok(())
     }
 
-    /// The topmost layer that has a block; `None`: the base.
+    /// Returns the topmost layer that has a block; `None` for the base.
     fn source(&self, block: u64) -> Option<&Layer> {
         std::iter::once(&self.top)
             .chain(self.layers.iter().rev())
@@ -141,9 +143,9 @@ impl Disk {
     }
 
     fn range(&self, first: u64, len: usize) -> io::Result<Range<u64>> {
-        let count = (len / BLOCK) as u64;
+        let count = (len / BLOCK_SIZE) as u64;
         match first.checked_add(count) {
-            Some(end) if end <= self.blocks && len.is_multiple_of(BLOCK) => Ok(first..end),
+            Some(end) if end <= self.blocks && len.is_multiple_of(BLOCK_SIZE) => Ok(first..end),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
@@ -157,7 +159,7 @@ impl Layer {
         byte.is_some_and(|byte| byte >> (block % 8) & 1 == 1)
     }
 
-    fn add(&mut self, block: u64) {
+    fn mark(&mut self, block: u64) {
         if let Some(byte) = usize::try_from(block / 8)
             .ok()
             .and_then(|at| self.present.get_mut(at))
@@ -167,7 +169,7 @@ impl Layer {
     }
 }
 
-fn same(one: Option<&Layer>, other: Option<&Layer>) -> bool {
+fn is_same_source(one: Option<&Layer>, other: Option<&Layer>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => std::ptr::eq(one, other),
         (None, None) => true,
@@ -179,7 +181,7 @@ fn bitmap_len(blocks: u64) -> Option<usize> {
     usize::try_from(blocks.div_ceil(8)).ok()
 }
 
-/// Reads what the file has; beyond its end there are zeroes.
+/// Reads from a file and pads with zeroes beyond its end.
 fn read_padded(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.read_at(bytes, at) {
@@ -199,7 +201,7 @@ fn read_padded(file: &File, mut bytes: &mut [u8], mut at: u64) -> io::Result<()>
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use std::io::Write;
 
     use super::*;
@@ -211,25 +213,25 @@ mod test {
     }
 
     fn block(fill: u8) -> Vec<u8> {
-        vec![fill; BLOCK]
+        vec![fill; BLOCK_SIZE]
     }
 
     #[test]
-    fn a_block_comes_from_the_topmost_layer_that_has_it() {
+    fn read_uses_the_topmost_layer_with_the_block() {
         let base = file(&[block(1), block(1)].concat());
-        let mut disk = Disk::new(4 * BLOCK as u64, base, Vec::new(), file(&[]), 8192).unwrap();
+        let mut disk = Disk::new(4 * BLOCK_SIZE as u64, base, Vec::new(), file(&[]), 8192).unwrap();
         disk.write(1, &block(2)).unwrap();
         disk.advance(file(&[]), 4096);
         disk.write(2, &block(3)).unwrap();
-        let mut bytes = vec![9; 4 * BLOCK];
+        let mut bytes = vec![9; 4 * BLOCK_SIZE];
         disk.read(0, &mut bytes).unwrap();
         assert_eq!(bytes, [block(1), block(2), block(3), block(0)].concat());
         assert_eq!(disk.top_bitmap(), [0b100]);
     }
 
     #[test]
-    fn nothing_beyond_the_end_is_read_or_written() {
-        let mut disk = Disk::new(BLOCK as u64, file(&[]), Vec::new(), file(&[]), 0).unwrap();
+    fn access_beyond_the_end_of_the_disk_fails() {
+        let mut disk = Disk::new(BLOCK_SIZE as u64, file(&[]), Vec::new(), file(&[]), 0).unwrap();
         assert!(disk.write(1, &block(1)).is_err());
         assert!(disk.read(u64::MAX, &mut block(0)).is_err());
         assert!(disk.read(0, &mut [0; 100]).is_err());

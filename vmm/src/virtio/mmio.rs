@@ -1,10 +1,13 @@
-//! The MMIO transport (virtio 1.2 section 4.2), the modern register layout.
+//! MMIO transport (virtio 1.2 section 4.2) with the modern register layout.
 
 use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Device, DeviceState, Served, queue::QueueImage};
+use super::{
+    device::{Device, DeviceState},
+    queue::{QueueOutcome, QueueSnapshot},
+};
 use crate::memory::GuestMemory;
 
 const MAGIC: u32 = 0x7472_6976;
@@ -14,7 +17,7 @@ const CONFIG: u64 = 0x100;
 const DRIVER_OK: u32 = 4;
 const USED_BUFFERS: u32 = 1;
 
-/// A device with its registers and queues.
+/// A device, its registers and its queues.
 pub(crate) struct Transport {
     registers: Registers,
     queues: Vec<Queue>,
@@ -33,11 +36,11 @@ struct Registers {
     queue_select: u32,
 }
 
-/// All of a device that a machine image holds.
+/// State of a device and its transport in a machine image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TransportState {
     registers: Registers,
-    queues: Vec<QueueImage>,
+    queues: Vec<QueueSnapshot>,
     pub(crate) device: DeviceState,
 }
 
@@ -57,7 +60,7 @@ impl Transport {
         })
     }
 
-    /// The device as it was. `None`: no device of this kind can have been so.
+    /// Restores a device; `None` if a device of this kind cannot be in this state.
     pub(crate) fn restored(
         device: Device,
         memory: GuestMemory,
@@ -73,7 +76,7 @@ impl Transport {
         let queues = sizes
             .iter()
             .zip(&state.queues)
-            .map(|(&size, image)| image.queue(size, &memory));
+            .map(|(&size, snapshot)| snapshot.restore(size, &memory));
         let queues = queues.collect::<Option<Vec<_>>>()?;
         Some(Self {
             registers: state.registers,
@@ -87,35 +90,34 @@ impl Transport {
     pub(crate) fn state(&self) -> TransportState {
         TransportState {
             registers: self.registers,
-            queues: self.queues.iter().map(QueueImage::of).collect(),
+            queues: self.queues.iter().map(QueueSnapshot::save).collect(),
             device: self.device.state(),
         }
     }
 
-    /// The device itself.
+    /// Returns the device.
     pub(crate) fn device_mut(&mut self) -> &mut Device {
         &mut self.device
     }
 
-    /// Lets something be done to the device and its queues, and tells the guest when buffers were used.
-    pub(crate) fn with<T>(
+    /// Calls `act` with the device and its queues, and interrupts the guest if it used buffers.
+    pub(crate) fn with(
         &mut self,
-        act: impl FnOnce(&mut Device, &mut [Queue], &GuestMemory) -> (T, Served),
-    ) -> T {
-        let (result, served) = act(&mut self.device, &mut self.queues, &self.memory);
-        self.finish(served);
-        result
+        act: impl FnOnce(&mut Device, &mut [Queue], &GuestMemory) -> QueueOutcome,
+    ) {
+        let outcome = act(&mut self.device, &mut self.queues, &self.memory);
+        self.interrupt_if_used(outcome);
     }
 
-    /// Whether the driver has said that it is ready.
-    pub(crate) fn is_live(&self) -> bool {
+    /// Tells whether the driver has set `DRIVER_OK`.
+    pub(crate) fn is_driver_ready(&self) -> bool {
         self.registers.status & DRIVER_OK != 0
     }
 
-    /// Raises the interrupt again if the guest had not yet acknowledged it: an edge may have been lost between two lives.
-    pub(crate) fn repeat_interrupt(&self) {
+    /// Raises the interrupt again if the guest has not acknowledged it, because the snapshot may have lost the edge.
+    pub(crate) fn reassert_interrupt(&self) {
         if self.registers.interrupt_status != 0 {
-            self.raise();
+            self.trigger_irqfd();
         }
     }
 
@@ -131,7 +133,7 @@ impl Transport {
     }
 
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
-        // Configuration is read-only for all of our devices, and registers are 32 bits wide.
+        // The configuration of all devices is read-only, and registers are 32 bits wide.
         if let (true, Ok(value)) = (offset < CONFIG, data.try_into()) {
             self.set_register(offset, u32::from_le_bytes(value));
         }
@@ -144,7 +146,7 @@ impl Transport {
             0x04 => VERSION,
             0x08 => self.device.id(),
             0x0c => VENDOR,
-            0x10 => half(
+            0x10 => select_half(
                 self.device.features(),
                 self.registers.device_features_select,
             ),
@@ -166,7 +168,7 @@ impl Transport {
             0x50 => self.notify(value),
             0x64 => self.registers.interrupt_status &= !value,
             0x70 => self.set_status(value),
-            _ if self.is_live() => {}
+            _ if self.is_driver_ready() => {}
             0x38 => self.with_queue(|queue| queue.set_size(u16::try_from(value).unwrap_or(0))),
             0x44 => self.with_queue(|queue| queue.set_ready(value == 1)),
             0x80 => self.with_queue(|queue| queue.set_desc_table_address(low, None)),
@@ -185,9 +187,9 @@ impl Transport {
             1 => 32,
             _ => return,
         };
-        let kept = self.registers.driver_features & !(0xffff_ffff << shift);
+        let other_half = self.registers.driver_features & !(0xffff_ffff << shift);
         self.registers.driver_features =
-            (kept | u64::from(value) << shift) & self.device.features();
+            (other_half | u64::from(value) << shift) & self.device.features();
     }
 
     fn set_status(&mut self, value: u32) {
@@ -204,23 +206,23 @@ impl Transport {
 
     fn notify(&mut self, index: u32) {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
-        if self.is_live() && index < self.queues.len() {
-            let served = self.device.notify(index, &mut self.queues, &self.memory);
-            self.finish(served);
+        if self.is_driver_ready() && index < self.queues.len() {
+            let outcome = self.device.notify(index, &mut self.queues, &self.memory);
+            self.interrupt_if_used(outcome);
         }
     }
 
-    fn finish(&mut self, served: Served) {
-        if served.used {
+    fn interrupt_if_used(&mut self, outcome: QueueOutcome) {
+        if outcome.used {
             self.registers.interrupt_status |= USED_BUFFERS;
-            self.raise();
+            self.trigger_irqfd();
         }
     }
 
-    fn raise(&self) {
-        // The counter of an event descriptor that KVM drains does not overflow.
+    fn trigger_irqfd(&self) {
+        // KVM drains the event descriptor, so its counter does not overflow.
         if let Err(error) = self.interrupt.write(1) {
-            tracing::error!(%error, "raise interrupt");
+            tracing::error!(error = %error_chain::chain(&error), "failed to raise interrupt");
         }
     }
 
@@ -245,7 +247,7 @@ fn new_queues(device: &Device) -> Result<Vec<Queue>, virtio_queue::Error> {
         .collect()
 }
 
-fn half(features: u64, select: u32) -> u32 {
+fn select_half(features: u64, select: u32) -> u32 {
     let shifted = match select {
         0 => features,
         1 => features >> 32,

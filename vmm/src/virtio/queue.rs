@@ -1,36 +1,42 @@
-//! A queue's state in a machine image, and the loop that serves a queue.
+//! Virtqueues: processing of available chains, and state in a machine image.
 
 use serde::{Deserialize, Serialize};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueState, QueueT};
 
-use super::Served;
 use crate::memory::GuestMemory;
 
-/// [`QueueState`] in a form that can be written. Untrusted: [`Queue`] checks it.
+/// Outcome of processing queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct QueueOutcome {
+    /// Buffers were returned: the guest gets an interrupt.
+    pub(crate) used: bool,
+}
+
+/// Serialisable form of [`QueueState`]. Restoring validates it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct QueueImage {
+pub(crate) struct QueueSnapshot {
     size: u16,
     ready: bool,
     next_avail: u16,
     next_used: u16,
-    tables: [u64; 3],
+    rings: [u64; 3],
 }
 
-impl QueueImage {
-    pub(super) fn of(queue: &Queue) -> Self {
+impl QueueSnapshot {
+    pub(super) fn save(queue: &Queue) -> Self {
         let state = queue.state();
         Self {
             size: state.size,
             ready: state.ready,
             next_avail: state.next_avail,
             next_used: state.next_used,
-            tables: [state.desc_table, state.avail_ring, state.used_ring],
+            rings: [state.desc_table, state.avail_ring, state.used_ring],
         }
     }
 
-    /// `None`: no queue of `max_size` can be in this state.
-    pub(super) fn queue(&self, max_size: u16, memory: &GuestMemory) -> Option<Queue> {
-        let [desc_table, avail_ring, used_ring] = self.tables;
+    /// Restores the queue; `None` if a queue of `max_size` cannot be in this state.
+    pub(super) fn restore(&self, max_size: u16, memory: &GuestMemory) -> Option<Queue> {
+        let [desc_table, avail_ring, used_ring] = self.rings;
         let queue = Queue::try_from(QueueState {
             max_size,
             next_avail: self.next_avail,
@@ -47,20 +53,20 @@ impl QueueImage {
     }
 }
 
-/// A chain of buffers that a guest has made available.
+/// A descriptor chain that the guest made available.
 pub(super) type Chain<'a> = DescriptorChain<&'a GuestMemory>;
 
-/// Takes every chain the guest has made available and gives each back with the number of bytes that `handle` wrote.
-/// At most as many as the queue has entries, so that a guest that keeps adding cannot hold its device for ever: it has
-/// to notify again.
-pub(super) fn serve(
+/// Handles each available chain and returns it with the number of bytes that `handle` wrote. Handles at most as many
+/// chains as the queue has entries, so that a guest that keeps adding chains cannot occupy its device: it has to notify
+/// again.
+pub(super) fn process(
     queue: &mut Queue,
     memory: &GuestMemory,
     mut handle: impl FnMut(Chain<'_>) -> u32,
-) -> Served {
-    let mut served = Served::default();
-    if !usable(queue, memory) {
-        return served;
+) -> QueueOutcome {
+    let mut outcome = QueueOutcome::default();
+    if !is_usable(queue, memory) {
+        return outcome;
     }
     for _ in 0..queue.size() {
         let Some(chain) = pop(queue, memory) else {
@@ -68,27 +74,27 @@ pub(super) fn serve(
         };
         let head = chain.head_index();
         let written = handle(chain);
-        served.used |= give_back(queue, memory, head, written);
+        outcome.used |= add_used(queue, memory, head, written);
     }
-    served
+    outcome
 }
 
-/// Whether the driver has set the queue up, and in memory.
-pub(super) fn usable(queue: &Queue, memory: &GuestMemory) -> bool {
+/// Tells whether the driver has enabled the queue and its rings are in guest memory.
+pub(super) fn is_usable(queue: &Queue, memory: &GuestMemory) -> bool {
     queue.ready() && queue.is_valid(memory)
 }
 
-/// The next chain the guest has made available.
+/// Takes the next available chain.
 pub(super) fn pop<'a>(queue: &mut Queue, memory: &'a GuestMemory) -> Option<Chain<'a>> {
     queue.iter(memory).ok()?.next()
 }
 
-/// Gives a chain back; `false` when the guest has put its ring where there is no memory.
-pub(super) fn give_back(queue: &mut Queue, memory: &GuestMemory, head: u16, written: u32) -> bool {
+/// Returns a chain to the guest; `false` if its used ring is outside guest memory.
+pub(super) fn add_used(queue: &mut Queue, memory: &GuestMemory, head: u16, written: u32) -> bool {
     match queue.add_used(memory, head, written) {
         Ok(()) => true,
         Err(error) => {
-            tracing::debug!(%error, "the guest's used ring cannot be written");
+            tracing::debug!(error = %error_chain::chain(&error), "failed to write used ring");
             false
         }
     }

@@ -1,29 +1,29 @@
-//! The entropy device: random bytes of the host, never the same twice.
+//! Entropy device (virtio 1.2 section 5.4): random bytes of the host.
 
 use std::io::Write;
 
 use virtio_queue::Queue;
 
-use super::{Served, queue};
+use super::queue::{self, QueueOutcome};
 use crate::memory::GuestMemory;
 
-/// Bytes given for one buffer.
-const LIMIT: usize = 4096;
+/// Maximum number of bytes for each buffer.
+const BUFFER_LIMIT: usize = 4096;
 
-/// A source of entropy. It has no state that a snapshot could repeat.
+/// An entropy device. It has no state that a snapshot could repeat.
 #[derive(Debug, Default)]
 pub(crate) struct Rng;
 
 impl Rng {
-    pub(super) fn serve(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> Served {
+    pub(super) fn process(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> QueueOutcome {
         let Some(requests) = queues.first_mut() else {
-            return Served::default();
+            return QueueOutcome::default();
         };
-        queue::serve(requests, memory, |chain| {
+        queue::process(requests, memory, |chain| {
             let Ok(mut writer) = chain.writer(memory) else {
                 return 0;
             };
-            let mut bytes = vec![0; writer.available_bytes().min(LIMIT)];
+            let mut bytes = vec![0; writer.available_bytes().min(BUFFER_LIMIT)];
             let filled =
                 rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
                     .unwrap_or(0);

@@ -1,17 +1,16 @@
-//! The socket device (virtio 1.2 section 5.10): streams between Unix sockets of the host and ports of the guest.
+//! Socket device (virtio 1.2 section 5.10): streams between Unix sockets of the host and vsock ports of the guest.
 //!
-//! A host program connects to the monitor's listening socket and writes `CONNECT <port>\n`; the device asks the guest for
-//! a connection to that port and, once the guest accepts, answers `OK <host port>\n` and carries bytes both ways. When
-//! the guest refuses, the stream is closed without an answer. Connections that the guest begins are refused: nothing on
-//! the host listens.
+//! A program on the host connects to the monitor's listening socket and writes `CONNECT <port>\n`. The device sends a
+//! connection request to the guest and, once the guest accepts, responds `OK <host port>\n` and forwards bytes in both
+//! directions. If the guest refuses, the stream is closed without a response. Connections that the guest requests are
+//! reset, because no program on the host listens.
 //!
-//! Sockets are watched edge-triggered. A device remembers which streams may be readable and goes on with them whenever
-//! the guest gives buffers or credit, on the vCPU's own thread; only events of the host's side come through the
-//! monitor's loop.
+//! Sockets are polled edge-triggered. The device remembers which streams may be readable and reads them whenever the
+//! guest provides buffers or credit, on the vCPU's thread; the monitor's loop handles events of the host's side only.
 //!
-//! A restored guest still has the connections of its former life. They are reset by a transport reset event, and no new
-//! connection is made until the guest has given the event's buffer back, which it does after it has reset them: else a
-//! new connection could be reset with the old ones.
+//! A restored guest still has the connections of its snapshot. A transport reset event closes them. The device makes no
+//! new connection until the guest has returned the event's buffer, which it does after it has closed them; otherwise
+//! the reset could close a new connection as well.
 
 mod connection;
 mod muxer;
@@ -27,91 +26,99 @@ use std::{
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
+pub(crate) use self::packet::GUEST_CID;
 use self::{
     muxer::Muxer,
-    packet::{HEADER_LEN, Header},
+    packet::{DATA_LIMIT, HEADER_LEN, Header},
 };
-use super::{
-    Served,
-    queue::{give_back, pop, serve, usable},
-};
+use super::queue::{QueueOutcome, add_used, is_usable, pop, process};
 use crate::memory::GuestMemory;
 
-/// The guest's context id. Every guest has the same: the host tells them apart by their monitors.
-pub(crate) const GUEST_CID: u64 = 3;
-/// The host's context id.
-const HOST_CID: u64 = 2;
-
-/// Queues of the device.
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
+/// Queue indices of the device.
+const RX: usize = 0;
+const TX: usize = 1;
 const EVENT: usize = 2;
 /// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`.
 const TRANSPORT_RESET: u32 = 0;
 
-/// The socket device.
+/// A socket device.
 #[derive(Debug)]
 pub(crate) struct Vsock {
     muxer: Muxer,
-    reset: Reset,
+    reset: TransportReset,
 }
 
-/// Whether the guest still has connections of a former life.
+/// Progress of the reset of the connections that a restored guest has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reset {
-    /// It has none.
+enum TransportReset {
+    /// The guest has no such connections.
     Done,
-    /// It has some and is to be told.
-    Due,
-    /// It was told and has not given the event's buffer back.
-    Told,
+    /// The guest has such connections; the event is not sent yet.
+    Pending,
+    /// The event is sent; the guest has not returned its buffer.
+    Sent,
 }
 
 impl Vsock {
-    /// A device whose streams come through `listener`.
+    /// Creates a device that accepts streams on `listener`.
     pub(crate) fn new(listener: UnixListener) -> io::Result<Self> {
         Ok(Self {
             muxer: Muxer::new(listener)?,
-            reset: Reset::Done,
+            reset: TransportReset::Done,
         })
     }
 
-    /// Says that the guest still has connections of a former life.
-    pub(crate) fn expect_reset(&mut self) {
-        self.reset = Reset::Due;
+    /// Marks the guest as having connections from before the snapshot.
+    pub(crate) fn require_transport_reset(&mut self) {
+        self.reset = TransportReset::Pending;
     }
 
-    /// Becomes readable when something happens on the host's side; then [`Self::attend`] is due.
+    /// Returns the descriptor that is readable if [`Self::handle_socket_events`] has events to handle.
     pub(crate) fn events(&self) -> BorrowedFd<'_> {
         self.muxer.events().as_fd()
     }
 
-    /// Whether the guest has connections.
+    /// Tells whether the guest has connections.
     pub(crate) fn has_connections(&self) -> bool {
-        self.reset != Reset::Done || self.muxer.has_connections()
+        self.reset != TransportReset::Done || self.muxer.has_connections()
     }
 
-    /// Handles what happened on the host's side.
-    pub(crate) fn attend(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> Served {
-        self.muxer.attend();
-        self.pump(queues, memory)
+    /// Handles events of the host's sockets.
+    pub(crate) fn handle_socket_events(
+        &mut self,
+        queues: &mut [Queue],
+        memory: &GuestMemory,
+    ) -> QueueOutcome {
+        self.muxer.poll_sockets();
+        self.fill_rx_queue(queues, memory)
     }
 
-    /// Tells a guest that begins its next life that its connections are no more.
-    pub(crate) fn begin_life(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> Served {
-        let Some(events) = queues.get_mut(EVENT).filter(|_| self.reset == Reset::Due) else {
-            return Served::default();
+    /// Sends the transport reset event to a restored guest, if it needs one.
+    pub(crate) fn send_transport_reset(
+        &mut self,
+        queues: &mut [Queue],
+        memory: &GuestMemory,
+    ) -> QueueOutcome {
+        let Some(events) = queues
+            .get_mut(EVENT)
+            .filter(|_| self.reset == TransportReset::Pending)
+        else {
+            return QueueOutcome::default();
         };
-        // A guest without buffers for events has no driver that could have connections.
-        let sent = usable(events, memory) && send_event(events, memory);
-        self.reset = if sent { Reset::Told } else { Reset::Done };
-        Served { used: sent }
+        // A guest without event buffers has no driver, hence no connections.
+        let sent = is_usable(events, memory) && write_reset_event(events, memory);
+        self.reset = if sent {
+            TransportReset::Sent
+        } else {
+            TransportReset::Done
+        };
+        QueueOutcome { used: sent }
     }
 
-    /// The driver starts over.
+    /// Handles a device reset by the driver.
     pub(super) fn reset(&mut self) {
-        self.muxer.drop_all();
-        self.reset = Reset::Done;
+        self.muxer.clear();
+        self.reset = TransportReset::Done;
     }
 
     pub(super) fn notify(
@@ -119,29 +126,29 @@ impl Vsock {
         index: usize,
         queues: &mut [Queue],
         memory: &GuestMemory,
-    ) -> Served {
-        let mut served = Served::default();
+    ) -> QueueOutcome {
+        let mut outcome = QueueOutcome::default();
         match index {
-            TRANSMIT => {
-                if let Some(queue) = queues.get_mut(TRANSMIT) {
-                    served = serve(queue, memory, |chain| {
+            TX => {
+                if let Some(queue) = queues.get_mut(TX) {
+                    outcome = process(queue, memory, |chain| {
                         if let Ok(mut reader) = chain.reader(memory) {
-                            self.receive_from_guest(&mut reader);
+                            self.handle_tx_packet(&mut reader);
                         }
                         0
                     });
                 }
             }
-            EVENT if self.reset == Reset::Told => self.reset = Reset::Done,
+            EVENT if self.reset == TransportReset::Sent => self.reset = TransportReset::Done,
             _ => {}
         }
-        let pumped = self.pump(queues, memory);
-        Served {
-            used: served.used || pumped.used,
+        let filled = self.fill_rx_queue(queues, memory);
+        QueueOutcome {
+            used: outcome.used || filled.used,
         }
     }
 
-    fn receive_from_guest(&mut self, reader: &mut impl Read) {
+    fn handle_tx_packet(&mut self, reader: &mut impl Read) {
         let mut bytes = [0; HEADER_LEN];
         if reader.read_exact(&mut bytes).is_err() {
             return;
@@ -150,28 +157,28 @@ impl Vsock {
             return;
         };
         let mut data = Vec::new();
-        let len = u64::from(header.len.min(packet::DATA_LIMIT));
+        let len = u64::from(header.len.min(DATA_LIMIT));
         match reader.take(len).read_to_end(&mut data) {
             Ok(read) if read as u64 == u64::from(header.len) => {
-                self.muxer.take_packet(&header, &data);
+                self.muxer.handle_packet(&header, &data);
             }
-            // A header that promises more than its buffers hold.
-            _ => self.muxer.refuse(&header),
+            // The header declares more data than the buffers hold.
+            _ => self.muxer.enqueue_rst(&header),
         }
     }
 
-    /// Gives the guest what waits for it, as far as it has buffers.
-    fn pump(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> Served {
-        let mut served = Served::default();
-        let Some(queue) = queues.get_mut(RECEIVE) else {
-            return served;
+    /// Writes pending packets to the guest's receive buffers.
+    fn fill_rx_queue(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> QueueOutcome {
+        let mut outcome = QueueOutcome::default();
+        let Some(queue) = queues.get_mut(RX) else {
+            return outcome;
         };
-        if self.reset != Reset::Done || !usable(queue, memory) {
-            return served;
+        if self.reset != TransportReset::Done || !is_usable(queue, memory) {
+            return outcome;
         }
-        // As many as the queue holds: the guest notifies when it has given more.
+        // At most one queue's length: the guest notifies the device of further buffers.
         for _ in 0..queue.size() {
-            if !self.muxer.has_output() {
+            if !self.muxer.has_pending_rx() {
                 break;
             }
             let Some(chain) = pop(queue, memory) else {
@@ -179,11 +186,11 @@ impl Vsock {
             };
             let head = chain.head_index();
             let Ok(mut writer) = chain.writer(memory) else {
-                served.used |= give_back(queue, memory, head, 0);
+                outcome.used |= add_used(queue, memory, head, 0);
                 continue;
             };
             let room = writer.available_bytes().saturating_sub(HEADER_LEN);
-            let Some((header, data)) = self.muxer.next_packet(room) else {
+            let Some((header, data)) = self.muxer.next_rx_packet(room) else {
                 queue.go_to_previous_position();
                 break;
             };
@@ -195,13 +202,13 @@ impl Vsock {
             } else {
                 0
             };
-            served.used |= give_back(queue, memory, head, u32::try_from(written).unwrap_or(0));
+            outcome.used |= add_used(queue, memory, head, u32::try_from(written).unwrap_or(0));
         }
-        served
+        outcome
     }
 }
 
-fn send_event(queue: &mut Queue, memory: &GuestMemory) -> bool {
+fn write_reset_event(queue: &mut Queue, memory: &GuestMemory) -> bool {
     let Some(chain) = pop(queue, memory) else {
         return false;
     };
@@ -211,5 +218,5 @@ fn send_event(queue: &mut Queue, memory: &GuestMemory) -> bool {
         .ok()
         .and_then(|mut writer| writer.write_all(&TRANSPORT_RESET.to_le_bytes()).ok())
         .map_or(0, |()| 4);
-    give_back(queue, memory, head, written)
+    add_used(queue, memory, head, written)
 }

@@ -1,4 +1,4 @@
-//! A gateway of the benchmark's own.
+//! Gateway process of the benchmark, and a client to it.
 
 use std::{
     collections::BTreeMap,
@@ -25,10 +25,10 @@ use tokio::{
 };
 
 const KEY: &str = "e2b_0000000000000000000000000000000000000000";
-/// How long a gateway may take to build its template and answer.
-const READY: Duration = Duration::from_secs(240);
+/// Time limit for building the template and responding.
+const READY_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// `catnap up`, ended when dropped.
+/// A `catnap up` process. Dropping it kills it.
 pub(super) struct Gateway {
     child: Child,
     address: SocketAddr,
@@ -36,7 +36,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts `catnap`, which lies beside this program.
+    /// Starts `catnap` from the directory of this program.
     pub(super) async fn start(
         dir: &Path,
         guest: Option<&Path>,
@@ -58,7 +58,7 @@ impl Gateway {
         let data = dir.join("data");
         command
             .arg(&data)
-            // What it has to say while it is measured.
+            // Log writes would disturb the measurement.
             .env("RUST_LOG", "warn")
             .kill_on_drop(true)
             .stdout(std::process::Stdio::null());
@@ -67,39 +67,43 @@ impl Gateway {
         }
         let child = command
             .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
+            .with_context(|| format!("failed to start {}", program.display()))?;
         let mut gateway = Self {
             child,
             address,
             data,
         };
-        let begun = Instant::now();
-        while !gateway.answers().await {
+        let started = Instant::now();
+        while !gateway.is_healthy().await {
             if let Some(status) = gateway.child.try_wait()? {
-                bail!("the gateway ended: {status}");
+                bail!("the gateway exited: {status}");
             }
-            anyhow::ensure!(begun.elapsed() < READY, "the gateway did not become ready");
+            anyhow::ensure!(
+                started.elapsed() < READY_TIMEOUT,
+                "the gateway did not become ready"
+            );
             sleep(Duration::from_millis(100)).await;
         }
         Ok(gateway)
     }
 
-    /// Ends it in order.
+    /// Shuts the gateway down and waits for its exit.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().context("the gateway runs")?;
+        let pid = self.child.id().context("the gateway has exited")?;
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         let status = self.child.wait().await?;
-        anyhow::ensure!(status.success(), "the gateway ended: {status}");
+        anyhow::ensure!(status.success(), "the gateway exited: {status}");
         Ok(())
     }
 
-    /// Removes what was recorded of earlier lives: the next wake finds out which pages it needs.
-    pub(super) fn forget_working_sets(&self) -> anyhow::Result<()> {
+    /// Removes the recorded working sets, so that every page of the next wake faults.
+    pub(super) fn remove_working_sets(&self) -> anyhow::Result<()> {
         for snapshot in fs::read_dir(self.data.join("snapshots"))? {
-            let recorded = snapshot?.path().join("working-set");
-            match fs::remove_file(&recorded) {
+            let working_set = snapshot?.path().join("working-set");
+            match fs::remove_file(&working_set) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove {}", recorded.display()));
+                    return Err(error)
+                        .with_context(|| format!("failed to remove {}", working_set.display()));
                 }
                 _ => {}
             }
@@ -107,15 +111,15 @@ impl Gateway {
         Ok(())
     }
 
-    async fn answers(&self) -> bool {
+    async fn is_healthy(&self) -> bool {
         let request = Request::get("/health").header("host", "api.localhost");
         match self.send(request, Bytes::new()).await {
-            Ok(answer) => answer.status().is_success(),
+            Ok(response) => response.status().is_success(),
             Err(_) => false,
         }
     }
 
-    /// Calls the API; the answer's JSON.
+    /// Calls the API and returns the JSON of the response.
     pub(super) async fn api(
         &self,
         method: &str,
@@ -129,9 +133,9 @@ impl Gateway {
             .header("host", "api.localhost")
             .header("x-api-key", KEY)
             .header("content-type", "application/json");
-        let answer = self.send(request, body.into()).await?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
+        let response = self.send(request, body.into()).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
         anyhow::ensure!(
             status.is_success(),
             "{method} {path}: {status} {}",
@@ -144,28 +148,29 @@ impl Gateway {
         })
     }
 
-    /// Asks the sandbox's agent for its health: how long the answer took to begin, and what it says of its stages.
+    /// Requests `/health` of the sandbox's agent; returns the time to the response head, and the stages that it
+    /// reports.
     pub(super) async fn request(
         &self,
         id: &str,
     ) -> anyhow::Result<(Duration, BTreeMap<String, Duration>)> {
         let request = Request::get("/health").header("host", format!("49983-{id}.localhost"));
-        let begun = Instant::now();
-        let answer = self.send(request, Bytes::new()).await?;
-        let took = begun.elapsed();
+        let started = Instant::now();
+        let response = self.send(request, Bytes::new()).await?;
+        let elapsed = started.elapsed();
         anyhow::ensure!(
-            answer.status().is_success(),
-            "the sandbox answered {}",
-            answer.status()
+            response.status().is_success(),
+            "the sandbox responded {}",
+            response.status()
         );
-        let timing = answer
+        let timing = response
             .headers()
             .get("server-timing")
-            .map(|value| value.to_str().map(stages));
-        Ok((took, timing.transpose()?.unwrap_or_default()))
+            .map(|value| value.to_str().map(parse_stages));
+        Ok((elapsed, timing.transpose()?.unwrap_or_default()))
     }
 
-    /// One request on a connection of its own.
+    /// Sends a request on a new connection.
     async fn send(
         &self,
         request: hyper::http::request::Builder,
@@ -173,14 +178,14 @@ impl Gateway {
     ) -> anyhow::Result<Response<Incoming>> {
         let stream = TcpStream::connect(self.address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer; what goes wrong with it is the answer's error.
+        // The connection ends with the response, which reports its errors.
         tokio::spawn(connection);
         Ok(sender.send_request(request.body(Full::new(body))?).await?)
     }
 }
 
-/// `a;dur=1.5, b;dur=2;desc="x"` in milliseconds.
-fn stages(timing: &str) -> BTreeMap<String, Duration> {
+/// Parses durations in milliseconds from `a;dur=1.5, b;dur=2;desc="x"`.
+fn parse_stages(timing: &str) -> BTreeMap<String, Duration> {
     let mut stages = BTreeMap::new();
     for entry in timing.split(',') {
         let mut parts = entry.trim().split(';');
@@ -194,15 +199,15 @@ fn stages(timing: &str) -> BTreeMap<String, Duration> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn stages_are_read_and_nonsense_is_passed_over() {
-        let read = stages("wake;dur=1.5;desc=\"restore\", dial;dur=x, open;dur=2");
+    fn server_timing_is_parsed_and_invalid_entries_skipped() {
+        let parsed = parse_stages("wake;dur=1.5;desc=\"restore\", dial;dur=x, open;dur=2");
         let millis = |number| Duration::from_micros(number);
         assert_eq!(
-            read,
+            parsed,
             BTreeMap::from([
                 ("wake".to_owned(), millis(1500)),
                 ("open".to_owned(), millis(2000))

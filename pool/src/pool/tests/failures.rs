@@ -8,7 +8,7 @@ use pool_api::{
 };
 use vmm_api::fake::Fault;
 
-use super::{Kind, Rig, failed, id, source_text, spec, try_say, wait_for_event};
+use super::{Kind, Rig, failed, id, say, source_text, spec, try_say, wait_for_event};
 
 #[tokio::test]
 async fn failed_capture_leaves_the_guest_running() {
@@ -281,4 +281,33 @@ async fn panic_during_capture_answers_every_queued_call() {
         Err(PauseError::AlreadyPaused { .. })
     ));
     assert_eq!(rig.state("a").await, SandboxState::Paused);
+}
+
+#[tokio::test]
+async fn writes_after_an_unpause_stay_out_of_its_snapshot() {
+    let rig = Rig::with_data("a").await;
+    let captures = rig.fake.counts().captures;
+    rig.fake.hold_captures();
+    let pause = tokio::spawn({
+        let pool = Arc::clone(&rig.pool);
+        async move { pool.pause(&id("a"), Epoch(1), SnapshotScope::Full).await }
+    });
+    rig.fake.captures_begun(captures + 1).await;
+    let mut enter = std::pin::pin!(rig.enter("a"));
+    assert!(futures::poll!(&mut enter).is_pending());
+    rig.fake.release_captures();
+    let lease = enter.await;
+    pause.await.unwrap().unwrap();
+    assert_eq!(say(&*lease, "disk-write 7 later").await, "ok");
+    assert_eq!(say(&*lease, "disk-write 8 later").await, "ok");
+    assert_eq!(try_say(&*lease, "die").await, None);
+    lease.revoked().await;
+    drop(lease);
+    let mut info = rig.pool.get(&id("a")).unwrap().info.clone();
+    info.wait_for(|info| info.state == SandboxState::Paused)
+        .await
+        .unwrap();
+    for (line, answer) in [("disk-read 7", "disk"), ("disk-read 8", "")] {
+        assert_eq!(rig.say("a", line).await, answer);
+    }
 }

@@ -1,13 +1,13 @@
-//! A disk over real files.
+//! Disk over real files.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use crate::{Disk, PAGE_SIZE, TopLayer};
 
-/// A block of a disk.
+/// Bytes of a block.
 pub(super) type Block = [u8; PAGE_SIZE];
 
-/// A disk as the monitor sees it.
+/// A disk: layers over a base, under a writable top.
 #[derive(Debug)]
 pub(super) struct FakeDisk {
     blocks: u64,
@@ -46,13 +46,17 @@ impl FakeDisk {
         })
     }
 
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
     pub(super) fn read(&self, block: u64) -> io::Result<Block> {
         let mut bytes = [0; PAGE_SIZE];
         if block >= self.blocks {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let all = self.layers.iter().chain([&self.top]).rev();
-        if let Some(layer) = all.into_iter().find(|layer| layer.has(block)) {
+        let mut topmost_first = self.layers.iter().chain([&self.top]).rev();
+        if let Some(layer) = topmost_first.find(|layer| layer.has(block)) {
             layer
                 .file
                 .read_exact_at(&mut bytes, layer.offset + block * PAGE_SIZE as u64)?;
@@ -65,7 +69,7 @@ impl FakeDisk {
                 .read_at(&mut bytes[read..], block * PAGE_SIZE as u64 + read as u64)?
             {
                 0 => break,
-                more => read += more,
+                count => read += count,
             }
         }
         Ok(bytes)
@@ -83,12 +87,12 @@ impl FakeDisk {
         Ok(())
     }
 
-    /// The bitmap of the top layer.
+    /// Returns the bitmap of the top layer.
     pub(super) fn written(&self) -> &[u8] {
         &self.top.bitmap
     }
 
-    /// Seals the top layer and goes on with another.
+    /// Seals the top layer and directs writes to another.
     pub(super) fn advance(&mut self, top: TopLayer) {
         let top = Layer::empty(top, self.top.bitmap.len());
         self.layers.push(std::mem::replace(&mut self.top, top));

@@ -1,16 +1,18 @@
-//! What a fake guest answers.
+//! Services of a guest of the fake.
 //!
-//! A stream to the relay's port begins with the preamble; then each line is a command, answered by a line:
+//! A stream to the relay's port starts with the preamble; then each line is a command, answered with a line:
 //!
-//! | line | answer |
+//! | line | response |
 //! | --- | --- |
-//! | `write N TEXT` | puts `TEXT` into page `N` of memory: `ok` |
+//! | `write N TEXT` | writes `TEXT` to page `N` of memory: `ok` |
 //! | `read N` | the text in page `N` |
-//! | `disk-write N TEXT`, `disk-read N` | likewise for block `N` of the first disk |
-//! | `die` | nothing: the machine dies |
-//! | any other | itself |
+//! | `disk-write N TEXT`, `disk-read N` | the same for block `N` of the first disk |
+//! | `die` | none: the machine dies as if its process had been killed |
+//! | `reset` | none: the guest resets |
+//! | any other | the line itself |
 //!
-//! The agent's port takes `/init`, `/health`, `/freeze`, `/unfreeze` and `/metrics`; a frozen guest's disk is not written.
+//! The agent's ports serve `/init`, `/health`, `/freeze`, `/unfreeze` and `/metrics`; a frozen guest cannot write its
+//! disk.
 
 use std::{io, sync::Arc};
 
@@ -19,33 +21,46 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Fault, died, machine::Inner};
+use super::{
+    controls::Fault,
+    instance::{Instance, died},
+};
+use crate::Exit;
 
-/// The vsock port on which the host speaks to the agent.
+// The ports of `guest-api`, which a boundary crate may not depend on. The pool's tests dial this fake with those of
+// `guest-api`, so a difference fails them.
+
+/// Vsock port on which the agent serves the host.
 pub const HOST_PORT: u32 = 1025;
-/// The vsock port of the agent.
+/// Vsock port on which the agent serves callers.
 pub const AGENT_PORT: u32 = 49983;
-/// The vsock port of the relay.
+/// Vsock port of the relay to TCP ports.
 pub const RELAY_PORT: u32 = 1024;
-/// A TCP port on which nothing listens.
+/// A TCP port on which no program listens.
 pub const CLOSED_PORT: u16 = 81;
 
-/// What the agent says of itself.
+/// The agent's response to `GET /metrics`.
 const METRICS: &str = r#"{"ts":1,"cpu_count":1,"cpu_used_pct":12.5,"mem_total":4194304,"mem_used":8192,"mem_cache":4096,
 "mem_total_mib":4,"mem_used_mib":0,"disk_used":4096,"disk_total":1048576}"#;
+const FAILURE: &str = "500 Internal Server Error";
 
-/// Answers on one stream until it ends.
-pub(super) async fn serve(inner: Arc<Inner>, port: u32, stream: UnixStream) {
+/// Tells whether a program in the guest listens on a vsock port.
+pub(super) fn listens_on(port: u32) -> bool {
+    matches!(port, HOST_PORT | AGENT_PORT | RELAY_PORT)
+}
+
+/// Serves one stream until it ends.
+pub(super) async fn serve(instance: Arc<Instance>, port: u32, stream: UnixStream) {
     let result = match port {
-        HOST_PORT | AGENT_PORT => agent(&inner, stream).await,
-        _ => relay(&inner, stream).await,
+        HOST_PORT | AGENT_PORT => serve_agent(&instance, stream).await,
+        _ => serve_relay(&instance, stream).await,
     };
     if let Err(error) = result {
-        tracing::debug!(%error, port, "a stream of the fake guest ended");
+        tracing::debug!(error = %error, port, "failed to serve fake guest stream");
     }
 }
 
-async fn agent(inner: &Inner, stream: UnixStream) -> io::Result<()> {
+async fn serve_agent(instance: &Instance, stream: UnixStream) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut head = String::new();
     let mut length = 0;
@@ -64,39 +79,46 @@ async fn agent(inner: &Inner, stream: UnixStream) -> io::Result<()> {
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    inner.runs().await;
-    let (mut status, mut told) = ("204 No Content", "");
-    if head.starts_with("GET /metrics ") {
-        (status, told) = ("200 OK", METRICS);
-    } else if head.starts_with("POST /freeze ") {
-        if inner.shared.fails(Fault::Freeze) {
-            status = "500 Internal Server Error";
-        } else {
-            inner.guest.lock().frozen = true;
-        }
-    } else if head.starts_with("POST /unfreeze ") {
-        inner.guest.lock().frozen = false;
-    } else if head.starts_with("POST /init ") {
-        if inner.shared.fails(Fault::Init) {
-            status = "500 Internal Server Error";
-        } else {
-            inner
-                .shared
-                .inits
-                .lock()
-                .push(serde_json::from_slice(&body)?);
-        }
-    }
-    let length = told.len();
-    let answer =
-        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{told}");
-    stream.write_all(answer.as_bytes()).await
+    instance.runs().await;
+    let (status, response) = respond(instance, &head, &body)?;
+    let length = response.len();
+    let response = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{response}"
+    );
+    stream.write_all(response.as_bytes()).await
 }
 
-async fn relay(inner: &Inner, mut stream: UnixStream) -> io::Result<()> {
+fn respond(
+    instance: &Instance,
+    head: &str,
+    body: &[u8],
+) -> io::Result<(&'static str, &'static str)> {
+    let mut status = "204 No Content";
+    if head.starts_with("GET /metrics ") {
+        return Ok(("200 OK", METRICS));
+    } else if head.starts_with("POST /freeze ") {
+        if instance.controls.take_fault(Fault::Freeze) {
+            status = FAILURE;
+        } else {
+            instance.guest.lock().frozen = true;
+        }
+    } else if head.starts_with("POST /unfreeze ") {
+        instance.guest.lock().frozen = false;
+    } else if head.starts_with("POST /init ") {
+        if instance.controls.take_fault(Fault::Init) {
+            status = FAILURE;
+        } else {
+            let init = serde_json::from_slice(body)?;
+            instance.controls.inits.lock().push(init);
+        }
+    }
+    Ok((status, ""))
+}
+
+async fn serve_relay(instance: &Instance, mut stream: UnixStream) -> io::Result<()> {
     let mut preamble = [0; 4];
     stream.read_exact(&mut preamble).await?;
-    inner.runs().await;
+    instance.runs().await;
     let [b'R', 1, high, low] = preamble else {
         return Err(io::ErrorKind::InvalidData.into());
     };
@@ -107,32 +129,32 @@ async fn relay(inner: &Inner, mut stream: UnixStream) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     while let Some(line) = lines.next_line().await? {
-        inner.runs().await;
+        instance.runs().await;
         let mut words = line.splitn(3, ' ');
-        let answer = match (
+        let command = (
+            words.next().unwrap_or_default(),
+            words.next().and_then(|number| number.parse::<u32>().ok()),
             words.next(),
-            words.next().and_then(|n| n.parse::<u32>().ok()),
-            words.next(),
-        ) {
-            (Some("write"), Some(page), Some(text)) => inner
-                .guest
-                .lock()
-                .write(page, text)
-                .map(|()| "ok".to_owned()),
-            (Some("read"), Some(page), None) => inner.guest.lock().read(page),
-            (Some("disk-write"), Some(block), Some(text)) => inner
-                .guest
-                .lock()
-                .disk_write(block, text)
-                .map(|()| "ok".to_owned()),
-            (Some("disk-read"), Some(block), None) => inner.guest.lock().disk_read(block),
-            (Some("die"), None, None) => {
-                inner.end(died());
+        );
+        let ok = |()| "ok".to_owned();
+        let response = match command {
+            ("write", Some(page), Some(text)) => instance.guest.lock().write(page, text).map(ok),
+            ("read", Some(page), None) => instance.guest.lock().read(page),
+            ("disk-write", Some(block), Some(text)) => {
+                instance.guest.lock().disk_write(block, text).map(ok)
+            }
+            ("disk-read", Some(block), None) => instance.guest.lock().disk_read(block),
+            ("die", None, None) => {
+                instance.end(died());
+                return Ok(());
+            }
+            ("reset", None, None) => {
+                instance.end(Exit::Guest);
                 return Ok(());
             }
             _ => Ok(line),
         }?;
-        write.write_all(format!("{answer}\n").as_bytes()).await?;
+        write.write_all(format!("{response}\n").as_bytes()).await?;
     }
     Ok(())
 }

@@ -1,4 +1,6 @@
-//! One stream between a Unix socket and a port of the guest.
+//! One connection between a Unix socket of the host and a vsock port of the guest.
+//!
+//! `rx` is the direction to the guest and `tx` the one from it, as the virtio specification has it.
 
 use std::{
     collections::VecDeque,
@@ -10,53 +12,47 @@ use std::{
 
 use super::packet::{Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 
-/// Bytes from the guest that are held for a host that does not read; the credit a guest is given.
-pub(super) const BUFFER: u32 = 256 << 10;
+/// Bytes from the guest that are buffered for the host: the credit of the guest.
+pub(super) const BUF_ALLOC: u32 = 256 << 10;
 
-/// A stream.
+/// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
     phase: Phase,
-    /// Bytes from the guest that the host has not taken.
-    held: VecDeque<u8>,
-    /// Bytes of the guest's that the host has taken, and how many of them the guest knows of.
-    forwarded: Wrapping<u32>,
-    announced: Wrapping<u32>,
-    /// Bytes sent to the guest, and what it has said of its own buffer.
-    sent: Wrapping<u32>,
-    guest_forwarded: Wrapping<u32>,
-    guest_buffer: u32,
-    /// The stream may have bytes for the guest.
+    /// Bytes from the guest that the host has not read.
+    tx_buffer: VecDeque<u8>,
+    /// Number of bytes from the guest that the host has read, and the number that the guest was last sent.
+    fwd_cnt: Wrapping<u32>,
+    advertised: Wrapping<u32>,
+    /// Number of bytes sent to the guest, and the guest's `fwd_cnt` and `buf_alloc`.
+    rx_cnt: Wrapping<u32>,
+    peer_fwd_cnt: Wrapping<u32>,
+    peer_buf_alloc: u32,
+    /// The host's socket may be readable.
     pub(super) readable: bool,
-    /// The host has closed the stream altogether: it takes no more either.
-    pub(super) host_gone: bool,
-    /// The host will send no more; the guest knows.
-    ended: Ended,
-    guest_ended: bool,
-    /// What the guest is to be told next.
-    due: VecDeque<(Op, u32)>,
+    /// The host closed the socket in both directions.
+    pub(super) host_hung_up: bool,
+    /// No more bytes go to the guest: the host shut down writing, or the guest reading.
+    rx_shut: bool,
+    guest_write_shut: bool,
+    /// Control packets for the guest, with their flags.
+    rx_control: VecDeque<(Op, u32)>,
 }
 
-/// How far a stream has come.
+/// State of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The host has not yet said which port it wants.
-    Greeting(Vec<u8>),
-    /// The guest was asked.
-    Asked,
-    /// Bytes go both ways.
+    /// Reading the `CONNECT` line of the host.
+    Handshake(Vec<u8>),
+    /// Waiting for the guest's response to the connection request.
+    Connecting,
+    /// Established.
     Open,
-    /// The guest is done; what is held goes to the host, then it is over.
+    /// The guest closed the connection; buffered bytes still go to the host.
     Draining,
-    /// It is over.
-    Over,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    No,
-    Yes,
+    /// Closed.
+    Closed,
 }
 
 impl Connection {
@@ -64,18 +60,18 @@ impl Connection {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
-            phase: Phase::Greeting(Vec::new()),
-            held: VecDeque::new(),
-            forwarded: Wrapping(0),
-            announced: Wrapping(0),
-            sent: Wrapping(0),
-            guest_forwarded: Wrapping(0),
-            guest_buffer: 0,
+            phase: Phase::Handshake(Vec::new()),
+            tx_buffer: VecDeque::new(),
+            fwd_cnt: Wrapping(0),
+            advertised: Wrapping(0),
+            rx_cnt: Wrapping(0),
+            peer_fwd_cnt: Wrapping(0),
+            peer_buf_alloc: 0,
             readable: true,
-            host_gone: false,
-            ended: Ended::No,
-            guest_ended: false,
-            due: VecDeque::new(),
+            host_hung_up: false,
+            rx_shut: false,
+            guest_write_shut: false,
+            rx_control: VecDeque::new(),
         })
     }
 
@@ -87,18 +83,18 @@ impl Connection {
         &self.phase
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.phase == Phase::Over && self.due.is_empty()
+    pub(super) fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed && self.rx_control.is_empty()
     }
 
-    /// Whether the guest knows of it.
-    pub(super) fn is_known(&self) -> bool {
-        matches!(self.phase, Phase::Asked | Phase::Open)
+    /// Tells whether the guest has state for the connection.
+    pub(super) fn is_guest_visible(&self) -> bool {
+        matches!(self.phase, Phase::Connecting | Phase::Open)
     }
 
-    /// Reads the host's greeting: the port it wants, once it has said so.
-    pub(super) fn greet(&mut self) -> Option<u32> {
-        let Phase::Greeting(line) = &mut self.phase else {
+    /// Reads the `CONNECT` line; returns the port once the line is complete.
+    pub(super) fn handshake(&mut self) -> Option<u32> {
+        let Phase::Handshake(line) = &mut self.phase else {
             return None;
         };
         loop {
@@ -109,7 +105,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 _ => {
-                    self.phase = Phase::Over;
+                    self.phase = Phase::Closed;
                     return None;
                 }
             }
@@ -118,53 +114,50 @@ impl Connection {
             .ok()
             .and_then(|line| line.strip_prefix("CONNECT ")?.parse().ok());
         self.phase = if port.is_some() {
-            Phase::Asked
+            Phase::Connecting
         } else {
-            Phase::Over
+            Phase::Closed
         };
         if port.is_some() {
-            self.due.push_back((Op::Request, 0));
+            self.rx_control.push_back((Op::Request, 0));
         }
         port
     }
 
-    /// The guest sent something for this stream.
-    pub(super) fn take_packet(&mut self, header: &Header, data: &[u8], host_port: u32) {
-        self.guest_buffer = header.buf_alloc;
-        self.guest_forwarded = Wrapping(header.fwd_cnt);
+    /// Handles a packet from the guest.
+    pub(super) fn handle_packet(&mut self, header: &Header, data: &[u8], host_port: u32) {
+        self.peer_buf_alloc = header.buf_alloc;
+        self.peer_fwd_cnt = Wrapping(header.fwd_cnt);
         match (header.op, &self.phase) {
-            (Op::Response, Phase::Asked) => {
+            (Op::Response, Phase::Connecting) => {
                 self.phase = Phase::Open;
-                self.held.extend(format!("OK {host_port}\n").bytes());
-                // The answer is no byte of the guest's.
-                self.forwarded -= Wrapping(u32::try_from(self.held.len()).unwrap_or(0));
+                self.tx_buffer.extend(format!("OK {host_port}\n").bytes());
+                // The response does not come from the guest, so it does not count.
+                self.fwd_cnt -= Wrapping(u32::try_from(self.tx_buffer.len()).unwrap_or(0));
                 self.flush();
             }
-            (Op::Data, Phase::Open) => self.take(data),
-            (Op::CreditRequest, Phase::Open) => self.due.push_back((Op::CreditUpdate, 0)),
+            (Op::Data, Phase::Open) => self.buffer_data(data),
+            (Op::CreditRequest, Phase::Open) => self.rx_control.push_back((Op::CreditUpdate, 0)),
             (Op::CreditUpdate, Phase::Open) => {}
-            (Op::Shutdown, Phase::Open) => self.guest_shuts(header.flags),
+            (Op::Shutdown, Phase::Open) => self.handle_shutdown(header.flags),
             (Op::Reset, Phase::Open) => self.drain(),
-            (Op::Reset, _) => self.phase = Phase::Over,
+            (Op::Reset, _) => self.phase = Phase::Closed,
             _ => self.abort(),
         }
     }
 
-    /// Whether it has something for the guest.
-    pub(super) fn has_output(&self) -> bool {
-        !self.due.is_empty()
-            || (self.phase == Phase::Open
-                && self.readable
-                && self.ended == Ended::No
-                && self.credit() > 0)
+    /// Tells whether a packet may be pending for the guest.
+    pub(super) fn has_pending_rx(&self) -> bool {
+        !self.rx_control.is_empty()
+            || (self.phase == Phase::Open && self.readable && !self.rx_shut && self.credit() > 0)
     }
 
-    /// The next packet for the guest, with at most `room` bytes of data.
-    pub(super) fn output(&mut self, room: usize) -> Option<(Op, u32, Vec<u8>)> {
-        if let Some((op, flags)) = self.due.pop_front() {
+    /// Returns the next packet for the guest, with at most `room` bytes of data.
+    pub(super) fn next_rx(&mut self, room: usize) -> Option<(Op, u32, Vec<u8>)> {
+        if let Some((op, flags)) = self.rx_control.pop_front() {
             return Some((op, flags, Vec::new()));
         }
-        if self.phase != Phase::Open || !self.readable || self.ended == Ended::Yes {
+        if self.phase != Phase::Open || !self.readable || self.rx_shut {
             return None;
         }
         let len = room.min(self.credit() as usize);
@@ -174,126 +167,131 @@ impl Connection {
         let mut data = vec![0; len];
         match self.stream.read(&mut data) {
             Ok(0) => {
-                self.host_ends();
-                self.due
+                self.handle_host_eof();
+                self.rx_control
                     .pop_front()
                     .map(|(op, flags)| (op, flags, Vec::new()))
             }
             Ok(count) => {
                 data.truncate(count);
-                self.sent += Wrapping(u32::try_from(count).unwrap_or(0));
+                self.rx_cnt += Wrapping(u32::try_from(count).unwrap_or(0));
                 Some((Op::Data, 0, data))
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.output(room),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.next_rx(room),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
                 None
             }
             Err(_) => {
                 self.abort();
-                self.due
+                self.rx_control
                     .pop_front()
                     .map(|(op, flags)| (op, flags, Vec::new()))
             }
         }
     }
 
-    /// What a packet says of the host's own buffer.
-    pub(super) fn announce(&mut self) -> (u32, u32) {
-        self.announced = self.forwarded;
-        (BUFFER, self.forwarded.0)
+    /// Returns `buf_alloc` and `fwd_cnt` for the header of a packet to the guest.
+    pub(super) fn advertise_credit(&mut self) -> (u32, u32) {
+        self.advertised = self.fwd_cnt;
+        (BUF_ALLOC, self.fwd_cnt.0)
     }
 
-    /// Gives the host what is held, as far as it takes it.
+    /// Writes buffered bytes to the host's socket until it is full.
     pub(super) fn flush(&mut self) {
-        while !self.held.is_empty() {
-            let (front, _) = self.held.as_slices();
+        while !self.tx_buffer.is_empty() {
+            let (front, _) = self.tx_buffer.as_slices();
             match self.stream.write(front) {
                 Ok(0) => return self.abort(),
                 Ok(count) => {
-                    self.held.drain(..count);
-                    self.forwarded += Wrapping(u32::try_from(count).unwrap_or(0));
+                    self.tx_buffer.drain(..count);
+                    self.fwd_cnt += Wrapping(u32::try_from(count).unwrap_or(0));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => return self.abort(),
             }
         }
-        if (self.forwarded - self.announced).0 > BUFFER / 4 && self.phase == Phase::Open {
-            self.due.push_back((Op::CreditUpdate, 0));
-            self.announced = self.forwarded;
+        if (self.fwd_cnt - self.advertised).0 > BUF_ALLOC / 4 && self.phase == Phase::Open {
+            self.rx_control.push_back((Op::CreditUpdate, 0));
+            self.advertised = self.fwd_cnt;
         }
         if self.phase == Phase::Draining {
-            self.phase = Phase::Over;
-        } else if self.guest_ended {
-            self.finish_guest_end();
+            self.phase = Phase::Closed;
+        } else if self.guest_write_shut {
+            self.finish_guest_shutdown();
         }
     }
 
-    fn take(&mut self, data: &[u8]) {
-        // More than it was given credit for: a guest that breaks the protocol loses its connection.
-        if self.held.len() + data.len() > BUFFER as usize + 32 || self.guest_ended {
+    fn buffer_data(&mut self, data: &[u8]) {
+        // A guest that exceeds its credit violates the protocol.
+        if self.tx_buffer.len() + data.len() > BUF_ALLOC as usize + 32 || self.guest_write_shut {
             return self.abort();
         }
-        self.held.extend(data);
+        self.tx_buffer.extend(data);
         self.flush();
     }
 
-    fn guest_shuts(&mut self, flags: u32) {
+    fn handle_shutdown(&mut self, flags: u32) {
         if flags & SHUTDOWN_RECEIVE != 0 {
-            self.ended = Ended::Yes;
+            self.rx_shut = true;
         }
         if flags & SHUTDOWN_SEND != 0 {
-            self.guest_ended = true;
+            self.guest_write_shut = true;
             self.flush();
         }
     }
 
-    /// All that the guest sent has reached the host.
-    fn finish_guest_end(&mut self) {
-        if self.ended == Ended::Yes {
-            self.due.push_back((Op::Reset, 0));
-            self.phase = Phase::Over;
+    /// Completes the guest's shutdown once all of its bytes have reached the host.
+    fn finish_guest_shutdown(&mut self) {
+        if self.rx_shut {
+            self.rx_control.push_back((Op::Reset, 0));
+            self.phase = Phase::Closed;
         } else if self.stream.shutdown(Shutdown::Write).is_err() {
             self.abort();
         }
     }
 
-    fn host_ends(&mut self) {
-        self.ended = Ended::Yes;
+    fn handle_host_eof(&mut self) {
+        self.rx_shut = true;
         self.readable = false;
-        if self.guest_ended && self.held.is_empty() {
-            self.due.push_back((Op::Reset, 0));
-            self.phase = Phase::Over;
+        if self.guest_write_shut && self.tx_buffer.is_empty() {
+            self.rx_control.push_back((Op::Reset, 0));
+            self.phase = Phase::Closed;
         } else {
-            let also = if self.host_gone { SHUTDOWN_RECEIVE } else { 0 };
-            self.due.push_back((Op::Shutdown, SHUTDOWN_SEND | also));
+            let receive = if self.host_hung_up {
+                SHUTDOWN_RECEIVE
+            } else {
+                0
+            };
+            self.rx_control
+                .push_back((Op::Shutdown, SHUTDOWN_SEND | receive));
         }
     }
 
-    /// The guest is done with the stream.
+    /// Handles a reset by the guest: buffered bytes still go to the host.
     fn drain(&mut self) {
-        self.due.clear();
-        self.phase = if self.held.is_empty() {
-            Phase::Over
+        self.rx_control.clear();
+        self.phase = if self.tx_buffer.is_empty() {
+            Phase::Closed
         } else {
             Phase::Draining
         };
     }
 
-    /// Ends the stream at once, on both sides.
+    /// Closes the connection immediately on both sides.
     pub(super) fn abort(&mut self) {
-        if self.is_known() {
-            self.due.clear();
-            self.due.push_back((Op::Reset, 0));
+        if self.is_guest_visible() {
+            self.rx_control.clear();
+            self.rx_control.push_back((Op::Reset, 0));
         }
-        self.held.clear();
-        self.phase = Phase::Over;
+        self.tx_buffer.clear();
+        self.phase = Phase::Closed;
     }
 
-    /// Bytes that the guest has room for.
+    /// Returns the number of bytes that the guest can receive.
     fn credit(&self) -> u32 {
-        self.guest_buffer
-            .saturating_sub((self.sent - self.guest_forwarded).0)
+        self.peer_buf_alloc
+            .saturating_sub((self.rx_cnt - self.peer_fwd_cnt).0)
     }
 }

@@ -1,4 +1,4 @@
-//! All streams of one guest.
+//! Multiplexer of the connections of one guest.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,6 +6,7 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixListener},
 };
 
+use error_chain::chain;
 use rustix::{
     buffer::spare_capacity,
     event::epoll::{self, CreateFlags, EventData, EventFlags},
@@ -16,35 +17,35 @@ use super::{
     packet::{Header, Op},
 };
 
-/// Streams a guest has at a time; the host's further ones are closed at once.
-const CONNECTIONS: usize = 1024;
-/// Refusals that wait for a guest; those beyond are forgotten.
-const REFUSALS: usize = 256;
+/// Maximum number of connections; further streams of the host are closed immediately.
+const CONNECTION_LIMIT: usize = 1024;
+/// Maximum number of resets that wait for receive buffers; further ones are dropped.
+const PENDING_RESET_LIMIT: usize = 256;
 const LISTENER: u64 = 0;
-/// Host ports are from here on.
+/// Lowest host port.
 const FIRST_PORT: u32 = 1 << 30;
 
-/// The streams, by host port.
+/// Connections by host port, and packets for the guest that belong to none.
 #[derive(Debug)]
 pub(super) struct Muxer {
     listener: UnixListener,
     epoll: OwnedFd,
-    streams: HashMap<u32, Stream>,
-    /// Host ports in the order in which they get to send.
-    turns: VecDeque<u32>,
-    refusals: VecDeque<Header>,
+    connections: HashMap<u32, Entry>,
+    /// Host ports in the order in which they send.
+    round_robin: VecDeque<u32>,
+    pending_resets: VecDeque<Header>,
     next_port: u32,
 }
 
 #[derive(Debug)]
-struct Stream {
+struct Entry {
     connection: Connection,
     guest_port: u32,
 }
 
-/// Where this life of the guest begins to count. A restored guest may still hold connections of its former life, in vain
-/// but under their ports, for seconds; it resets a new one that it takes for such. So lives begin far from each other.
-fn first_port() -> io::Result<u32> {
+/// Chooses the host port from which this monitor counts. A restored guest keeps the connections of its snapshot, under
+/// their ports, for seconds, and resets a new connection that it takes for one of them. Random starts keep them apart.
+fn random_first_port() -> io::Result<u32> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(FIRST_PORT | u32::from_le_bytes(bytes) >> 2)
@@ -63,10 +64,10 @@ impl Muxer {
         Ok(Self {
             listener,
             epoll,
-            streams: HashMap::new(),
-            turns: VecDeque::new(),
-            refusals: VecDeque::new(),
-            next_port: first_port()?,
+            connections: HashMap::new(),
+            round_robin: VecDeque::new(),
+            pending_resets: VecDeque::new(),
+            next_port: random_first_port()?,
         })
     }
 
@@ -75,32 +76,32 @@ impl Muxer {
     }
 
     pub(super) fn has_connections(&self) -> bool {
-        self.streams
+        self.connections
             .values()
-            .any(|stream| stream.connection.is_known())
+            .any(|entry| entry.connection.is_guest_visible())
     }
 
-    pub(super) fn drop_all(&mut self) {
-        self.streams.clear();
-        self.turns.clear();
-        self.refusals.clear();
+    pub(super) fn clear(&mut self) {
+        self.connections.clear();
+        self.round_robin.clear();
+        self.pending_resets.clear();
     }
 
-    /// Takes what happened to sockets.
-    pub(super) fn attend(&mut self) {
+    /// Handles all pending events of the sockets.
+    pub(super) fn poll_sockets(&mut self) {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
-        let none = rustix::time::Timespec {
+        let no_wait = rustix::time::Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&none)) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&no_wait)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return tracing::error!(%error, "wait for sockets"),
+            Err(error) => return tracing::error!(error = %chain(&error), "failed to poll sockets"),
         }
         for event in events {
             match event.data.u64() {
                 LISTENER => self.accept(),
-                port => self.socket_event(u32::try_from(port).unwrap_or(0), event.flags),
+                port => self.handle_socket_event(u32::try_from(port).unwrap_or(0), event.flags),
             }
         }
     }
@@ -108,23 +109,25 @@ impl Muxer {
     fn accept(&mut self) {
         loop {
             match self.listener.accept() {
-                Ok((stream, _)) if self.streams.len() < CONNECTIONS => {
+                Ok((stream, _)) if self.connections.len() < CONNECTION_LIMIT => {
                     let added = Connection::new(stream).and_then(|connection| self.add(connection));
                     if let Err(error) = added {
-                        tracing::warn!(%error, "take a stream");
+                        tracing::warn!(error = %chain(&error), "failed to register stream");
                     }
                 }
-                // One too many: dropping it closes it.
+                // Over the limit: dropping the stream closes it.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => return tracing::warn!(%error, "accept a stream"),
+                Err(error) => {
+                    return tracing::warn!(error = %chain(&error), "failed to accept stream");
+                }
             }
         }
     }
 
     fn add(&mut self, connection: Connection) -> io::Result<()> {
-        let port = self.free_port();
+        let port = self.allocate_port();
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(
             &self.epoll,
@@ -132,81 +135,81 @@ impl Muxer {
             EventData::new_u64(u64::from(port)),
             flags,
         )?;
-        self.streams.insert(
+        self.connections.insert(
             port,
-            Stream {
+            Entry {
                 connection,
                 guest_port: 0,
             },
         );
-        self.greet(port);
+        self.handshake(port);
         Ok(())
     }
 
-    fn free_port(&mut self) -> u32 {
+    fn allocate_port(&mut self) -> u32 {
         loop {
             let port = self.next_port;
             self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
-            if !self.streams.contains_key(&port) {
+            if !self.connections.contains_key(&port) {
                 return port;
             }
         }
     }
 
-    fn greet(&mut self, port: u32) {
-        let Some(stream) = self.streams.get_mut(&port) else {
+    fn handshake(&mut self, port: u32) {
+        let Some(entry) = self.connections.get_mut(&port) else {
             return;
         };
-        if let Some(guest_port) = stream.connection.greet() {
-            stream.guest_port = guest_port;
-            self.turns.push_back(port);
+        if let Some(guest_port) = entry.connection.handshake() {
+            entry.guest_port = guest_port;
+            self.round_robin.push_back(port);
         }
-        self.bury(port);
+        self.remove_if_closed(port);
     }
 
-    fn socket_event(&mut self, port: u32, flags: EventFlags) {
-        let Some(stream) = self.streams.get_mut(&port) else {
+    fn handle_socket_event(&mut self, port: u32, flags: EventFlags) {
+        let Some(entry) = self.connections.get_mut(&port) else {
             return;
         };
-        if matches!(stream.connection.phase(), Phase::Greeting(_)) {
-            return self.greet(port);
+        if matches!(entry.connection.phase(), Phase::Handshake(_)) {
+            return self.handshake(port);
         }
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
         {
-            stream.connection.readable = true;
+            entry.connection.readable = true;
         }
-        stream.connection.host_gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        // The host has gone altogether while the guest is still being asked.
+        entry.connection.host_hung_up |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        // The host closed the stream before the guest responded.
         if flags.intersects(EventFlags::HUP | EventFlags::ERR)
-            && *stream.connection.phase() == Phase::Asked
+            && *entry.connection.phase() == Phase::Connecting
         {
-            stream.connection.abort();
+            entry.connection.abort();
         }
         if flags.contains(EventFlags::OUT) {
-            stream.connection.flush();
+            entry.connection.flush();
         }
-        self.bury(port);
+        self.remove_if_closed(port);
     }
 
-    /// Takes a packet of the guest's.
-    pub(super) fn take_packet(&mut self, header: &Header, data: &[u8]) {
+    /// Handles a packet from the guest.
+    pub(super) fn handle_packet(&mut self, header: &Header, data: &[u8]) {
         let port = header.host_port;
-        match self.streams.get_mut(&port) {
-            Some(stream)
-                if stream.guest_port == header.guest_port && stream.connection.is_known() =>
+        match self.connections.get_mut(&port) {
+            Some(entry)
+                if entry.guest_port == header.guest_port && entry.connection.is_guest_visible() =>
             {
-                stream.connection.take_packet(header, data, port);
-                self.bury(port);
+                entry.connection.handle_packet(header, data, port);
+                self.remove_if_closed(port);
             }
             _ if header.op == Op::Reset => {}
-            _ => self.refuse(header),
+            _ => self.enqueue_rst(header),
         }
     }
 
-    /// Tells the guest that there is no such connection.
-    pub(super) fn refuse(&mut self, header: &Header) {
-        if self.refusals.len() < REFUSALS {
-            self.refusals.push_back(Header {
+    /// Queues a reset for a packet without a connection.
+    pub(super) fn enqueue_rst(&mut self, header: &Header) {
+        if self.pending_resets.len() < PENDING_RESET_LIMIT {
+            self.pending_resets.push_back(Header {
                 op: Op::Reset,
                 len: 0,
                 flags: 0,
@@ -217,30 +220,30 @@ impl Muxer {
         }
     }
 
-    pub(super) fn has_output(&self) -> bool {
-        !self.refusals.is_empty()
+    pub(super) fn has_pending_rx(&self) -> bool {
+        !self.pending_resets.is_empty()
             || self
-                .streams
+                .connections
                 .values()
-                .any(|stream| stream.connection.has_output())
+                .any(|entry| entry.connection.has_pending_rx())
     }
 
-    /// The next packet for the guest, with at most `room` bytes of data; streams take turns.
-    pub(super) fn next_packet(&mut self, room: usize) -> Option<(Header, Vec<u8>)> {
-        if let Some(header) = self.refusals.pop_front() {
+    /// Returns the next packet for the guest, with at most `room` bytes of data. Connections take turns.
+    pub(super) fn next_rx_packet(&mut self, room: usize) -> Option<(Header, Vec<u8>)> {
+        if let Some(header) = self.pending_resets.pop_front() {
             return Some((header, Vec::new()));
         }
-        for _ in 0..self.turns.len() {
-            let port = self.turns.pop_front()?;
-            let Some(stream) = self.streams.get_mut(&port) else {
+        for _ in 0..self.round_robin.len() {
+            let port = self.round_robin.pop_front()?;
+            let Some(entry) = self.connections.get_mut(&port) else {
                 continue;
             };
-            self.turns.push_back(port);
-            if let Some((op, flags, data)) = stream.connection.output(room) {
-                let (buf_alloc, fwd_cnt) = stream.connection.announce();
+            self.round_robin.push_back(port);
+            if let Some((op, flags, data)) = entry.connection.next_rx(room) {
+                let (buf_alloc, fwd_cnt) = entry.connection.advertise_credit();
                 let len = u32::try_from(data.len()).unwrap_or(0);
-                let guest_port = stream.guest_port;
-                self.bury(port);
+                let guest_port = entry.guest_port;
+                self.remove_if_closed(port);
                 return Some((
                     Header {
                         guest_port,
@@ -254,19 +257,19 @@ impl Muxer {
                     data,
                 ));
             }
-            self.bury(port);
+            self.remove_if_closed(port);
         }
         None
     }
 
-    /// Forgets a stream that is over, which closes its socket.
-    fn bury(&mut self, port: u32) {
+    /// Removes a closed connection, which closes its socket.
+    fn remove_if_closed(&mut self, port: u32) {
         if self
-            .streams
+            .connections
             .get(&port)
-            .is_some_and(|stream| stream.connection.is_over())
+            .is_some_and(|entry| entry.connection.is_closed())
         {
-            self.streams.remove(&port);
+            self.connections.remove(&port);
         }
     }
 }

@@ -1,15 +1,19 @@
-//! The header of a packet (virtio 1.2 section 5.10.6).
+//! Packet headers (virtio 1.2 section 5.10.6).
 
-use super::{GUEST_CID, HOST_CID};
+/// The guest's context id. All guests have the same, because each has a monitor of its own.
+pub(crate) const GUEST_CID: u64 = 3;
+/// The host's context id (`VMADDR_CID_HOST`).
+const HOST_CID: u64 = 2;
 
 /// Bytes of a header.
 pub(super) const HEADER_LEN: usize = 44;
-/// Bytes of data in the largest packet that is taken.
+/// Maximum data length of a packet from the guest.
 pub(super) const DATA_LIMIT: u32 = 64 << 10;
 
+/// `VIRTIO_VSOCK_TYPE_STREAM`.
 const STREAM: u16 = 1;
 
-/// What a packet is for.
+/// Operation of a packet (`VIRTIO_VSOCK_OP_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Request,
@@ -21,12 +25,12 @@ pub(super) enum Op {
     CreditRequest,
 }
 
-/// The sender will not receive any more.
+/// The sender will not receive any more data.
 pub(super) const SHUTDOWN_RECEIVE: u32 = 1;
-/// The sender will not send any more.
+/// The sender will not send any more data.
 pub(super) const SHUTDOWN_SEND: u32 = 2;
 
-/// A header, between the one guest and its host.
+/// A packet header between the guest and the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) guest_port: u32,
@@ -39,9 +43,9 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads what a guest sent. `None`: nothing that a host answers.
+    /// Decodes a header from the guest; `None` if its addresses, type or operation are not supported.
     pub(super) fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
-        let mut fields = Fields(bytes);
+        let mut fields = FieldReader(bytes);
         let (source, target) = (fields.u64()?, fields.u64()?);
         let (guest_port, host_port) = (fields.u32()?, fields.u32()?);
         let len = fields.u32()?;
@@ -59,7 +63,7 @@ impl Header {
         })
     }
 
-    /// The bytes of a header from host to guest.
+    /// Encodes a header from the host to the guest.
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         let mut at = 0;
@@ -108,9 +112,9 @@ impl Op {
     }
 }
 
-struct Fields<'a>(&'a [u8]);
+struct FieldReader<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl FieldReader<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
@@ -131,7 +135,7 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -146,7 +150,7 @@ mod test {
     }
 
     #[test]
-    fn a_header_survives_its_bytes() {
+    fn vsock_header_round_trips() {
         let header = Header {
             guest_port: 1,
             host_port: 2,
@@ -160,7 +164,7 @@ mod test {
     }
 
     #[test]
-    fn a_header_for_somebody_else_is_refused() {
+    fn foreign_vsock_header_is_rejected() {
         let header = Header {
             guest_port: 1,
             host_port: 2,
@@ -179,7 +183,7 @@ mod test {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_header_or_none(bytes in any::<[u8; HEADER_LEN]>()) {
+        fn decoded_vsock_header_encodes_to_the_same_bytes(bytes in any::<[u8; HEADER_LEN]>()) {
             if let Some(header) = Header::decode(&bytes) {
                 prop_assert_eq!(from_guest(&header), bytes);
             }

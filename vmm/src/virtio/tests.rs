@@ -1,4 +1,4 @@
-//! Devices against a driver that writes nonsense: nothing panics, spins or leaves guest memory.
+//! Devices under hostile and regular drivers.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::*;
+use super::{block::Block, vsock::Vsock, *};
+use crate::memory::GuestMemory;
 
 const MEMORY: usize = 1 << 20;
 
@@ -44,7 +45,7 @@ fn set(transport: &mut Transport, register: u64, value: u32) {
     transport.write(register, &value.to_le_bytes());
 }
 
-/// Sets up queue `index` at `at`: descriptors, then the available ring at +0x1000, the used ring at +0x2000.
+/// Sets up queue `index` at `at`: descriptors, the available ring at +0x1000, the used ring at +0x2000.
 fn set_up_queue(transport: &mut Transport, index: u32, size: u32, at: u32) {
     for (register, value) in [
         (0x30, index),
@@ -65,7 +66,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_sequence_of_register_accesses_is_survived(
+    fn random_register_accesses_do_not_panic(
         accesses in proptest::collection::vec((0_u64..0x200, any::<u32>(), 1_usize..9), 0..200),
         content in proptest::collection::vec(any::<u8>(), 4096),
     ) {
@@ -83,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn any_content_of_queues_is_survived(
+    fn random_queue_content_leaves_the_device_working(
         rings in proptest::collection::vec(any::<u8>(), 0x3000),
         available in any::<u16>(),
         data in proptest::collection::vec(any::<u8>(), 0x1000),
@@ -96,7 +97,7 @@ proptest! {
             for index in 0..queues {
                 let at = 0x1_0000 * (1 + u32::try_from(index).unwrap());
                 let mut rings = rings.clone();
-                // Descriptors that point into memory more often than not.
+                // Most descriptors point into guest memory.
                 for descriptor in rings[..0x1000].chunks_exact_mut(16) {
                     descriptor[3..8].fill(0);
                     descriptor[10..12].fill(0);
@@ -112,7 +113,7 @@ proptest! {
             for index in 0..=queues {
                 set(&mut transport, 0x50, u32::try_from(index).unwrap());
             }
-            // Its registers are what they were: the driver is still there.
+            // The device has not reset its registers.
             let mut status = [0; 4];
             transport.read(0x70, &mut status);
             prop_assert_eq!(status, 0xf_u32.to_le_bytes());
@@ -120,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn any_state_of_a_device_is_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn random_device_state_is_restored_or_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(state) = postcard::from_bytes::<TransportState>(&bytes) {
             let memory = memory();
             let interrupt = EventFd::new(libc::EFD_NONBLOCK).unwrap();
@@ -131,16 +132,16 @@ proptest! {
     }
 }
 
-/// A driver that does as it should, for the socket device: one buffer a chain.
-struct Driver {
+/// A correct driver of the socket device, with one buffer in each chain.
+struct VsockDriver {
     transport: Transport,
     memory: GuestMemory,
-    given: [u16; 2],
+    available: [u16; 2],
     _dir: tempfile::TempDir,
     socket: std::path::PathBuf,
 }
 
-impl Driver {
+impl VsockDriver {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
@@ -154,16 +155,16 @@ impl Driver {
         Self {
             transport,
             memory,
-            given: [0; 2],
+            available: [0; 2],
             _dir: dir,
             socket,
         }
     }
 
-    /// Makes a buffer of 4096 bytes available in queue 0 (to be written) or 1 (with a packet in it).
-    fn give(&mut self, queue: u16, packet: &[u8]) {
+    /// Makes a buffer available: an empty one in queue 0, or `packet` in queue 1.
+    fn add_buffer(&mut self, queue: u16, packet: &[u8]) {
         let at = 0x1_0000 * (1 + u64::from(queue));
-        let count = &mut self.given[usize::from(queue)];
+        let count = &mut self.available[usize::from(queue)];
         let slot = u64::from(*count % 16);
         let buffer = at + 0x4000 + slot * 0x100;
         self.memory
@@ -195,15 +196,15 @@ impl Driver {
         set(&mut self.transport, 0x50, u32::from(queue));
     }
 
-    /// The host's side has moved: let the device see it.
-    fn attend(&mut self) {
+    /// Lets the device handle the events of the host's sockets.
+    fn handle_socket_events(&mut self) {
         self.transport.with(|device, queues, memory| match device {
-            Device::Vsock(vsock) => ((), vsock.attend(queues, memory)),
+            Device::Vsock(vsock) => vsock.handle_socket_events(queues, memory),
             _ => unreachable!(),
         });
     }
 
-    /// Packets received so far: operation, host port, data.
+    /// Returns the packets received so far: operation, host port, data.
     fn received(&self) -> Vec<(u16, u32, Vec<u8>)> {
         let at = 0x1_0000_u64;
         let used: u16 = self.memory.read_obj(GuestAddress(at + 0x2002)).unwrap();
@@ -223,7 +224,7 @@ impl Driver {
     }
 }
 
-/// A packet from the guest's port 80.
+/// Builds a packet from guest port 80.
 fn packet(host_port: u32, op: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&3_u64.to_le_bytes());
@@ -242,26 +243,26 @@ fn packet(host_port: u32, op: u16, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_stream_is_asked_for_opened_and_carries_bytes_both_ways() {
-    let mut driver = Driver::new();
+fn vsock_stream_opens_and_carries_bytes_both_ways() {
+    let mut driver = VsockDriver::new();
     for _ in 0..8 {
-        driver.give(0, &[]);
+        driver.add_buffer(0, &[]);
     }
     let mut stream = UnixStream::connect(&driver.socket).unwrap();
     stream.write_all(b"CONNECT 80\n").unwrap();
-    driver.attend();
+    driver.handle_socket_events();
     let (op, port, _) = driver.received().pop().unwrap();
     assert_eq!(op, 1, "a request");
-    driver.give(1, &packet(port, 2, b""));
-    driver.give(1, &packet(port, 5, b"from the guest"));
-    let mut answer = vec![0; format!("OK {port}\nfrom the guest").len()];
-    stream.read_exact(&mut answer).unwrap();
+    driver.add_buffer(1, &packet(port, 2, b""));
+    driver.add_buffer(1, &packet(port, 5, b"from the guest"));
+    let mut response = vec![0; format!("OK {port}\nfrom the guest").len()];
+    stream.read_exact(&mut response).unwrap();
     assert_eq!(
-        String::from_utf8(answer).unwrap(),
+        String::from_utf8(response).unwrap(),
         format!("OK {port}\nfrom the guest")
     );
     stream.write_all(b"from the host").unwrap();
-    driver.attend();
+    driver.handle_socket_events();
     assert_eq!(
         driver.received().pop().unwrap(),
         (5, port, b"from the host".to_vec())
@@ -269,13 +270,13 @@ fn a_stream_is_asked_for_opened_and_carries_bytes_both_ways() {
 }
 
 #[test]
-fn another_life_does_not_use_the_ports_of_the_former() {
+fn restored_vm_uses_fresh_vsock_ports() {
     let first_port = || {
-        let mut driver = Driver::new();
-        driver.give(0, &[]);
+        let mut driver = VsockDriver::new();
+        driver.add_buffer(0, &[]);
         let mut stream = UnixStream::connect(&driver.socket).unwrap();
         stream.write_all(b"CONNECT 80\n").unwrap();
-        driver.attend();
+        driver.handle_socket_events();
         driver.received().pop().unwrap().1
     };
     let ports: std::collections::BTreeSet<u32> = (0..8).map(|_| first_port()).collect();
@@ -284,60 +285,60 @@ fn another_life_does_not_use_the_ports_of_the_former() {
 }
 
 #[test]
-fn a_refused_stream_is_closed_without_an_answer() {
-    let mut driver = Driver::new();
-    driver.give(0, &[]);
+fn refused_vsock_stream_is_closed_without_a_response() {
+    let mut driver = VsockDriver::new();
+    driver.add_buffer(0, &[]);
     let mut stream = UnixStream::connect(&driver.socket).unwrap();
     stream.write_all(b"CONNECT 80\n").unwrap();
-    driver.attend();
+    driver.handle_socket_events();
     let (_, port, _) = driver.received().pop().unwrap();
-    driver.give(1, &packet(port, 3, b""));
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert_eq!(answer, b"");
+    driver.add_buffer(1, &packet(port, 3, b""));
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    assert_eq!(response, b"");
 }
 
 #[test]
-fn a_packet_of_no_connection_and_a_connection_of_the_guests_are_reset() {
-    let mut driver = Driver::new();
-    driver.give(0, &[]);
-    driver.give(0, &[]);
-    driver.give(1, &packet(77, 5, b"lost"));
-    driver.give(1, &packet(22, 1, b""));
+fn packets_without_a_connection_are_reset() {
+    let mut driver = VsockDriver::new();
+    driver.add_buffer(0, &[]);
+    driver.add_buffer(0, &[]);
+    driver.add_buffer(1, &packet(77, 5, b"lost"));
+    driver.add_buffer(1, &packet(22, 1, b""));
     assert_eq!(driver.received(), [(3, 77, vec![]), (3, 22, vec![])]);
 }
 
 #[test]
-fn a_restored_guest_hears_of_the_reset_before_anything_else() {
-    let mut driver = Driver::new();
-    driver.give(0, &[]);
+fn restored_guest_is_sent_the_reset_before_connections() {
+    let mut driver = VsockDriver::new();
+    driver.add_buffer(0, &[]);
     let mut stream = UnixStream::connect(&driver.socket).unwrap();
     stream.write_all(b"CONNECT 80\n").unwrap();
     driver
         .transport
         .with(|device, queues, memory| match device {
             Device::Vsock(vsock) => {
-                vsock.expect_reset();
-                // A buffer for the event.
+                vsock.require_transport_reset();
+                // A buffer for the reset event.
                 memory
                     .write_obj(0x3_4000_u64, GuestAddress(0x3_0000))
                     .unwrap();
                 memory.write_obj(8_u32, GuestAddress(0x3_0008)).unwrap();
                 memory.write_obj(2_u16, GuestAddress(0x3_000c)).unwrap();
                 memory.write_obj(1_u16, GuestAddress(0x3_1002)).unwrap();
-                ((), vsock.begin_life(queues, memory))
+                vsock.send_transport_reset(queues, memory)
             }
             _ => unreachable!(),
         });
     let used: u16 = driver.memory.read_obj(GuestAddress(0x3_2002)).unwrap();
-    assert_eq!(used, 1, "the event is there");
-    driver.attend();
+    assert_eq!(used, 1, "the event is sent");
+    driver.handle_socket_events();
     assert_eq!(
         driver.received(),
         [],
-        "no connection before the guest has handled the reset"
+        "no connection request before the guest handled the reset"
     );
     set(&mut driver.transport, 0x50, 2);
-    driver.attend();
+    driver.handle_socket_events();
     assert_eq!(driver.received().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Packets with descriptors over the socket to the host.
+//! `SOCK_SEQPACKET` packets with attached descriptors.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -12,14 +12,14 @@ use rustix::net::{
 };
 use vmm_api::wire::DESCRIPTOR_LIMIT;
 
-const SPACE: usize = rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT));
+const ANCILLARY_SPACE: usize = rustix::cmsg_space!(ScmRights(DESCRIPTOR_LIMIT));
 
-/// Receives one packet into `bytes`: its length, 0 at the end, and its descriptors.
+/// Receives one packet into `bytes`; returns its length, which is 0 at end of file, and its descriptors.
 pub(crate) fn receive(
     socket: impl AsFd,
     bytes: &mut [u8],
 ) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut space = [MaybeUninit::uninit(); ANCILLARY_SPACE];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(bytes)];
     let received = recvmsg(socket, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
@@ -32,7 +32,7 @@ pub(crate) fn receive(
     Ok((received.bytes, fds))
 }
 
-/// Sends one packet.
+/// Sends one packet with at most one descriptor.
 pub(crate) fn send(
     socket: impl AsFd,
     bytes: &[u8],

@@ -13,7 +13,7 @@ fn header(version: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn another_version_is_named() {
+fn machine_image_of_another_version_is_rejected() {
     assert!(matches!(
         MachineState::decode(&header(9, b"")),
         Err(ImageError::Version(9))
@@ -21,13 +21,13 @@ fn another_version_is_named() {
 }
 
 #[test]
-fn a_file_cut_anywhere_is_cut_short() {
-    let whole = header(VERSION, &[7; 100]);
-    for len in 8..whole.len() {
+fn machine_image_truncated_anywhere_is_rejected() {
+    let valid = header(VERSION, &[7; 100]);
+    for len in 8..valid.len() {
         assert!(
             matches!(
-                MachineState::decode(&whole[..len]),
-                Err(ImageError::Short { .. })
+                MachineState::decode(&valid[..len]),
+                Err(ImageError::Truncated { .. })
             ),
             "{len}"
         );
@@ -35,7 +35,7 @@ fn a_file_cut_anywhere_is_cut_short() {
 }
 
 #[test]
-fn a_flipped_bit_of_the_payload_is_seen() {
+fn flipped_bit_in_machine_image_is_detected() {
     let mut bytes = header(VERSION, &[7; 100]);
     bytes[HEADER_LEN + 50] ^= 4;
     assert!(matches!(
@@ -46,12 +46,12 @@ fn a_flipped_bit_of_the_payload_is_seen() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_as_machine_image_are_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(MachineState::decode(&bytes).is_err());
     }
 
     #[test]
-    fn any_payload_with_a_right_digest_is_refused_without_a_panic(payload in proptest::collection::vec(any::<u8>(), 0..2000)) {
+    fn random_payload_with_valid_digest_is_rejected(payload in proptest::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(MachineState::decode(&header(VERSION, &payload)).is_err());
     }
 }

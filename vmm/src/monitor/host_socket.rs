@@ -1,4 +1,4 @@
-//! The host's end of things: what it asks, and what it is told.
+//! Socket to the host.
 
 use std::{
     io,
@@ -7,15 +7,15 @@ use std::{
 
 use vmm_api::wire::{MESSAGE_LIMIT, Reply, Request, decode, encode};
 
-use crate::sys::packet;
+use crate::sys::seqpacket;
 
-/// The socket to the host. vCPU threads speak over it, too: a packet is whole or not there.
+/// Socket to the host. vCPU threads send on it as well; each packet is sent atomically.
 #[derive(Debug)]
-pub(crate) struct Host {
+pub(super) struct HostSocket {
     socket: OwnedFd,
 }
 
-impl Host {
+impl HostSocket {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self { socket }
     }
@@ -24,11 +24,11 @@ impl Host {
         self.socket.as_fd()
     }
 
-    /// The next request with its descriptors; `None` when the host is gone.
+    /// Receives the next request and its descriptors; `None` if the host closed the socket.
     pub(super) fn receive(&self) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MESSAGE_LIMIT];
         loop {
-            match packet::receive(&self.socket, &mut bytes) {
+            match seqpacket::receive(&self.socket, &mut bytes) {
                 Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
                 Ok((len, fds)) => {
                     let request = decode(&bytes[..len]).map_err(io::Error::other)?;
@@ -40,13 +40,13 @@ impl Host {
         }
     }
 
-    /// Tells the host something.
-    pub(crate) fn say(&self, reply: &Reply) -> io::Result<()> {
-        Ok(packet::send(&self.socket, &encode(reply), &[])?)
+    /// Sends a message.
+    pub(super) fn send(&self, reply: &Reply) -> io::Result<()> {
+        Ok(seqpacket::send(&self.socket, &encode(reply), &[])?)
     }
 
-    /// Tells the host something and hands it a descriptor.
-    pub(super) fn hand(&self, reply: &Reply, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(packet::send(&self.socket, &encode(reply), &[fd])?)
+    /// Sends a message with an attached descriptor.
+    pub(super) fn send_with_fd(&self, reply: &Reply, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(seqpacket::send(&self.socket, &encode(reply), &[fd])?)
     }
 }

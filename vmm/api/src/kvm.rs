@@ -1,10 +1,11 @@
-//! Monitors as processes of this host.
+//! Hypervisor over the KVM of this host: each monitor is a process.
 //!
-//! [`Kvm`] spawns `catnap-vmm` with one end of a socket pair as its standard input and talks [`crate::wire`] over it.
-//! Nothing runs between fork and exec, so that spawning stays a `vfork`.
+//! [`Kvm`] spawns `catnap-vmm` with one end of a socket pair as its standard input and speaks [`crate::wire`] over it.
+//! No code runs between fork and exec, so that spawning stays a `vfork`.
 
+mod blank;
 mod link;
-mod monitor;
+mod machine;
 
 use std::{io, os::fd::OwnedFd, path::PathBuf, process::Stdio};
 
@@ -12,18 +13,18 @@ use async_trait::async_trait;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{net::UnixListener, process::Command};
 
+pub use self::blank::KvmBlank;
 use self::link::Link;
-pub use self::monitor::{Monitor, Process};
 use crate::{Blank, BlankSpec, Hypervisor, MachineError, SpawnError, wire::Request};
 
-/// The KVM of this host, through `catnap-vmm`.
+/// Hypervisor that runs one `catnap-vmm` process for each machine.
 #[derive(Debug, Clone)]
 pub struct Kvm {
     program: PathBuf,
 }
 
 impl Kvm {
-    /// Uses the monitor at `program`. Fails with one sentence when this host has no KVM that this process may use.
+    /// Uses the monitor executable `program`. Fails, with the remedy, if this process cannot use KVM.
     pub fn new(program: impl Into<PathBuf>) -> Result<Self, SpawnError> {
         let program = program.into();
         if let Err(source) = std::fs::metadata(&program) {
@@ -32,21 +33,25 @@ impl Kvm {
                 source,
             });
         }
-        match std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        match std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+        {
             Ok(_) => Ok(Self { program }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnError::NoKvm(
-                "there is no /dev/kvm on this machine: enable virtualisation in its firmware or hypervisor and load the \
-                 kvm module"
+                "/dev/kvm does not exist: enable virtualisation in the firmware or hypervisor of this machine and load \
+                 the kvm module"
                     .to_owned(),
             )),
             Err(error) => Err(SpawnError::NoKvm(format!(
-                "/dev/kvm cannot be opened ({error}): run as root or as a member of the group that owns it"
+                "failed to open /dev/kvm ({error}): run as root or as a member of the group that owns it"
             ))),
         }
     }
 
-    /// Spawns a monitor, as [`Hypervisor::blank`] does, and gives its own type.
-    pub async fn monitor(&self, spec: BlankSpec) -> Result<Monitor, SpawnError> {
+    /// Spawns a monitor as [`Hypervisor::blank`] does, with its concrete type.
+    pub async fn spawn(&self, spec: BlankSpec) -> Result<KvmBlank, SpawnError> {
         let fail = |source| SpawnError::Spawn {
             program: self.program.display().to_string(),
             source,
@@ -56,35 +61,30 @@ impl Kvm {
             .map_err(fail)?
             .into_std()
             .map_err(fail)?;
-        let (ours, theirs) = socketpair(
+        let (host_end, monitor_end) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )
         .map_err(|errno| fail(errno.into()))?;
-        // Ours alone: the monitor waits in its own loop.
-        rustix::io::ioctl_fionbio(&ours, true).map_err(|errno| fail(errno.into()))?;
+        // Only this end: the monitor polls its end and reads it blocking.
+        rustix::io::ioctl_fionbio(&host_end, true).map_err(|errno| fail(errno.into()))?;
         let child = Command::new(&self.program)
-            .stdin(Stdio::from(theirs))
+            .stdin(Stdio::from(monitor_end))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .spawn()
             .map_err(fail)?;
-        let link = Link::start(ours, child).map_err(fail)?;
-        let monitor = Monitor::new(link, socket);
+        let link = Link::start(host_end, child).map_err(fail)?;
         let request = Request::Prepare {
             vcpus: spec.vcpus,
             memory: spec.memory,
         };
-        match monitor
-            .link()
-            .ask(&request, &[&OwnedFd::from(listener)])
-            .await
-        {
-            Ok(()) => Ok(monitor),
-            Err(MachineError::Refused(why)) => Err(SpawnError::Prepare(why)),
+        match link.call(&request, &[&OwnedFd::from(listener)]).await {
+            Ok(()) => Ok(KvmBlank::new(link, socket)),
+            Err(MachineError::Refused(error)) => Err(SpawnError::Prepare(error)),
             Err(MachineError::Gone(exit)) => Err(SpawnError::Prepare(exit.to_string())),
             Err(MachineError::Io(source)) => Err(fail(source)),
         }
@@ -94,12 +94,12 @@ impl Kvm {
 #[async_trait]
 impl Hypervisor for Kvm {
     async fn blank(&self, spec: BlankSpec) -> Result<Box<dyn Blank>, SpawnError> {
-        Ok(Box::new(self.monitor(spec).await?))
+        Ok(Box::new(self.spawn(spec).await?))
     }
 }
 
-/// Fails with one sentence when this process may not make a userfaultfd that serves the kernel's own faults, which
-/// restoring memory page by page needs.
+/// Checks that this process may create a userfaultfd that serves the kernel's own faults, which restoring memory page
+/// by page needs.
 pub fn check_userfaultfd() -> Result<(), SpawnError> {
     if std::fs::OpenOptions::new()
         .read(true)

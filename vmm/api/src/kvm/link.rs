@@ -1,4 +1,4 @@
-//! The socket to one monitor, and its process.
+//! Socket and process of one monitor.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     process::Child,
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, MutexGuard, mpsc, watch},
 };
 use tokio_seqpacket::{
     UnixSeqpacket,
@@ -19,40 +19,52 @@ use tokio_seqpacket::{
 
 use crate::{
     Exit, MachineError,
-    wire::{DESCRIPTOR_LIMIT, MESSAGE_LIMIT, Refusal, Reply, Request, decode, encode},
+    wire::{DESCRIPTOR_LIMIT, MESSAGE_LIMIT, Reply, Request, decode, encode},
 };
 
-/// A reply with the descriptors beside it.
-pub(super) type Answer = (Reply, VecDeque<OwnedFd>);
+/// A reply and the descriptors attached to it.
+type Message = (Reply, VecDeque<OwnedFd>);
 
-/// Talks to a monitor and watches its process. Dropping it kills the monitor.
+/// Sends requests to a monitor and supervises its process. Dropping it kills the monitor.
 #[derive(Debug)]
 pub(super) struct Link {
     socket: Arc<UnixSeqpacket>,
-    answers: Mutex<mpsc::UnboundedReceiver<Answer>>,
+    replies: Mutex<Replies>,
     exit: watch::Receiver<Option<Exit>>,
     doorbell: watch::Receiver<Option<u32>>,
     kill: watch::Sender<bool>,
     pid: u32,
 }
 
+/// Replies of the monitor, in the order of its requests.
+#[derive(Debug)]
+struct Replies {
+    messages: mpsc::UnboundedReceiver<Message>,
+    /// Requests sent whose final reply is not read yet. More than zero before a request if the callers of earlier ones
+    /// were dropped.
+    outstanding: usize,
+}
+
 impl Link {
     pub(super) fn start(socket: OwnedFd, child: Child) -> io::Result<Self> {
         let socket = Arc::new(UnixSeqpacket::try_from(socket)?);
-        let (answer, answers) = mpsc::unbounded_channel();
+        let (message_tx, messages) = mpsc::unbounded_channel();
         let (exit_tx, exit) = watch::channel(None);
-        let (ring, doorbell) = watch::channel(None);
+        let (doorbell_tx, doorbell) = watch::channel(None);
         let (kill, killed) = watch::channel(false);
         let pid = child.id().unwrap_or(0);
-        let ears = Ears {
+        let reader = ReplyReader {
             socket: Arc::clone(&socket),
-            answer,
-            ring,
+            messages: message_tx,
+            doorbell: doorbell_tx,
         };
-        tokio::spawn(attend(ears, child, killed, exit_tx));
+        tokio::spawn(supervise(reader, child, killed, exit_tx));
         Ok(Self {
             socket,
-            answers: Mutex::new(answers),
+            replies: Mutex::new(Replies {
+                messages,
+                outstanding: 0,
+            }),
             exit,
             doorbell,
             kill,
@@ -72,27 +84,33 @@ impl Link {
         self.doorbell.clone()
     }
 
-    /// Sends a request that is answered by nothing but `Done`.
-    pub(super) async fn ask(
+    /// Sends a request whose only successful reply is `Done`, and waits for it.
+    pub(super) async fn call(
         &self,
         request: &Request,
         fds: &[&OwnedFd],
     ) -> Result<(), MachineError> {
-        let mut talk = self.begin(request, fds).await?;
-        match talk.answer().await? {
+        let mut pending = self.send(request, fds).await?;
+        match pending.next().await? {
             (Reply::Done, _) => Ok(()),
             (Reply::Refused { message, .. }, _) => Err(MachineError::Refused(message)),
             (other, _) => Err(unexpected(&other)),
         }
     }
 
-    /// Sends a request; its answers are read from what is returned.
-    pub(super) async fn begin(
+    /// Sends a request and returns its pending reply. Other requests wait until that is dropped.
+    pub(super) async fn send(
         &self,
         request: &Request,
         fds: &[&OwnedFd],
-    ) -> Result<Talk<'_>, MachineError> {
-        let answers = self.answers.lock().await;
+    ) -> Result<PendingReply<'_>, MachineError> {
+        let mut pending = PendingReply {
+            link: self,
+            replies: self.replies.lock().await,
+        };
+        while pending.replies.outstanding > 0 {
+            pending.next().await?;
+        }
         let bytes = encode(request);
         let mut space = vec![0_u8; 64 + 4 * fds.len()];
         let mut ancillary = AncillaryMessageWriter::new(&mut space);
@@ -108,21 +126,24 @@ impl Link {
             .send_vectored_with_ancillary(&[IoSlice::new(&bytes)], &mut ancillary)
             .await
         {
-            Ok(_) => Ok(Talk {
-                link: self,
-                answers,
-            }),
+            Ok(_) => {
+                pending.replies.outstanding += 1;
+                Ok(pending)
+            }
             Err(source) => Err(self.gone().await.unwrap_or(MachineError::Io(source))),
         }
     }
 
-    /// Kills the monitor and waits for its end.
+    /// Kills the monitor and waits for the end of its process.
     pub(super) async fn kill(&self) {
         self.kill.send_replace(true);
         let mut exit = self.exit.clone();
-        // The sender lives until it has said how the monitor ended.
+        // The supervisor holds the sender until it has published the exit.
         if exit.wait_for(Option::is_some).await.is_err() {
-            tracing::error!(pid = self.pid, "the task that watches the monitor is gone");
+            tracing::error!(
+                pid = self.pid,
+                "supervisor of the monitor ended without an exit"
+            );
         }
     }
 
@@ -133,24 +154,23 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.kill.send_replace(true);
-    }
-}
-
-/// A request under way.
+/// A request whose reply is outstanding.
 #[derive(Debug)]
-pub(super) struct Talk<'a> {
+pub(super) struct PendingReply<'a> {
     link: &'a Link,
-    answers: tokio::sync::MutexGuard<'a, mpsc::UnboundedReceiver<Answer>>,
+    replies: MutexGuard<'a, Replies>,
 }
 
-impl Talk<'_> {
-    /// The next answer.
-    pub(super) async fn answer(&mut self) -> Result<Answer, MachineError> {
-        match self.answers.recv().await {
-            Some(answer) => Ok(answer),
+impl PendingReply<'_> {
+    /// Waits for the next message of the reply.
+    pub(super) async fn next(&mut self) -> Result<Message, MachineError> {
+        match self.replies.messages.recv().await {
+            Some(message) => {
+                if !matches!(message.0, Reply::Pager { .. }) {
+                    self.replies.outstanding = self.replies.outstanding.saturating_sub(1);
+                }
+                Ok(message)
+            }
             None => Err(self
                 .link
                 .gone()
@@ -160,25 +180,23 @@ impl Talk<'_> {
     }
 }
 
-/// An answer that no request of this kind has.
+/// Builds the error for a reply that does not belong to the request.
 pub(super) fn unexpected(reply: &Reply) -> MachineError {
-    MachineError::Io(io::Error::other(format!("the monitor answered {reply:?}")))
+    MachineError::Io(io::Error::other(format!(
+        "unexpected reply of the monitor: {reply:?}"
+    )))
 }
 
-/// Whether a refusal is for want of space.
-pub(super) fn is_no_space(kind: Refusal) -> bool {
-    kind == Refusal::NoSpace
-}
-
-struct Ears {
+/// Reads the messages of one monitor.
+struct ReplyReader {
     socket: Arc<UnixSeqpacket>,
-    answer: mpsc::UnboundedSender<Answer>,
-    ring: watch::Sender<Option<u32>>,
+    messages: mpsc::UnboundedSender<Message>,
+    doorbell: watch::Sender<Option<u32>>,
 }
 
-impl Ears {
-    /// Hands on what the monitor says until it says no more; `Some` when it gave a reason.
-    async fn listen(self) -> Option<Exit> {
+impl ReplyReader {
+    /// Distributes messages until the socket closes; returns the reason that the monitor reported, if any.
+    async fn run(self) -> Option<Exit> {
         let mut bytes = vec![0_u8; MESSAGE_LIMIT];
         let mut space = vec![0_u8; 64 + 4 * DESCRIPTOR_LIMIT];
         loop {
@@ -187,12 +205,12 @@ impl Ears {
                 return None;
             }
             match decode(&bytes[..len]) {
-                Ok(Reply::Exited { trouble: None }) => return Some(Exit::Guest),
-                Ok(Reply::Exited { trouble: Some(why) }) => return Some(Exit::Failed(why)),
+                Ok(Reply::Exited { error: None }) => return Some(Exit::Guest),
+                Ok(Reply::Exited { error: Some(error) }) => return Some(Exit::Failed(error)),
                 Ok(Reply::Doorbell { value }) => {
-                    self.ring.send_replace(Some(value));
+                    self.doorbell.send_replace(Some(value));
                 }
-                Ok(reply) => self.answer.send((reply, fds)).ok()?,
+                Ok(reply) => self.messages.send((reply, fds)).ok()?,
                 Err(malformed) => return Some(Exit::Failed(malformed.to_string())),
             }
         }
@@ -218,35 +236,36 @@ impl Ears {
     }
 }
 
-/// Lives as long as the monitor: listens, kills it when told to, and says how it ended.
-async fn attend(
-    ears: Ears,
+/// Reads replies, kills the monitor on request, reaps its process and publishes the exit.
+async fn supervise(
+    reader: ReplyReader,
     mut child: Child,
     mut killed: watch::Receiver<bool>,
     exit: watch::Sender<Option<Exit>>,
 ) {
-    let said = tokio::select! {
-        said = ears.listen() => said,
+    let reported = tokio::select! {
+        reported = reader.run() => reported,
+        // Also if the link was dropped, and the sender with it.
         _ = killed.wait_for(|killed| *killed) => Some(Exit::Killed),
     };
-    if said.is_some() {
-        // A monitor that has given its reason is about to end; make sure of it.
-        if let Err(error) = child.start_kill() {
-            tracing::debug!(%error, "monitor had ended before it was killed");
-        }
+    if reported.is_some()
+        // A monitor that has reported its reason exits by itself; the kill makes sure of it.
+        && let Err(error) = child.start_kill()
+    {
+        tracing::debug!(error = %error, "failed to kill monitor");
     }
     let status = child.wait().await;
-    let how = if *killed.borrow() {
+    let reason = if *killed.borrow() {
         Exit::Killed
     } else {
-        said.unwrap_or_else(|| died(status))
+        reported.unwrap_or_else(|| died(status))
     };
-    exit.send_replace(Some(how));
+    exit.send_replace(Some(reason));
 }
 
 fn died(status: io::Result<ExitStatus>) -> Exit {
     Exit::Died(match status {
         Ok(status) => status.to_string(),
-        Err(error) => format!("its status is unknown: {error}"),
+        Err(error) => format!("unknown status: {error}"),
     })
 }

@@ -1,14 +1,14 @@
-//! The small instructions.
+//! Scalar instructions.
 
 use iced_x86::{OpKind, Register};
 
-use super::{Context, EmulateError, Outcome, access::Fault};
+use super::{EmulateError, Execution, Outcome, access::Fault};
 
-const CARRY_TO_OVERFLOW: u64 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 11;
+const STATUS_FLAGS: u64 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 11;
 const ZERO: u64 = 1 << 6;
 const ALIGNMENT_CHECK: u64 = 1 << 18;
 
-impl Context<'_> {
+impl Execution<'_> {
     pub(super) fn popcnt(&mut self) -> Result<Option<Outcome>, EmulateError> {
         let size = self.instruction.op0_register().size();
         let source = match self.instruction.op1_kind() {
@@ -28,24 +28,24 @@ impl Context<'_> {
             }
         };
         let target = self.instruction.op0_register();
-        let Some(slot) = self.slot(target) else {
+        let Some(register) = self.register_mut(target) else {
             return Ok(None);
         };
         let count = u64::from(source.count_ones());
-        // A 32-bit result clears the upper half; a 16-bit one keeps the rest.
-        *slot = if size == 2 {
-            *slot & !0xffff | count
+        // A 32-bit result clears the upper half of the register; a 16-bit one preserves the other bits.
+        *register = if size == 2 {
+            *register & !0xffff | count
         } else {
             count
         };
-        self.regs.rflags &= !CARRY_TO_OVERFLOW;
+        self.regs.rflags &= !STATUS_FLAGS;
         if source == 0 {
             self.regs.rflags |= ZERO;
         }
         Ok(Some(Outcome::Done))
     }
 
-    /// Not atomic against other vCPUs: the guest kernel is told not to use it where there are any (`clearcpuid=cx16`).
+    /// Executes CMPXCHG16B, not atomically against other vCPUs: `clearcpuid=cx16` keeps guest kernels from using it.
     pub(super) fn cmpxchg16b(&mut self) -> Outcome {
         let Some(at) = self.address() else {
             return Outcome::Fault(Fault::Protection);
@@ -57,19 +57,19 @@ impl Context<'_> {
         if let Err(fault) = self.access().read(at, &mut bytes) {
             return Outcome::Fault(fault);
         }
-        let found = u128::from_le_bytes(bytes);
+        let current = u128::from_le_bytes(bytes);
         let expected = u128::from(self.regs.rdx) << 64 | u128::from(self.regs.rax);
-        let wanted = u128::from(self.regs.rcx) << 64 | u128::from(self.regs.rbx);
-        let equal = found == expected;
-        let stored = if equal { wanted } else { found };
-        if let Err(fault) = self.access().write(at, &stored.to_le_bytes()) {
+        let replacement = u128::from(self.regs.rcx) << 64 | u128::from(self.regs.rbx);
+        let matches = current == expected;
+        let result = if matches { replacement } else { current };
+        if let Err(fault) = self.access().write(at, &result.to_le_bytes()) {
             return Outcome::Fault(fault);
         }
-        if equal {
+        if matches {
             self.regs.rflags |= ZERO;
         } else {
             self.regs.rflags &= !ZERO;
-            let [low, high] = [found & u128::from(u64::MAX), found >> 64]
+            let [low, high] = [current & u128::from(u64::MAX), current >> 64]
                 .map(|half| u64::try_from(half).unwrap_or(0));
             (self.regs.rax, self.regs.rdx) = (low, high);
         }
@@ -85,7 +85,7 @@ impl Context<'_> {
         Outcome::Done
     }
 
-    fn slot(&mut self, register: Register) -> Option<&mut u64> {
+    fn register_mut(&mut self, register: Register) -> Option<&mut u64> {
         let regs = &mut self.regs;
         Some(match register.full_register() {
             Register::RAX => &mut regs.rax,

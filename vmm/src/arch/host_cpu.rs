@@ -1,21 +1,21 @@
-//! What kind of KVM this host has.
+//! Properties of the host's KVM.
 
 use std::{fs, path::Path};
 
-/// What is peculiar to this host. Found out once, at start.
+/// Properties of the host's KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Host {
-    /// Guest kernel mode is interpreted, by an emulator that lacks some instructions (the `kvm_pvm` module): the monitor
-    /// carries those out, and the guest kernel is told so.
+pub(crate) struct HostCpu {
+    /// KVM interprets guest kernel mode (the `kvm_pvm` module), with an emulator that lacks some instructions. The
+    /// monitor emulates those, and the guest kernel's command line names the fact.
     pub(crate) emulated_cpl0: bool,
 }
 
-impl Host {
-    /// Looks at this host.
+impl HostCpu {
+    /// Detects the properties from the loaded kernel modules.
     pub(crate) fn detect() -> Self {
         let loaded = |module: &str| Path::new("/sys/module").join(module).exists();
         let hardware = ["kvm_intel", "kvm_amd"].iter().any(|module| {
-            // The module is there, and in use by somebody or at least initialised.
+            // The module is loaded and initialised.
             loaded(module)
                 && fs::metadata(Path::new("/sys/module").join(module).join("parameters")).is_ok()
         });
@@ -24,12 +24,12 @@ impl Host {
         }
     }
 
-    /// What such a host needs on the guest kernel's command line.
+    /// Returns the kernel parameters that a guest on this host needs.
     pub(crate) fn command_line(self) -> &'static str {
         if self.emulated_cpl0 {
-            // Features whose instructions the emulator lacks are hidden from the kernel, so that it does not leave the
-            // guest for each of them; user space sees the real processor anyway. The fast string instructions are done
-            // a byte at a time. Each page fault costs a millisecond, so memory comes 64 KiB at a time.
+            // The kernel does not use features whose instructions the emulator lacks, because each would exit to the
+            // monitor; user mode sees the real processor anyway. The emulator executes fast string instructions byte by
+            // byte. A page fault costs a millisecond, so the kernel faults 64 KiB at once.
             "catnap.emulated_cpl0 clearcpuid=smap,smep,fsgsbase,popcnt,cx16,xsaves,xsavec,xsaveopt,erms,fsrm \
              thp_anon=16K-64K:always rcupdate.rcu_cpu_stall_suppress=1"
         } else {
