@@ -1,12 +1,11 @@
-//! The API, called.
+//! A client of the gateway's API.
 
 use anyhow::{Context, Result};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
-use crate::cli::Remote;
+use crate::cli::ClientArgs;
 
-/// Where the API is.
 #[derive(Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -14,21 +13,21 @@ pub(crate) struct Client {
     key: Option<String>,
 }
 
-/// An answer that says no.
+/// A response with an error status.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Refused {
-    /// The status it came with.
+pub(crate) struct ApiError {
+    /// The status of the response.
     pub(crate) status: StatusCode,
-    /// What it says.
+    /// The message in its body.
     pub(crate) message: String,
 }
 
-/// The exit code an error asks for.
+/// Maps an error to the exit code of the program.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if let Some(refused) = cause.downcast_ref::<Refused>() {
-            return match refused.status.as_u16() {
+        if let Some(error) = cause.downcast_ref::<ApiError>() {
+            return match error.status.as_u16() {
                 400 | 422 => 2,
                 401 | 403 => 5,
                 404 => 4,
@@ -46,35 +45,50 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     1
 }
 
+/// Builds the path of a route below `/sandboxes/<id>`. Replaces characters that no ID has, so that a malformed ID is not
+/// found.
+pub(crate) fn sandbox_path(id: &str, rest: &str) -> String {
+    let id: String = id
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    format!("/sandboxes/{id}{rest}")
+}
+
 impl Client {
-    /// The gateway `remote` names.
-    pub(crate) fn new(remote: &Remote) -> Result<Self> {
+    pub(crate) fn new(args: &ClientArgs) -> Result<Self> {
         let http = reqwest::Client::builder()
             .build()
-            .context("make an HTTP client")?;
-        let key = remote
+            .context("failed to create an HTTP client")?;
+        let key = args
             .api_key
             .clone()
             .or_else(|| std::env::var("E2B_API_KEY").ok());
         Ok(Self {
             http,
-            url: remote.url.trim_end_matches('/').to_owned(),
+            url: args.url.trim_end_matches('/').to_owned(),
             key,
         })
     }
 
-    /// Asks the API; its answer as JSON, `null` when there is none.
+    /// Calls the API. Returns the body of the response, or `null` if it is empty.
     pub(crate) async fn call(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value> {
-        let (answer, _) = self.call_paged(method, path, body).await?;
-        Ok(answer)
+        let (body, _) = self.call_paged(method, path, body).await?;
+        Ok(body)
     }
 
-    /// As [`Client::call`], with the token of the next page.
+    /// Calls the API. Returns the body of the response and the token of the next page.
     pub(crate) async fn call_paged(
         &self,
         method: Method,
@@ -88,7 +102,7 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = accepted(self.send(request).await?).await?;
+        let response = error_for_status(self.send(request).await?).await?;
         let next = response
             .headers()
             .get("x-next-token")
@@ -97,18 +111,16 @@ impl Client {
         let bytes = response
             .bytes()
             .await
-            .context("read the gateway's answer")?;
+            .context("failed to read the response")?;
         if bytes.is_empty() {
             return Ok((Value::Null, next));
         }
-        Ok((
-            serde_json::from_slice(&bytes).context("understand the gateway's answer")?,
-            next,
-        ))
+        let body = serde_json::from_slice(&bytes).context("failed to decode the response")?;
+        Ok((body, next))
     }
 
-    /// Opens a stream to a port of a sandbox.
-    pub(crate) fn sandbox(&self, id: &str, port: u16, path: &str) -> RequestBuilder {
+    /// Builds a POST request to a port of a sandbox.
+    pub(crate) fn sandbox_request(&self, id: &str, port: u16, path: &str) -> RequestBuilder {
         let request = self.http.post(format!("{}{path}", self.url));
         request
             .header("E2b-Sandbox-Id", id)
@@ -117,15 +129,17 @@ impl Client {
 
     /// Sends a request.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
-        request
-            .send()
-            .await
-            .with_context(|| format!("reach the gateway at {}", self.url))
+        request.send().await.with_context(|| {
+            format!(
+                "failed to reach the gateway at {} (is `catnap up` running there?)",
+                self.url
+            )
+        })
     }
 }
 
-/// The response, if it says yes.
-pub(crate) async fn accepted(response: Response) -> Result<Response> {
+/// Converts a response with an error status to an [`ApiError`].
+pub(crate) async fn error_for_status(response: Response) -> Result<Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -138,6 +152,6 @@ pub(crate) async fn accepted(response: Response) -> Result<Response> {
                 .and_then(Value::as_str)
                 .map(str::to_owned)
         })
-        .unwrap_or_else(|| format!("the gateway answered {status}"));
-    Err(Refused { status, message }.into())
+        .unwrap_or_else(|| format!("the gateway returned status {status}"));
+    Err(ApiError { status, message }.into())
 }

@@ -1,16 +1,18 @@
-//! The one binary people install: the gateway and its command line.
+//! The gateway and its command line, in one program.
 //!
-//! [`main`] is all of it. [`run`] is the gateway alone, around a host that is given, for the rigs of tests.
+//! [`main`] is the program. [`run`] is the gateway around a given host; tests give it a fake one. Begin with `cli`, the
+//! grammar, and `commands`, which carries commands out through `client`. `catnap up` is `up`: it opens the host
+//! (`local_node`) and the listeners (`listeners`), and runs the `gateway`.
 
 #![forbid(unsafe_code)]
 
+mod api_key;
 mod cli;
 mod client;
 mod commands;
-mod door;
-mod exec;
-mod host;
-mod key;
+mod gateway;
+mod listeners;
+mod local_node;
 mod output;
 mod up;
 
@@ -19,13 +21,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-pub use self::up::{Addresses, Config, run};
+pub use self::{
+    gateway::{Addresses, Config, run},
+    local_node::KERNEL_COMMAND_LINE,
+};
 
-/// Runs the command line of this process to its end.
+/// Runs the command that the arguments of this process name.
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.default_log()));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(cli.default_log_filter()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -34,7 +39,7 @@ pub fn main() -> ExitCode {
         .install_default()
         .is_err()
     {
-        eprintln!("catnap: a TLS provider was installed before");
+        eprintln!("catnap: failed to install the TLS provider: another one is installed");
         return ExitCode::FAILURE;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -43,7 +48,7 @@ pub fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("catnap: start the runtime: {error}");
+            eprintln!("catnap: failed to start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -1,4 +1,4 @@
-//! The one binary people install.
+//! The `catnap` program: the gateway and its command line.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What is printed: tables for people, plain columns for pipes, JSON for programs.
+//! Output: tables for terminals, plain columns for pipes, JSON for programs.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -6,19 +6,19 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 /// Prints a value as JSON.
-pub(crate) fn json(value: &Value) -> io::Result<()> {
+pub(crate) fn print_json(value: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{value:#}")
 }
 
 /// Prints a line.
-pub(crate) fn line(text: &str) -> io::Result<()> {
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
 }
 
 /// Prints rows under headings.
-pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub(crate) fn print_table(headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let mut table = Table::new();
     table.load_preset(if io::stdout().is_terminal() {
         presets::UTF8_HORIZONTAL_ONLY
@@ -34,8 +34,8 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     Ok(())
 }
 
-/// A member of an object as text; empty when it is absent or null.
-pub(crate) fn member(object: &Value, name: &str) -> String {
+/// Returns a property of a JSON object as text. An absent property or `null` is empty.
+pub(crate) fn property(object: &Value, name: &str) -> String {
     match object.get(name) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),

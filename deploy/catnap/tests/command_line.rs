@@ -1,11 +1,11 @@
-//! The real binary against a whole gateway around a fake host.
+//! The `catnap` program against a gateway around a fake host: commands, output, exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{net::SocketAddr, path::PathBuf, process::Output};
+use std::{net::SocketAddr, path::PathBuf, process::Output, sync::Arc};
 
 use pool_api::{Node, Secret, fake::FakeNode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{process::Command, sync::oneshot, task::JoinHandle};
 
@@ -21,22 +21,20 @@ struct Gateway {
 
 impl Gateway {
     async fn new() -> Self {
-        let (fake, dir) = (
-            FakeNode::with_templates(&["base"]),
-            tempfile::tempdir().unwrap(),
-        );
+        let fake = FakeNode::with_templates(&["base"]);
+        let dir = tempfile::tempdir().unwrap();
         let config = catnap::Config::new(
             "127.0.0.1:0".parse().unwrap(),
             PathBuf::from(dir.path()),
             Secret::new(KEY),
         );
-        let ((stop, stopped), (ready, listens)) = (oneshot::channel::<()>(), oneshot::channel());
-        let node = std::sync::Arc::new(fake.clone());
-        let until = async move { drop(stopped.await) };
-        let run = tokio::spawn(catnap::run(config, node, until, Some(ready)));
+        let ((stop, stopped), (ready, addresses)) = (oneshot::channel::<()>(), oneshot::channel());
+        let node = Arc::new(fake.clone());
+        let shutdown = async move { drop(stopped.await) };
+        let run = tokio::spawn(catnap::run(config, node, shutdown, Some(ready)));
         Self {
             fake,
-            address: listens.await.unwrap().plain,
+            address: addresses.await.unwrap().plain,
             stop,
             run,
             dir,
@@ -51,8 +49,8 @@ impl Gateway {
         command.output().await.unwrap()
     }
 
-    /// What a command that must succeed prints.
-    async fn text(&self, args: &[&str]) -> String {
+    /// Runs a command that must succeed, and returns its output.
+    async fn stdout(&self, args: &[&str]) -> String {
         let output = self.run(args).await;
         assert!(
             output.status.success(),
@@ -62,16 +60,34 @@ impl Gateway {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The exit code and the complaint of a command that must fail.
-    async fn fails(&self, args: &[&str]) -> (i32, String) {
+    async fn json(&self, args: &[&str]) -> Value {
+        let args = [args, &["--json"]].concat();
+        serde_json::from_str(&self.stdout(&args).await).unwrap()
+    }
+
+    /// Runs a command that must fail with a one-line error, and returns its exit code and the error.
+    async fn fail(&self, args: &[&str]) -> (i32, String) {
         let output = self.run(args).await;
-        (
-            output.status.code().unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.starts_with("catnap: ") && error.lines().count() == 1,
+            "{args:?}: {error}"
+        );
+        (output.status.code().unwrap(), error)
+    }
+
+    async fn exit_code(&self, args: &[&str]) -> i32 {
+        self.fail(args).await.0
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.run.await.unwrap().unwrap();
+        drop(self.dir);
     }
 }
 
+/// Builds a command without the environment variables that `catnap` reads.
 fn catnap(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_catnap"));
     for name in [
@@ -88,193 +104,194 @@ fn catnap(args: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn a_sandbox_from_the_command_line() {
+async fn sandbox_commands_cover_the_lifecycle() {
     let gateway = Gateway::new().await;
-    let id = gateway
-        .text(&[
-            "sandbox",
-            "create",
-            "base",
-            "--auto-resume",
-            "--metadata",
-            "k=v",
-        ])
-        .await;
+    let create = ["sandbox", "create", "base", "--metadata", "k=v"];
+    let id = gateway.stdout(&create).await;
     let id = id.trim();
-    let info = gateway.text(&["sandbox", "info", id]).await;
+    let info = gateway.stdout(&["sandbox", "info", id]).await;
     assert!(
         info.contains("running") && !info.contains("Token"),
         "{info}"
     );
-    let json: Value =
-        serde_json::from_str(&gateway.text(&["sandbox", "info", id, "--json"]).await).unwrap();
-    assert_eq!(json["metadata"]["k"], "v");
-    let list = gateway.text(&["sandbox", "ls"]).await;
+    let info = gateway.json(&["sandbox", "info", id]).await;
+    assert_eq!(info["metadata"]["k"], "v");
+    let list = gateway.stdout(&["sandbox", "ls"]).await;
     assert!(list.contains("SANDBOX") && list.contains(id), "{list}");
+    let list = gateway.json(&["sandbox", "ls"]).await;
+    assert_eq!(list[0]["sandboxID"], id);
 
-    gateway.text(&["sandbox", "pause", id]).await;
-    assert_eq!(gateway.fails(&["sandbox", "pause", id]).await.0, 6);
-    assert_eq!(gateway.text(&["sandbox", "resume", id]).await.trim(), id);
-    let forks = gateway.text(&["sandbox", "fork", id, "-n", "3"]).await;
+    gateway.stdout(&["sandbox", "pause", id]).await;
+    let info = gateway.json(&["sandbox", "info", id]).await;
+    assert_eq!(info["state"], "paused");
+    let running = gateway.json(&["sandbox", "ls", "--state", "running"]).await;
+    assert_eq!(running, json!([]));
+    assert_eq!(gateway.exit_code(&["sandbox", "pause", id]).await, 6);
+    assert_eq!(gateway.exit_code(&["sandbox", "fork", id]).await, 6);
+    assert_eq!(gateway.stdout(&["sandbox", "resume", id]).await.trim(), id);
+
+    let forks = gateway.stdout(&["sandbox", "fork", id, "-n", "3"]).await;
     assert_eq!(forks.lines().count(), 3);
-    assert!(
-        gateway
-            .text(&["sandbox", "logs", id])
-            .await
-            .ends_with(&format!("{id} is ready\n"))
-    );
     let ids: Vec<&str> = ["sandbox", "kill", id]
         .into_iter()
         .chain(forks.lines())
         .collect();
-    gateway.text(&ids).await;
+    gateway.stdout(&ids).await;
     assert!(gateway.fake.list().await.is_empty());
-    let (code, complaint) = gateway.fails(&["sandbox", "info", id]).await;
-    assert_eq!(code, 4);
-    assert!(complaint.contains("doesn't exist"), "{complaint}");
-
-    assert_eq!(
-        gateway.text(&["template", "build", "mine"]).await.trim(),
-        "mine"
-    );
-    assert!(gateway.text(&["template", "ls"]).await.contains("mine"));
-    gateway.stop.send(()).unwrap();
-    gateway.run.await.unwrap().unwrap();
-    drop(gateway.dir);
+    gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_command_s_output_and_code_come_through() {
+async fn logs_print_the_last_console_lines() {
     let gateway = Gateway::new().await;
-    let id = gateway.text(&["sandbox", "create", "--auto-resume"]).await;
-    gateway.text(&["sandbox", "pause", id.trim()]).await;
-    // It sleeps, and the command's own request wakes it.
-    let output = gateway
-        .run(&[
-            "sandbox",
-            "exec",
-            id.trim(),
-            "--env",
-            "A=b",
-            "--",
-            "printf",
-            "-n",
-            "x",
-        ])
+    let id = gateway.stdout(&["sandbox", "create"]).await;
+    let id = id.trim();
+    let logs = gateway.stdout(&["sandbox", "logs", id]).await;
+    assert!(logs.ends_with(&format!("{id} is ready\n")), "{logs}");
+    let logs = gateway.json(&["sandbox", "logs", id, "--limit", "1"]).await;
+    assert_eq!(logs["logs"].as_array().unwrap().len(), 1, "{logs}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_print_usage_in_mebibytes() {
+    let gateway = Gateway::new().await;
+    let id = gateway.stdout(&["sandbox", "create"]).await;
+    let metrics = gateway.stdout(&["sandbox", "metrics", id.trim()]).await;
+    assert!(
+        metrics.contains("MEMORY MB") && metrics.contains("128"),
+        "{metrics}"
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn built_template_is_listed() {
+    let gateway = Gateway::new().await;
+    let built = gateway.stdout(&["template", "build", "mine"]).await;
+    assert_eq!(built.trim(), "mine");
+    let list = gateway.stdout(&["template", "ls"]).await;
+    assert!(list.contains("TEMPLATE") && list.contains("mine"), "{list}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn exec_forwards_output_and_exit_code() {
+    let gateway = Gateway::new().await;
+    let id = gateway
+        .stdout(&["sandbox", "create", "--auto-resume"])
         .await;
+    let id = id.trim();
+    gateway.stdout(&["sandbox", "pause", id]).await;
+    // The request of the command wakes the sandbox.
+    let exec = ["sandbox", "exec", id, "--env", "A=b", "--cwd", "/tmp"];
+    let command = ["--", "printf", "-n", "x"];
+    let output = gateway.run(&[&exec[..], &command].concat()).await;
     assert_eq!(
         (output.status.code(), output.stderr.as_slice()),
         (Some(3), b"done".as_slice())
     );
-    let asked: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&asked["process"]["cmd"], &asked["process"]["args"][1]),
-        (&"printf".into(), &"x".into())
-    );
-    assert_eq!(
-        (&asked["process"]["envs"]["A"], &asked["stdin"]),
-        (&"b".into(), &false.into())
-    );
+    // The fake process prints its request.
+    let request: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let process =
+        json!({ "cmd": "printf", "args": ["-n", "x"], "envs": { "A": "b" }, "cwd": "/tmp" });
+    assert_eq!(request, json!({ "process": process, "stdin": false }));
     assert_eq!(gateway.fake.wakes(), 1);
-
-    let id = gateway.text(&["sandbox", "create"]).await;
-    gateway.text(&["sandbox", "pause", id.trim()]).await;
-    let (code, complaint) = gateway
-        .fails(&["sandbox", "exec", id.trim(), "--", "true"])
-        .await;
-    assert_eq!(code, 6);
-    assert!(complaint.contains("catnap sandbox resume"), "{complaint}");
+    gateway.stop().await;
 }
 
 #[tokio::test]
-async fn failures_have_their_exit_codes() {
+async fn exec_in_unwakeable_sandbox_names_the_remedy() {
     let gateway = Gateway::new().await;
-    assert_eq!(gateway.fails(&["sandbox", "info", "iunknown"]).await.0, 4);
-    assert_eq!(gateway.fails(&["sandbox", "create", "nope"]).await.0, 4);
-    assert_eq!(
-        gateway
-            .fails(&["sandbox", "create", "--timeout", "0"])
-            .await
-            .0,
-        2
-    );
-    assert_eq!(gateway.fails(&["sandbox", "frobnicate"]).await.0, 2);
-    assert_eq!(
-        gateway
-            .fails(&["sandbox", "ls", "--api-key", "e2b_1"])
-            .await
-            .0,
-        5
-    );
-    let (code, complaint) = gateway
-        .fails(&["sandbox", "ls", "--url", "http://127.0.0.1:1"])
-        .await;
-    assert_eq!(code, 7, "{complaint}");
-    assert!(
-        complaint.starts_with("catnap: list sandboxes: reach the gateway at http://127.0.0.1:1"),
-        "{complaint}"
-    );
-}
-
-#[tokio::test]
-async fn snapshots_from_the_command_line() {
-    let gateway = Gateway::new().await;
-    let id = gateway.text(&["sandbox", "create"]).await;
+    let id = gateway.stdout(&["sandbox", "create"]).await;
     let id = id.trim();
-    let taken = gateway.text(&["sandbox", "snapshot", id]).await;
+    gateway.stdout(&["sandbox", "pause", id]).await;
+    let (code, error) = gateway.fail(&["sandbox", "exec", id, "--", "true"]).await;
+    assert_eq!(code, 6);
+    let remedy = format!("catnap sandbox resume {id}");
+    assert!(error.contains(&remedy), "{error}");
+    assert_eq!(gateway.fake.wakes(), 0);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn errors_map_to_exit_codes() {
+    let gateway = Gateway::new().await;
+    for command in ["info", "pause", "resume", "fork", "logs", "metrics", "kill"] {
+        let (code, error) = gateway.fail(&["sandbox", command, "iunknown"]).await;
+        assert_eq!(code, 4, "{command}: {error}");
+        assert!(error.contains("iunknown"), "{command}: {error}");
+    }
+    let exec = ["sandbox", "exec", "iunknown", "--", "true"];
+    assert_eq!(gateway.exit_code(&exec).await, 4);
+    assert_eq!(gateway.exit_code(&["sandbox", "create", "nope"]).await, 4);
+    let zero = ["sandbox", "create", "--timeout", "0"];
+    assert_eq!(gateway.exit_code(&zero).await, 2);
+    let usage = gateway.run(&["sandbox", "frobnicate"]).await;
+    assert_eq!(usage.status.code(), Some(2));
+    let wrong_key = ["sandbox", "ls", "--api-key", "e2b_1"];
+    assert_eq!(gateway.exit_code(&wrong_key).await, 5);
+    let unreachable = ["sandbox", "ls", "--url", "http://127.0.0.1:1"];
+    let (code, error) = gateway.fail(&unreachable).await;
+    assert_eq!(code, 7, "{error}");
+    let context =
+        "catnap: failed to list sandboxes: failed to reach the gateway at http://127.0.0.1:1 ";
+    assert!(error.starts_with(context), "{error}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn snapshot_commands_create_list_and_roll_back() {
+    let gateway = Gateway::new().await;
+    let id = gateway.stdout(&["sandbox", "create"]).await;
+    let id = id.trim();
+    let unnamed = gateway.stdout(&["sandbox", "snapshot", id]).await;
     let named = gateway
-        .text(&["sandbox", "snapshot", id, "--name", "Kept"])
+        .stdout(&["sandbox", "snapshot", id, "--name", "Kept"])
         .await;
     assert_eq!(named.trim(), "catnap/kept:default");
-    let listed = gateway.text(&["snapshot", "ls", "--sandbox", id]).await;
-    let listed: Vec<&str> = listed.lines().collect();
+    let list = gateway.stdout(&["snapshot", "ls", "--sandbox", id]).await;
+    let list: Vec<&str> = list.lines().collect();
     assert_eq!(
-        listed,
-        ["SNAPSHOT", named.trim(), taken.trim()].map(|line| format!(" {line}"))
+        list,
+        ["SNAPSHOT", named.trim(), unnamed.trim()].map(|line| format!(" {line}"))
     );
     gateway
-        .text(&["sandbox", "rollback", id, named.trim()])
+        .stdout(&["sandbox", "rollback", id, named.trim()])
         .await;
-    let other = gateway.text(&["sandbox", "create", "kept"]).await;
-    let back = gateway
-        .fails(&["sandbox", "rollback", other.trim(), "kept"])
-        .await;
-    assert_eq!(back.0, 4, "{}", back.1);
-
-    let used = gateway.text(&["sandbox", "metrics", id]).await;
-    assert!(used.contains("MEMORY MB") && used.contains("128"), "{used}");
-    gateway.text(&["sandbox", "pause", id, "--no-memory"]).await;
-    let info = gateway.text(&["sandbox", "info", id, "--json"]).await;
-    let info: Value = serde_json::from_str(&info).unwrap();
-    assert_eq!(info["pauseMode"], "filesystem");
-    gateway.text(&["sandbox", "resume", id]).await;
-
-    let both = [taken.trim(), named.trim(), "odd/one"];
-    let (code, complaint) = gateway
-        .fails(&["snapshot", "rm", both[0], both[1], both[2]])
-        .await;
-    assert_eq!(code, 4, "{complaint}");
-    assert!(complaint.contains("delete odd/one"), "{complaint}");
-    let none = gateway.text(&["snapshot", "ls", "--json"]).await;
-    assert_eq!(none.trim(), "[]", "the others are gone");
+    let other = gateway.stdout(&["sandbox", "create", "kept"]).await;
+    let foreign = ["sandbox", "rollback", other.trim(), "kept"];
+    assert_eq!(gateway.exit_code(&foreign).await, 4);
+    gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_one_sentence() {
+async fn snapshot_rm_deletes_the_rest_after_a_failure() {
     let gateway = Gateway::new().await;
-    let dir = tempfile::tempdir().unwrap();
-    let config = catnap::Config::new(gateway.address, PathBuf::from(dir.path()), Secret::new(KEY));
-    let node = std::sync::Arc::new(FakeNode::default());
-    let error = catnap::run(config, node, std::future::pending(), None)
-        .await
-        .unwrap_err();
-    assert!(
-        format!("{error:#}").starts_with(&format!("failed to listen on {}: ", gateway.address)),
-        "{error:#}"
-    );
-    assert!(format!("{error:#}").ends_with("choose another address"));
-    assert!(
-        !dir.path().join("control.db").exists(),
-        "nothing was touched"
-    );
+    let id = gateway.stdout(&["sandbox", "create"]).await;
+    let snapshot = ["sandbox", "snapshot", id.trim()];
+    let first = gateway.stdout(&snapshot).await;
+    let second = gateway.stdout(&snapshot).await;
+    let (code, error) = gateway
+        .fail(&["snapshot", "rm", first.trim(), "odd/one", second.trim()])
+        .await;
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains("failed to delete odd/one"), "{error}");
+    assert_eq!(gateway.json(&["snapshot", "ls"]).await, json!([]));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn no_memory_pauses_with_the_disk_only() {
+    let gateway = Gateway::new().await;
+    let id = gateway.stdout(&["sandbox", "create"]).await;
+    let id = id.trim();
+    gateway
+        .stdout(&["sandbox", "pause", id, "--no-memory"])
+        .await;
+    let info = gateway.json(&["sandbox", "info", id]).await;
+    assert_eq!(info["pauseMode"], "filesystem");
+    let resumed = gateway.json(&["sandbox", "resume", id]).await;
+    assert_eq!(resumed["sandboxID"], id);
+    gateway.stop().await;
 }

@@ -16,7 +16,10 @@ mod snapshot;
 use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, timeout},
+};
 
 use crate::{
     Epoch, Event, EventKind, Lease, Node, Origin, SandboxId, SandboxInfo, SandboxSpec,
@@ -92,10 +95,12 @@ pub async fn check(harness: &dyn Harness) {
     .flatten()
     .collect();
     for (name, row) in rows {
-        // Shown with a failure.
+        // The test runner prints it if the test fails.
         eprintln!("contract row: {name}");
+        let begun = Instant::now();
         assert!(timeout(ROW_TIMEOUT, row).await.is_ok(), "{name} hangs");
         bench.clear().await;
+        eprintln!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
     }
 }
 
@@ -151,11 +156,19 @@ impl Bench<'_> {
         Events(self.node().events())
     }
 
+    /// Kills a sandbox, and waits for its event, so that a later sandbox of the same name does not receive it.
+    async fn kill(&self, name: &SandboxId) {
+        let mut events = self.events();
+        // It may end by itself.
+        if self.node().kill(name).await.is_ok() {
+            while !matches!(events.next_of(name).await.kind, EventKind::Stopped(_)) {}
+        }
+    }
+
     /// Removes what a row left.
     async fn clear(&self) {
         for info in self.node().list().await {
-            // It may end by itself.
-            drop(self.node().kill(&info.id).await);
+            self.kill(&info.id).await;
         }
         for snapshot in self.node().retained_snapshots().await {
             let released = self.node().release_snapshot(&snapshot).await;
@@ -170,10 +183,14 @@ struct Events(broadcast::Receiver<Event>);
 impl Events {
     /// Returns the next event of a sandbox.
     async fn next(&mut self, name: &str) -> Event {
+        self.next_of(&id(name)).await
+    }
+
+    async fn next_of(&mut self, id: &SandboxId) -> Event {
         loop {
             let event = self.0.recv().await;
             let event = event.unwrap_or_else(|error| panic!("{error}"));
-            if event.id == id(name) {
+            if event.id == *id {
                 return event;
             }
         }

@@ -1,53 +1,52 @@
-//! Processes that die: the gateway, its monitors, and what is inside the guests.
+//! Killed processes and crashed guests.
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use crate::rig::{Gateway, PATIENCE, Reply, Sandbox, until};
+use crate::rig::{Gateway, Sandbox, TIMEOUT, wait_until};
 
 #[tokio::test]
-async fn paused_sandboxes_survive_the_end_of_everything() {
+async fn paused_sandboxes_survive_a_kill_of_every_process() {
     let Some(mut gateway) = Gateway::start().await else {
         return;
     };
-    let paused = gateway.probed(json!({})).await;
-    paused.write(&gateway, "/home/user/kept", "kept\n").await;
+    let paused = gateway.create_with_probe(json!({})).await;
+    paused.write(&gateway, "/home/user/file", "text\n").await;
     let before = paused.get(&gateway, "/count").await.ok();
     paused.pause(&gateway).await;
-    let running = gateway.create(json!({})).await;
-    let rerunning = gateway.create(json!({})).await;
-    rerunning.pause(&gateway).await;
-    rerunning.read(&gateway, "/etc/hostname").await.ok();
+    let never_paused = gateway.create(json!({})).await;
+    let woken = gateway.create(json!({})).await;
+    woken.pause(&gateway).await;
+    woken.read(&gateway, "/etc/hostname").await.ok();
 
     let monitors = gateway.monitors();
     assert!(monitors.len() >= 2, "two machines run: {monitors:?}");
-    gateway.signal(Signal::SIGKILL).await;
+    gateway.stop_with(Signal::SIGKILL).await;
     for pid in &monitors {
-        // Those that have seen their gateway go are gone.
+        // Fails if the monitor has exited with its gateway.
         let _ = kill(*pid, Signal::SIGKILL);
     }
-    gateway.up().await;
+    gateway.start_process().await;
 
     assert_eq!(paused.state(&gateway).await, "paused");
-    assert_eq!(
-        rerunning.state(&gateway).await,
-        "paused",
-        "it has a snapshot to go back to"
-    );
-    assert_eq!(running.detail(&gateway).await.0, 404, "it had none");
+    let state = woken.state(&gateway).await;
+    assert_eq!(state, "paused", "it falls back to its snapshot");
+    let (status, _) = never_paused.info(&gateway).await;
+    assert_eq!(status, 404, "it has no snapshot");
     let after = paused.get(&gateway, "/count").await.ok();
     assert_eq!(after.value::<u64>("hits"), before.value::<u64>("hits") + 1);
     assert_eq!(after.value::<u64>("pid"), before.value::<u64>("pid"));
-    assert_eq!(
-        paused.read(&gateway, "/home/user/kept").await.ok().body,
-        "kept\n"
-    );
-    let hostname = rerunning.read(&gateway, "/etc/hostname").await.ok().body;
-    assert_eq!(hostname, format!("{}\n", rerunning.id));
+    let file = paused.read(&gateway, "/home/user/file").await.ok().body;
+    assert_eq!(file, "text\n");
+    let hostname = woken.read(&gateway, "/etc/hostname").await.ok().body;
+    assert_eq!(hostname, format!("{}\n", woken.id));
     let now = gateway.monitors();
     assert!(
         monitors.iter().all(|old| !now.contains(old)),
@@ -57,16 +56,16 @@ async fn paused_sandboxes_survive_the_end_of_everything() {
 }
 
 #[tokio::test]
-async fn no_monitor_outlives_a_killed_gateway_for_long() {
+async fn monitors_exit_after_their_gateway_is_killed() {
     let Some(mut gateway) = Gateway::start().await else {
         return;
     };
     let sandbox = gateway.create(json!({})).await;
     let monitors = gateway.monitors();
     assert!(!monitors.is_empty());
-    gateway.signal(Signal::SIGKILL).await;
-    gateway.up().await;
-    until("the monitors of before are gone", async || {
+    gateway.stop_with(Signal::SIGKILL).await;
+    gateway.start_process().await;
+    wait_until("the monitors of the killed gateway exit", async || {
         let now = gateway.monitors();
         let left: Vec<_> = monitors.iter().filter(|old| now.contains(old)).collect();
         if left.is_empty() {
@@ -76,161 +75,130 @@ async fn no_monitor_outlives_a_killed_gateway_for_long() {
         }
     })
     .await;
-    assert_eq!(sandbox.detail(&gateway).await.0, 404);
+    assert_eq!(sandbox.info(&gateway).await.0, 404);
     gateway.finish().await;
 }
 
 #[tokio::test]
-async fn a_monitor_killed_under_a_request_is_answered_for() {
+async fn monitor_killed_during_a_request_is_502() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
-    let sandbox = gateway.probed(json!({})).await;
-    let asleep = async {
-        let request = sandbox.request(&gateway, Method::GET, Sandbox::PROBE, "/sleep/60000");
-        let reply = request.send().await;
-        reply.map(|reply| reply.status().as_u16())
+    let sandbox = gateway.create_with_probe(json!({})).await;
+    let request = async {
+        let request = sandbox.request(&gateway, Method::GET, Sandbox::PROBE_PORT, "/sleep/60000");
+        let response = request.send().await;
+        response.map(|response| response.status().as_u16())
     };
-    let murder = async {
-        // When the probe sleeps it answers nobody else; the request is under way when a second one waits behind it.
-        until("the request is under way", async || {
-            let late = timeout(Duration::from_secs(3), sandbox.try_get(&gateway, "/count")).await;
-            if late.is_err() {
+    let kill_monitor = async {
+        // The probe serves one request at a time: the first one is in progress once a second one blocks.
+        wait_until("the request is in progress", async || {
+            let second = sandbox.try_get(&gateway, "/count");
+            if timeout(Duration::from_secs(3), second).await.is_err() {
                 Ok(())
             } else {
-                Err("the probe still answers".to_owned())
+                Err("the probe responds".to_owned())
             }
         })
         .await;
-        kill(machine(&gateway), Signal::SIGKILL).unwrap();
+        kill(only_machine(&gateway), Signal::SIGKILL).unwrap();
         Instant::now()
     };
-    let (status, killed) = tokio::join!(asleep, murder);
-    assert!(
-        killed.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        killed.elapsed()
-    );
+    let (status, killed_at) = tokio::join!(request, kill_monitor);
+    let elapsed = killed_at.elapsed();
+    assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
     assert_eq!(status.unwrap(), 502);
-    gone(&gateway, &sandbox).await;
+    assert_gone(&gateway, &sandbox).await;
     gateway.finish().await;
 }
 
 #[tokio::test]
-async fn a_monitor_killed_after_a_snapshot_falls_back_to_it() {
+async fn monitor_killed_after_a_pause_falls_back_to_snapshot() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
-    let sandbox = gateway.probed(json!({})).await;
+    let sandbox = gateway.create_with_probe(json!({})).await;
     sandbox.pause(&gateway).await;
-    let hits = sandbox
-        .get(&gateway, "/count")
-        .await
-        .ok()
-        .value::<u64>("hits");
-    kill(machine(&gateway), Signal::SIGKILL).unwrap();
-    until("the end of the monitor is known", async || {
-        let now = sandbox.state(&gateway).await;
-        if now == "running" { Err(now) } else { Ok(()) }
-    })
-    .await;
-    if sandbox.state(&gateway).await == "paused" {
-        assert_eq!(
-            sandbox
-                .get(&gateway, "/count")
-                .await
-                .ok()
-                .value::<u64>("hits"),
-            hits,
-            "it is as it was paused"
-        );
-    } else {
-        gone(&gateway, &sandbox).await;
-    }
+    let first = sandbox.get(&gateway, "/count").await.ok();
+    kill(only_machine(&gateway), Signal::SIGKILL).unwrap();
+    sandbox.wait_for_state(&gateway, "paused").await;
+    let again = sandbox.get(&gateway, "/count").await.ok();
+    assert_eq!(again.value::<u64>("hits"), first.value::<u64>("hits"));
     gateway.finish().await;
 }
 
 #[tokio::test]
-async fn a_guest_that_resets_itself_is_gone() {
-    breaks(&["/home/user/probe", "reboot"], "reboot").await;
+async fn guest_reset_removes_the_sandbox() {
+    crash_guest("reboot").await;
 }
 
 #[tokio::test]
-async fn a_guest_whose_kernel_panics_is_gone() {
-    breaks(&["/home/user/probe", "panic"], "panic").await;
+async fn guest_kernel_panic_removes_the_sandbox() {
+    crash_guest("panic").await;
 }
 
-/// Runs what ends a guest from inside, and sees that everybody notices.
-async fn breaks(command: &[&str], what: &str) {
+/// Crashes a guest with a command of the probe, and asserts that its sandbox is gone and the crash is logged.
+async fn crash_guest(command: &str) {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
-    let sandbox = gateway.probed(json!({})).await;
-    sandbox.start(&gateway, "root", command).await;
-    gone(&gateway, &sandbox).await;
-    assert!(
-        gateway.log().contains(&sandbox.id),
-        "the end by {what} is logged"
-    );
-    gateway.finish().await;
-}
-
-#[tokio::test]
-async fn an_agent_that_answers_no_more_holds_nobody_for_ever() {
-    let Some(gateway) = Gateway::start().await else {
-        return;
-    };
-    let sandbox = gateway.probed(json!({})).await;
+    let sandbox = gateway.create_with_probe(json!({})).await;
     sandbox
-        .start(&gateway, "root", &["/home/user/probe", "seize"])
+        .start(&gateway, "root", &["/home/user/probe", command])
         .await;
-    until("the agent is stopped", async || {
-        let reply = timeout(
-            Duration::from_secs(5),
-            sandbox.read(&gateway, "/etc/hostname"),
-        )
+    assert_gone(&gateway, &sandbox).await;
+    let log = gateway.log();
+    assert!(log.contains(&sandbox.id), "the log names the sandbox");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn stopped_agent_is_gateway_error_and_killable() {
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    let sandbox = gateway.create_with_probe(json!({})).await;
+    sandbox
+        .start(&gateway, "root", &["/home/user/probe", "stop-init"])
         .await;
-        if reply.is_err() {
+    wait_until("the agent stops", async || {
+        let request = sandbox.read(&gateway, "/etc/hostname");
+        if timeout(Duration::from_secs(5), request).await.is_err() {
             Ok(())
         } else {
-            Err("it still answers".to_owned())
+            Err("the agent responds".to_owned())
         }
     })
     .await;
-    let reply = timeout(PATIENCE, sandbox.get(&gateway, "/count"))
+    let reply = timeout(TIMEOUT, sandbox.get(&gateway, "/count"))
         .await
         .unwrap();
-    assert!(
-        (502..=504).contains(&reply.status),
-        "{} {}",
-        reply.status,
-        reply.body
-    );
+    assert!((502..=504).contains(&reply.status), "{reply:?}");
     sandbox.kill(&gateway).await;
-    gone(&gateway, &sandbox).await;
+    assert_gone(&gateway, &sandbox).await;
     gateway.finish().await;
 }
 
-/// The monitor of the only sandbox: the one that holds a disk's top layer open.
-fn machine(gateway: &Gateway) -> nix::unistd::Pid {
+/// Returns the monitor of the only running sandbox: it has the top layer of a disk open.
+fn only_machine(gateway: &Gateway) -> Pid {
     let sandboxes = gateway.work.data().join("sandboxes");
-    let holds = |pid: &nix::unistd::Pid| {
+    let has_sandbox = |pid: &Pid| {
         let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))
             .into_iter()
             .flatten();
         fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
             .any(|target| target.starts_with(&sandboxes))
     };
-    let mut found: Vec<_> = gateway.monitors().into_iter().filter(holds).collect();
-    assert_eq!(found.len(), 1, "one machine runs");
-    found.remove(0)
+    let mut machines: Vec<_> = gateway.monitors().into_iter().filter(has_sandbox).collect();
+    assert_eq!(machines.len(), 1, "one machine runs");
+    machines.remove(0)
 }
 
-/// The API no longer knows it, and a request says so in the words of the contract.
-async fn gone(gateway: &Gateway, sandbox: &Sandbox) {
-    sandbox.becomes(gateway, "").await;
-    assert_eq!(sandbox.detail(gateway).await.0, 404);
-    let reply: Reply = sandbox.get(gateway, "/").await;
+/// Waits until the API does not know the sandbox, and asserts that requests to it are 502.
+async fn assert_gone(gateway: &Gateway, sandbox: &Sandbox) {
+    sandbox.wait_for_state(gateway, "").await;
+    assert_eq!(sandbox.info(gateway).await.0, 404);
+    let reply = sandbox.get(gateway, "/").await;
     let body = format!(
         r#"{{"sandboxId":"{}","message":"The sandbox was not found","code":502}}"#,
         sandbox.id

@@ -1,21 +1,23 @@
-//! The whole of Catnap as a user has it: the real gateway, the real monitor and the real Linux guest, over HTTP.
+//! End-to-end tests over HTTP: the real gateway, the real monitor and the Linux guest.
 //!
-//! `catnap-vmm` must have been built beside `catnap`, and the guest's kernel and root disk must be in `CATNAP_GUEST_DIR`,
-//! or in `guest` beside the folder of the programs. Where there is no `/dev/kvm` every test says so and does nothing.
+//! They need `catnap-vmm` beside `catnap`, and the guest kernel and root disk in `CATNAP_GUEST_DIR`, or in `guest` beside
+//! the directory of the programs. Without `/dev/kvm` each test prints that it is skipped.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod answers;
+mod cli;
 mod clients;
 mod clock;
-mod commands;
+mod contract;
+mod corruption;
 mod crashes;
-mod damage;
-mod forking;
+mod disk_only;
+mod errors;
+mod fork;
+mod hostile_agent;
 mod idle;
-mod impostor;
-mod memory;
+mod restore;
 mod rig;
 mod startup;
-mod waking;
+mod wake;

@@ -1,13 +1,11 @@
-/* What runs in the guests of these tests: a service that keeps things in memory, and ways to break a guest.
+/* The test program of guests: an HTTP server with state in memory, and commands that crash the guest.
  *
- *   probe serve PORT    answers HTTP, one request a connection; see serve()
+ *   probe serve PORT    serves HTTP, one request a connection; see serve()
  *   probe reboot        resets the machine (root)
- *   probe panic         lets pid 1 fail, which panics the kernel (root)
- *   probe seize         stops pid 1 for good: the agent answers no more (root)
- *   probe both          writes to both outputs and exits with 7
+ *   probe panic         crashes pid 1, which panics the kernel (root)
+ *   probe stop-init     stops pid 1, and the agent with it (root)
  *
- * It is small, as all of it goes through the guest's kernel, and takes no memory it does not need: every page costs the
- * guest a fault.
+ * It is small and allocates no memory in advance: every page costs the guest a fault.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -30,8 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static void die(const char *what) {
-  perror(what);
+static void die(const char *operation) {
+  perror(operation);
   exit(1);
 }
 
@@ -39,20 +37,20 @@ static void write_all(int fd, const char *bytes, size_t len) {
   while (len > 0) {
     ssize_t n = write(fd, bytes, len);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return; /* whoever asked has gone */
+    if (n <= 0) return; /* the client has closed the connection */
     bytes += n;
     len -= (size_t)n;
   }
 }
 
-static void say(int fd, const char *text) { write_all(fd, text, strlen(text)); }
+static void write_text(int fd, const char *text) { write_all(fd, text, strlen(text)); }
 
-static void answer(int fd, const char *body) {
+static void respond(int fd, const char *body) {
   char head[160];
   snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n",
            strlen(body));
-  say(fd, head);
-  say(fd, body);
+  write_text(fd, head);
+  write_text(fd, body);
 }
 
 static int64_t now(clockid_t clock) {
@@ -61,8 +59,8 @@ static int64_t now(clockid_t clock) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The first line of a file. */
-static void line_of(const char *path, char *line, size_t size) {
+/* Reads the first line of a file. */
+static void read_line(const char *path, char *line, size_t size) {
   int fd = open(path, O_RDONLY);
   ssize_t n = fd < 0 ? -1 : read(fd, line, size - 1);
   if (fd >= 0) close(fd);
@@ -74,13 +72,13 @@ static void hex(const unsigned char *bytes, size_t len, char *text) {
   for (size_t i = 0; i < len; i++) sprintf(text + 2 * i, "%02x", bytes[i]);
 }
 
-/* --- what is kept in memory --- */
+/* --- state in memory --- */
 
 #define BUFFER (8u << 20)
 static uint64_t *buffer;
 static long hits, ticks;
 
-static uint64_t next_of(uint64_t *state) {
+static uint64_t next_random(uint64_t *state) {
   *state ^= *state << 13;
   *state ^= *state >> 7;
   *state ^= *state << 17;
@@ -96,19 +94,19 @@ static uint64_t checksum(void) {
 static void fill(uint64_t seed) {
   buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (buffer == MAP_FAILED) die("mmap");
-  for (size_t i = 0; i < BUFFER / 8; i++) buffer[i] = next_of(&seed);
+  for (size_t i = 0; i < BUFFER / 8; i++) buffer[i] = next_random(&seed);
 }
 
 /* --- vector registers --- */
 
-struct watched {
-  volatile long windows, bad;
+struct counters {
+  volatile long checks, bad;
 };
-static struct watched *watched;
+static struct counters *counters;
 static int wide;
 
-/* Keeps a pattern in a vector register while other processes run, and looks whether it is still there. */
-static void keep_vectors(struct watched *seen, uint64_t pattern) {
+/* Holds a pattern in a vector register while other processes run, and checks it. */
+static void check_register(struct counters *own, uint64_t pattern) {
   uint64_t in[4] = {pattern, ~pattern, pattern * 3, ~(pattern * 3)}, out[4];
   for (;;) {
     long spins = 5000000;
@@ -118,45 +116,43 @@ static void keep_vectors(struct watched *seen, uint64_t pattern) {
     else
       __asm__ volatile("movdqu %2,%%xmm7\n1: dec %0\n jnz 1b\n movdqu %%xmm7,%1\n"
                        : "+r"(spins), "=m"(out) : "m"(in) : "xmm7", "cc");
-    if (memcmp(in, out, wide ? 32 : 16) != 0) seen->bad++;
-    seen->windows++;
+    if (memcmp(in, out, wide ? 32 : 16) != 0) own->bad++;
+    own->checks++;
   }
 }
 
-static pid_t keepers[2];
-
-static void start_vectors(void) {
+static void start_register_checks(void) {
   __builtin_cpu_init();
   wide = __builtin_cpu_supports("avx2");
-  watched = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (watched == MAP_FAILED) die("mmap");
+  counters = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (counters == MAP_FAILED) die("mmap");
   for (int i = 0; i < 2; i++) {
-    keepers[i] = fork();
-    if (keepers[i] < 0) die("fork");
-    if (keepers[i] == 0) keep_vectors(&watched[i], i == 0 ? 0x1111111111111111u : 0xaaaaaaaaaaaaaaaau);
+    pid_t child = fork();
+    if (child < 0) die("fork");
+    if (child == 0) check_register(&counters[i], i == 0 ? 0x1111111111111111u : 0xaaaaaaaaaaaaaaaau);
   }
 }
 
-/* --- answers --- */
+/* --- responses --- */
 
 static void identity(char *text, size_t size) {
   struct utsname name;
-  char machine[80], boot[80], pool[65], drawn[65];
+  char machine[80], boot[80], urandom[65], random[65];
   unsigned char bytes[32];
   uname(&name);
-  line_of("/etc/machine-id", machine, sizeof machine);
-  line_of("/proc/sys/kernel/random/boot_id", boot, sizeof boot);
+  read_line("/etc/machine-id", machine, sizeof machine);
+  read_line("/proc/sys/kernel/random/boot_id", boot, sizeof boot);
   int fd = open("/dev/urandom", O_RDONLY);
   if (fd < 0 || read(fd, bytes, sizeof bytes) != sizeof bytes) die("urandom");
   close(fd);
-  hex(bytes, sizeof bytes, pool);
+  hex(bytes, sizeof bytes, urandom);
   if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) die("getrandom");
-  hex(bytes, sizeof bytes, drawn);
-  snprintf(text, size, "hostname=%s machine=%s boot=%s urandom=%s getrandom=%s pid=%d\n", name.nodename, machine, boot, pool,
-           drawn, getpid());
+  hex(bytes, sizeof bytes, random);
+  snprintf(text, size, "hostname=%s machine=%s boot=%s urandom=%s getrandom=%s pid=%d\n", name.nodename, machine, boot, urandom,
+           random, getpid());
 }
 
-/* A sleep on each clock, and how long each took by its own account. */
+/* Sleeps on each clock, and reports the durations that the clocks measure. */
 static void sleeps(long millis, char *text, size_t size) {
   struct timespec span = {millis / 1000, millis % 1000 * 1000000};
   int64_t began = now(CLOCK_MONOTONIC);
@@ -168,20 +164,20 @@ static void sleeps(long millis, char *text, size_t size) {
            (long)(now(CLOCK_REALTIME) / 1000));
 }
 
-/* So many pieces, one each `millis`. */
+/* Sends a number of chunks, one every `millis` milliseconds. */
 static void stream(int fd, long pieces, long millis) {
   struct timespec span = {millis / 1000, millis % 1000 * 1000000};
-  say(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+  write_text(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
   for (long i = 0; i < pieces; i++) {
-    say(fd, "6\r\npiece\n\r\n");
+    write_text(fd, "6\r\npiece\n\r\n");
     nanosleep(&span, NULL);
   }
-  say(fd, "0\r\n\r\n");
+  write_text(fd, "0\r\n\r\n");
 }
 
-/* A WebSocket whose key is the one of RFC 6455's example. Short frames come back as they went, and a close ends it. */
+/* Serves a WebSocket with the example key of RFC 6455. Echoes short frames until a close frame. */
 static void websocket(int fd) {
-  say(fd, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+  write_text(fd, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
           "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
   unsigned char head[6], body[128];
   for (;;) {
@@ -196,8 +192,8 @@ static void websocket(int fd) {
   }
 }
 
-/* In a process of its own, as it takes long. */
-static void aside(int listener, int fd, const char *path) {
+/* Serves a long response in a process of its own. */
+static void serve_in_child(int listener, int fd, const char *path) {
   pid_t child = fork();
   if (child < 0) die("fork");
   if (child > 0) return;
@@ -225,7 +221,7 @@ static void serve(int listener, int fd) {
   unsigned long seed = 0;
   long millis = 0;
   if (strncmp(path, "/stream/", 8) == 0 || strcmp(path, "/ws") == 0) {
-    aside(listener, fd, path);
+    serve_in_child(listener, fd, path);
     return;
   }
   if (strcmp(path, "/count") == 0) {
@@ -241,27 +237,27 @@ static void serve(int listener, int fd) {
     buffer[seed % (BUFFER / 8)] ^= seed | 1;
     snprintf(text, sizeof text, "sum=%016lx\n", (unsigned long)checksum());
   } else if (strcmp(path, "/vectors") == 0) {
-    if (!watched) start_vectors();
-    snprintf(text, sizeof text, "wide=%d first=%ld second=%ld bad=%ld\n", wide, watched[0].windows, watched[1].windows,
-             watched[0].bad + watched[1].bad);
+    if (!counters) start_register_checks();
+    snprintf(text, sizeof text, "wide=%d first=%ld second=%ld bad=%ld\n", wide, counters[0].checks, counters[1].checks,
+             counters[0].bad + counters[1].bad);
   } else if (sscanf(path, "/sleep/%ld", &millis) == 1) {
     sleeps(millis, text, sizeof text);
   } else if (strcmp(path, "/now") == 0) {
     snprintf(text, sizeof text, "now=%ld\n", (long)(now(CLOCK_REALTIME) / 1000));
   } else {
-    say(fd, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    write_text(fd, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     return;
   }
-  answer(fd, text);
+  respond(fd, text);
 }
 
-static _Noreturn void serve_all(const char *port) {
+static _Noreturn void listen_and_serve(const char *port) {
   int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-  struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   signal(SIGCHLD, SIG_IGN);
   signal(SIGPIPE, SIG_IGN);
-  if (bind(listener, (struct sockaddr *)&here, sizeof here) != 0) die("bind");
+  if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0) die("bind");
   if (listen(listener, 128) != 0) die("listen");
   struct pollfd waiting = {.fd = listener, .events = POLLIN};
   for (;;) {
@@ -275,38 +271,33 @@ static _Noreturn void serve_all(const char *port) {
   }
 }
 
-/* --- ways to break a guest --- */
+/* --- crashes --- */
 
 static void attach_to_init(void) {
   if (ptrace(PTRACE_ATTACH, 1, NULL, NULL) != 0) die("attach");
   if (waitpid(1, NULL, __WALL) != 1) die("wait");
 }
 
-static _Noreturn void let_init_fail(void) {
+static _Noreturn void crash_init(void) {
   struct user_regs_struct registers;
   attach_to_init();
   if (ptrace(PTRACE_GETREGS, 1, NULL, &registers) != 0) die("read registers");
   registers.rip = 0;
-  registers.orig_rax = (unsigned long long)-1; /* no system call is to be tried again */
+  registers.orig_rax = (unsigned long long)-1; /* do not restart a system call */
   if (ptrace(PTRACE_SETREGS, 1, NULL, &registers) != 0) die("write registers");
   if (ptrace(PTRACE_DETACH, 1, NULL, NULL) != 0) die("detach");
   for (;;) pause();
 }
 
 int main(int argc, char **argv) {
-  const char *what = argc > 1 ? argv[1] : "";
-  if (strcmp(what, "serve") == 0 && argc > 2) serve_all(argv[2]);
-  if (strcmp(what, "reboot") == 0) return reboot(RB_AUTOBOOT);
-  if (strcmp(what, "panic") == 0) let_init_fail();
-  if (strcmp(what, "seize") == 0) {
+  const char *command = argc > 1 ? argv[1] : "";
+  if (strcmp(command, "serve") == 0 && argc > 2) listen_and_serve(argv[2]);
+  if (strcmp(command, "reboot") == 0) return reboot(RB_AUTOBOOT);
+  if (strcmp(command, "panic") == 0) crash_init();
+  if (strcmp(command, "stop-init") == 0) {
     attach_to_init();
     for (;;) pause();
   }
-  if (strcmp(what, "both") == 0) {
-    say(1, "to stdout\n");
-    say(2, "to stderr\n");
-    return 7;
-  }
-  fprintf(stderr, "probe: what?\n");
+  fprintf(stderr, "usage: probe serve PORT | reboot | panic | stop-init\n");
   return 64;
 }

@@ -1,10 +1,10 @@
-//! A gateway of a test's own: `catnap up` on a fresh data directory that has the template in it already.
+//! A gateway for one test: `catnap up` on a new data directory that contains the built template.
 
-mod build;
+mod artefacts;
 mod monitors;
 mod reply;
 mod sandbox;
-mod workdir;
+mod work_dir;
 
 use std::{
     fmt::Write as _,
@@ -27,91 +27,80 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::{build::Built, workdir::WorkDir};
-pub(crate) use self::{monitors::monitors_of, reply::Reply, sandbox::Sandbox};
+use self::monitors::monitors_of;
+pub(crate) use self::{artefacts::Artefacts, reply::Reply, sandbox::Sandbox, work_dir::WorkDir};
 
-/// The longest any test waits for one thing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-/// The key of every gateway here.
+/// The timeout of one step of a test.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
+/// The API key of every gateway.
 pub(crate) const KEY: &str = "e2b_0000000000000000000000000000000000000000";
-/// What marks a gateway's processes as ours, in their environment.
-const MARK: &str = "CATNAP_E2E_WORK";
+/// The environment variable that names the work directory of a gateway and of its monitors.
+const WORK_DIR_VARIABLE: &str = "CATNAP_E2E_WORK";
 
-/// A gateway.
 pub(crate) struct Gateway {
-    pub(crate) built: Built,
+    pub(crate) artefacts: Artefacts,
     pub(crate) work: WorkDir,
     pub(crate) http: reqwest::Client,
     args: Vec<String>,
-    up: Option<Up>,
+    process: Option<GatewayProcess>,
 }
 
-/// A `catnap up` that listens.
-struct Up {
+/// A running `catnap up`.
+struct GatewayProcess {
     child: Child,
     url: String,
-    /// Kept open, so that it can go on printing.
+    /// Open, so that writes to it do not fail.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Gateway {
-    /// A gateway as it comes; `None`, said aloud, where there is no KVM.
+    /// Starts a gateway with default arguments. Returns `None`, and prints a notice, if there is no KVM.
     pub(crate) async fn start() -> Option<Self> {
-        Self::with(&[]).await
+        Self::start_with(&[]).await
     }
 
-    /// A gateway with these arguments more.
-    pub(crate) async fn with(args: &[&str]) -> Option<Self> {
-        if !has_kvm() {
-            return None;
-        }
-        let (built, work) = tokio::task::spawn_blocking(|| {
-            let built = Built::find();
-            let work = WorkDir::with_template(&built);
-            (built, work)
-        })
-        .await
-        .unwrap();
+    /// Starts a gateway with additional arguments. Returns `None`, and prints a notice, if there is no KVM.
+    pub(crate) async fn start_with(args: &[&str]) -> Option<Self> {
+        let (artefacts, work) = work_dir_with_template().await?;
         let mut gateway = Self {
-            built,
+            artefacts,
             work,
-            http: http(),
+            http: http_client(),
             args: args.iter().map(ToString::to_string).collect(),
-            up: None,
+            process: None,
         };
-        gateway.up().await;
+        gateway.start_process().await;
         Some(gateway)
     }
 
-    /// Starts `catnap up`, again if it ran before.
-    pub(crate) async fn up(&mut self) {
-        assert!(self.up.is_none(), "it is up");
-        let mut command = self.built.up(&self.work.data(), self.work.path());
+    /// Starts `catnap up`, for the first time or after [`Gateway::stop_with`].
+    pub(crate) async fn start_process(&mut self) {
+        assert!(self.process.is_none(), "the gateway runs");
+        let mut command = self.artefacts.up(&self.work.data(), self.work.path());
         command.args(&self.args).stderr(self.work.append_log());
-        self.up = Some(Up::start(command).await);
+        self.process = Some(GatewayProcess::start(command).await);
     }
 
-    /// Where it listens, as a URL.
+    /// Returns the URL of the plain listener.
     pub(crate) fn url(&self) -> &str {
-        &self.up.as_ref().unwrap().url
+        &self.process.as_ref().unwrap().url
     }
 
-    /// The address it listens on.
+    /// Returns the address of the plain listener.
     pub(crate) fn address(&self) -> &str {
         self.url().strip_prefix("http://").unwrap()
     }
 
-    /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.work.log()
     }
 
-    /// Monitors that are alive now and belong to this gateway, or to one on the same data directory before it.
+    /// Returns the live monitors of this data directory, including those of an earlier gateway process.
     pub(crate) fn monitors(&self) -> Vec<Pid> {
         monitors_of(self.work.path())
     }
 
-    /// Calls the API.
+    /// Calls the API, and returns the status and body of the response.
     pub(crate) async fn api(
         &self,
         method: Method,
@@ -135,35 +124,35 @@ impl Gateway {
         (status, value)
     }
 
-    /// A sandbox made with these members of the request, woken by requests unless they say otherwise.
-    pub(crate) async fn create(&self, members: Value) -> Sandbox {
+    /// Creates a sandbox. The default, which `overrides` replaces, wakes on requests.
+    pub(crate) async fn create(&self, overrides: Value) -> Sandbox {
         let mut body = json!({
             "templateID": "base",
             "timeout": 3600,
             "autoPause": true,
             "autoResume": { "enabled": true },
         });
-        let Value::Object(members) = members else {
-            panic!("members of a request, not {members}")
+        let Value::Object(overrides) = overrides else {
+            panic!("{overrides} is not an object")
         };
-        for (name, value) in members {
+        for (name, value) in overrides {
             body[name] = value;
         }
-        let (status, made) = self.api(Method::POST, "/v2/sandboxes", Some(body)).await;
-        assert_eq!(status, 201, "{made}");
-        Sandbox::new(&made)
+        let (status, created) = self.api(Method::POST, "/v2/sandboxes", Some(body)).await;
+        assert_eq!(status, 201, "{created}");
+        Sandbox::new(&created)
     }
 
-    /// A sandbox that runs the probe on [`Sandbox::PROBE`].
-    pub(crate) async fn probed(&self, members: Value) -> Sandbox {
-        let sandbox = self.create(members).await;
-        sandbox.run_probe(self).await;
+    /// Creates a sandbox that serves the probe on [`Sandbox::PROBE_PORT`].
+    pub(crate) async fn create_with_probe(&self, overrides: Value) -> Sandbox {
+        let sandbox = self.create(overrides).await;
+        sandbox.start_probe(self).await;
         sandbox
     }
 
-    /// The catnap command line at this gateway.
+    /// Builds a `catnap` command that calls this gateway.
     pub(crate) fn catnap(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.built.catnap);
+        let mut command = Command::new(&self.artefacts.catnap);
         command
             .args(args)
             .env("CATNAP_URL", self.url())
@@ -174,36 +163,44 @@ impl Gateway {
         command
     }
 
-    /// Ends `catnap up` with a signal and waits until it is gone.
-    pub(crate) async fn signal(&mut self, signal: Signal) -> ExitStatus {
-        let mut up = self.up.take().unwrap();
-        kill(up.pid(), signal).unwrap();
-        timeout(PATIENCE, up.child.wait()).await.unwrap().unwrap()
+    /// Sends a signal to `catnap up`, and waits until it exits.
+    pub(crate) async fn stop_with(&mut self, signal: Signal) -> ExitStatus {
+        let mut process = self.process.take().unwrap();
+        kill(process.pid(), signal).unwrap();
+        timeout(TIMEOUT, process.child.wait())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
-    /// Kills every sandbox, waits until nothing of them is left, ends the gateway, and waits until nothing of it is.
+    /// Kills every sandbox, stops the gateway, and asserts that neither leaves files, sockets or processes.
     pub(crate) async fn finish(mut self) {
         let (status, listed) = self.api(Method::GET, "/v2/sandboxes?limit=100", None).await;
         assert_eq!(status, 200);
         for sandbox in listed.as_array().unwrap() {
             let path = format!("/sandboxes/{}", sandbox["sandboxID"].as_str().unwrap());
-            let (status, answer) = self.api(Method::DELETE, &path, None).await;
-            assert_eq!(status, 204, "{answer}");
+            let (status, body) = self.api(Method::DELETE, &path, None).await;
+            assert_eq!(status, 204, "{body}");
         }
-        until("only the template and blanks are left", async || {
-            // A blank has a directory, a socket and a process each, and no sandbox has any.
-            let (left, monitors) = (self.work.left(), self.monitors());
-            let clean = left.of_sandboxes.is_empty() && left.runs == monitors.len();
-            clean.then_some(()).ok_or(format!("{left:?} {monitors:?}"))
+        wait_until("only template and blanks remain", async || {
+            // A blank has a run directory and a process, and no sandbox has any.
+            let (remaining, monitors) = (self.work.remaining(), self.monitors());
+            let clean = remaining.sandbox_files.is_empty() && remaining.run_dirs == monitors.len();
+            clean
+                .then_some(())
+                .ok_or(format!("{remaining:?} {monitors:?}"))
         })
         .await;
-        let status = self.signal(Signal::SIGTERM).await;
+        let status = self.stop_with(Signal::SIGTERM).await;
         assert!(status.success(), "{status}\n{}", self.log());
-        until("no monitor and no socket is left", async || {
-            let (left, monitors) = (self.work.left(), self.monitors());
-            let clean =
-                left.of_sandboxes.is_empty() && left.sockets.is_empty() && monitors.is_empty();
-            clean.then_some(()).ok_or(format!("{left:?} {monitors:?}"))
+        wait_until("neither monitors nor sockets remain", async || {
+            let (remaining, monitors) = (self.work.remaining(), self.monitors());
+            let clean = remaining.sandbox_files.is_empty()
+                && remaining.sockets.is_empty()
+                && monitors.is_empty();
+            clean
+                .then_some(())
+                .ok_or(format!("{remaining:?} {monitors:?}"))
         })
         .await;
     }
@@ -211,15 +208,15 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if let Some(mut up) = self.up.take() {
-            // It may have ended by itself.
-            let _ = up.child.start_kill();
+        if let Some(mut process) = self.process.take() {
+            // Fails if the process has exited.
+            let _ = process.child.start_kill();
         }
         for pid in self.monitors() {
             let _ = kill(pid, Signal::SIGKILL);
         }
         if std::thread::panicking() {
-            eprintln!("--- what the gateway logged ---\n{}", self.log());
+            eprintln!("--- gateway log ---\n{}", self.log());
             for (path, text) in self.work.consoles() {
                 eprintln!("--- {} ---\n{text}", path.display());
             }
@@ -227,19 +224,19 @@ impl Drop for Gateway {
     }
 }
 
-impl Up {
+impl GatewayProcess {
     async fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = timeout(PATIENCE, async {
-            let mut said = String::new();
+        let url = timeout(TIMEOUT, async {
+            let mut output = String::new();
             while let Some(line) = stdout.next_line().await.unwrap() {
                 if let Some(url) = line.strip_prefix("catnap listens on ") {
                     return Ok(url.to_owned());
                 }
-                writeln!(said, "{line}").unwrap();
+                writeln!(output, "{line}").unwrap();
             }
-            Err(format!("catnap up ended: {said}"))
+            Err(format!("catnap up exited: {output}"))
         });
         let url = url.await.unwrap().unwrap();
         Self {
@@ -254,30 +251,41 @@ impl Up {
     }
 }
 
-/// Asks again and again until the answer is there; fails with the last objection when it does not come.
-pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+/// Finds the artefacts and creates a work directory. Returns `None`, and prints a notice, if there is no KVM.
+pub(crate) async fn work_dir_with_template() -> Option<(Artefacts, WorkDir)> {
+    if !Path::new("/dev/kvm").exists() {
+        eprintln!("SKIPPED: this test runs a guest, and this machine has no /dev/kvm");
+        return None;
+    }
+    let prepared = tokio::task::spawn_blocking(|| {
+        let artefacts = Artefacts::find();
+        let work = WorkDir::with_template(&artefacts);
+        (artefacts, work)
+    });
+    Some(prepared.await.unwrap())
+}
+
+/// Polls until `poll` succeeds, and returns its value. Panics with the last error after [`TIMEOUT`].
+pub(crate) async fn wait_until<T>(
+    condition: &str,
+    mut poll: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        let objection = match ask().await {
-            Ok(answer) => return answer,
-            Err(objection) => objection,
+        let error = match poll().await {
+            Ok(value) => return value,
+            Err(error) => error,
         };
-        assert!(Instant::now() < deadline, "waited for: {what}: {objection}");
+        assert!(
+            Instant::now() < deadline,
+            "timed out waiting until {condition}: {error}"
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Whether guests can run here; said aloud when not.
-pub(crate) fn has_kvm() -> bool {
-    let there = Path::new("/dev/kvm").exists();
-    if !there {
-        eprintln!("SKIPPED: there is no /dev/kvm on this machine, and this test runs a real guest");
-    }
-    there
-}
-
-/// A client that keeps no connection and asks no proxy.
-fn http() -> reqwest::Client {
+/// Builds a client that uses each connection once, and no proxy.
+fn http_client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider()
@@ -287,28 +295,28 @@ fn http() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .build()
         .unwrap()
 }
 
-/// Every file below a directory.
-pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+/// Lists every file below a directory.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {
-        // What is removed meanwhile is not there.
+        // An entry may be removed concurrently.
         let Ok(entry) = entry else { continue };
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(files_below(&entry.path()));
+            files.extend(files_below(&entry.path()));
         } else {
-            found.push(entry.path());
+            files.push(entry.path());
         }
     }
-    found
+    files
 }
 
-/// Opens a file to write at its end.
-fn append(path: &Path) -> File {
+/// Opens a file for appending.
+fn open_append(path: &Path) -> File {
     File::options()
         .append(true)
         .create(true)

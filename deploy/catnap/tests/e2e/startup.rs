@@ -1,4 +1,4 @@
-//! A gateway that cannot start says why in one sentence.
+//! Errors of `catnap up` about what this machine lacks.
 
 use std::{
     fs,
@@ -9,15 +9,15 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-use crate::rig::{Gateway, KEY, PATIENCE};
+use crate::rig::{Gateway, KEY, TIMEOUT};
 
-/// `catnap up` on a data directory that must not do.
+/// Builds a `catnap up` command that must fail.
 fn up(gateway: &Gateway, data: &Path) -> Command {
-    up_at(gateway, data, "127.0.0.1:0")
+    up_on(gateway, data, "127.0.0.1:0")
 }
 
-fn up_at(gateway: &Gateway, data: &Path, address: &str) -> Command {
-    let mut command = Command::new(&gateway.built.catnap);
+fn up_on(gateway: &Gateway, data: &Path, address: &str) -> Command {
+    let mut command = Command::new(&gateway.artefacts.catnap);
     command
         .args(["up", "--listen", address, "--api-key", KEY])
         .arg("--data-dir")
@@ -26,34 +26,34 @@ fn up_at(gateway: &Gateway, data: &Path, address: &str) -> Command {
         .env("RUST_LOG", "off")
         .env_remove("CATNAP_DATA_DIR")
         .env_remove("CATNAP_VMM")
-        .env("CATNAP_GUEST_DIR", &gateway.built.guest)
+        .env("CATNAP_GUEST_DIR", &gateway.artefacts.guest)
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
 }
 
-/// It ends by itself, with one sentence that has these words in it, and not as if all were well.
-async fn complains(mut command: Command, words: &[&str]) {
+/// Asserts that a command fails before it listens, with a one-line error that contains these texts.
+async fn assert_error(mut command: Command, texts: &[&str]) {
     let Output {
         status,
         stderr,
         stdout,
-    } = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
-    let said = String::from_utf8(stderr).unwrap();
+    } = timeout(TIMEOUT, command.output()).await.unwrap().unwrap();
+    let error = String::from_utf8(stderr).unwrap();
     assert!(
         status.code().is_some_and(|code| code != 0),
-        "{status}: {said}"
+        "{status}: {error}"
     );
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.starts_with("catnap: "), "{said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} in {said}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(error.starts_with("catnap: "), "{error}");
+    for text in texts {
+        assert!(error.contains(text), "{error} lacks {text:?}");
     }
     assert!(!String::from_utf8_lossy(&stdout).contains("listens"));
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_in_one_sentence() {
+async fn missing_prerequisite_is_a_one_line_error() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
@@ -65,40 +65,29 @@ async fn what_is_missing_is_said_in_one_sentence() {
         command
     };
 
-    complains(
-        with(&["--guest-dir", "/nowhere"]),
-        &["vmlinux", "/nowhere", "cargo xtask build"],
-    )
-    .await;
-    complains(
-        with(&["--vmm", "/nowhere/catnap-vmm"]),
-        &["/nowhere/catnap-vmm", "--vmm"],
-    )
-    .await;
+    let no_guest = with(&["--guest-dir", "/nowhere"]);
+    assert_error(no_guest, &["vmlinux", "/nowhere", "cargo xtask build"]).await;
+    let no_monitor = with(&["--vmm", "/nowhere/catnap-vmm"]);
+    assert_error(no_monitor, &["/nowhere/catnap-vmm", "--vmm"]).await;
 
-    let used = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = used.local_addr().unwrap().to_string();
-    let command = up_at(&gateway, &data, &address);
-    complains(command, &["listen on", &address]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let in_use = up_on(&gateway, &data, &address);
+    assert_error(in_use, &["listen on", &address]).await;
 
     let file = dir.path().join("file");
     fs::write(&file, "not a directory").unwrap();
-    complains(up(&gateway, &file), &[file.to_str().unwrap()]).await;
-    complains(up(&gateway, &file.join("below")), &[file.to_str().unwrap()]).await;
-    complains(up(&gateway, Path::new("/proc/catnap")), &["/proc/catnap"]).await;
-    complains(
-        up(&gateway, &gateway.work.data()),
-        &[
-            gateway.work.data().to_str().unwrap(),
-            "used by another process",
-        ],
-    )
-    .await;
+    assert_error(up(&gateway, &file), &[file.to_str().unwrap()]).await;
+    assert_error(up(&gateway, &file.join("below")), &[file.to_str().unwrap()]).await;
+    assert_error(up(&gateway, Path::new("/proc/catnap")), &["/proc/catnap"]).await;
+    let data = gateway.work.data();
+    let locked = [data.to_str().unwrap(), "used by another process"];
+    assert_error(up(&gateway, &data), &locked).await;
     gateway.finish().await;
 }
 
 #[tokio::test]
-async fn a_kernel_that_is_none_is_named() {
+async fn invalid_kernel_error_names_the_kernel() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
@@ -109,18 +98,18 @@ async fn a_kernel_that_is_none_is_named() {
     fs::write(guest.join("base.ext4"), [0; 4096]).unwrap();
     let mut command = up(&gateway, &dir.path().join("data"));
     command.arg("--guest-dir").arg(&guest);
-    complains(command, &["template", "kernel"]).await;
+    assert_error(command, &["template", "kernel"]).await;
     gateway.finish().await;
 }
 
-/// In a mount name space where `/dev/kvm` is another device; where such a space may not be made this is said and left.
+/// Hides `/dev/kvm` in a mount namespace. Prints a notice if this user may not create one.
 #[tokio::test]
-async fn no_kvm_is_said_in_one_sentence() {
+async fn missing_kvm_is_a_one_line_error() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let hidden = |script: &str| {
+    let in_namespace = |script: &str| {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--", "sh", "-c", script, "sh"])
@@ -128,22 +117,22 @@ async fn no_kvm_is_said_in_one_sentence() {
         command
     };
     let hide = "mount -t tmpfs none /dev";
-    let possible = hidden(hide)
+    let permitted = in_namespace(hide)
         .output()
         .await
-        .is_ok_and(|done| done.status.success());
-    if possible {
-        let plain = up(&gateway, &dir.path().join("data"));
-        let mut command = hidden(&format!(r#"{hide} && exec "$@""#));
+        .is_ok_and(|output| output.status.success());
+    if permitted {
+        let up = up(&gateway, &dir.path().join("data"));
+        let mut command = in_namespace(&format!(r#"{hide} && exec "$@""#));
         command
-            .arg(plain.as_std().get_program())
-            .args(plain.as_std().get_args());
+            .arg(up.as_std().get_program())
+            .args(up.as_std().get_args());
         command
             .env("RUST_LOG", "off")
-            .env("CATNAP_GUEST_DIR", &gateway.built.guest);
-        complains(command, &["/dev/kvm"]).await;
+            .env("CATNAP_GUEST_DIR", &gateway.artefacts.guest);
+        assert_error(command, &["/dev/kvm"]).await;
     } else {
-        eprintln!("SKIPPED: this user may not hide /dev/kvm from a process");
+        eprintln!("SKIPPED: this user may not create a mount namespace, which hides /dev/kvm");
     }
     gateway.finish().await;
 }

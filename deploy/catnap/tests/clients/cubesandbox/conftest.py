@@ -1,4 +1,4 @@
-"""The gateway is named by the client's own environment variables."""
+"""Fixtures. The client reads the address of the gateway from the environment."""
 
 import pytest
 
@@ -7,17 +7,17 @@ from cubesandbox import Sandbox
 
 @pytest.fixture
 def create():
-    """Makes sandboxes of the test's own."""
-    made = []
+    """Creates sandboxes that are killed after the test."""
+    created = []
 
-    def make(*args, **kwargs):
+    def create_sandbox(*args, **kwargs):
         kwargs.setdefault("timeout", 300)
         sandbox = Sandbox.create(*args, **kwargs)
-        made.append(sandbox)
+        created.append(sandbox)
         return sandbox
 
-    yield make
-    for sandbox in made:
+    yield create_sandbox
+    for sandbox in created:
         try:
             sandbox.kill()
         except Exception as error:

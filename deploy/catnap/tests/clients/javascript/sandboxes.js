@@ -1,33 +1,33 @@
-// Sandboxes for the tests. Which gateway, and how it is reached, is in the environment that the client reads.
+// Sandboxes of the tests. The client reads the address of the gateway from the environment.
 
 import { after } from 'node:test'
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Sandbox } from 'e2b'
 
-/** Names are resolved and TLS is spoken. Otherwise everything goes to one plain address, by headers. */
-export const TLS = process.env.CATNAP_MODE === 'tls'
+/** Each sandbox has a host name, over TLS. Otherwise all requests go to one plain address, with routing headers. */
+export const TLS = process.env.CATNAP_TRANSPORT === 'tls'
 
-const made = []
+const created = []
 
-/** A sandbox of the test's own; gone when the file is done. */
+/** Creates a sandbox that is killed after the tests. */
 export async function create(template, options = {}) {
   const sandbox = await Sandbox.create(template ?? 'base', { timeoutMs: 300_000, ...options })
-  made.push(sandbox)
+  created.push(sandbox)
   return sandbox
 }
 
 after(async () => {
-  for (const sandbox of made) await sandbox.kill()
+  for (const sandbox of created) await sandbox.kill()
 })
 
-/** Waits for something that happens by itself. */
-export async function until(what, limit = 60_000) {
-  const end = Date.now() + limit
+/** Polls a condition, and returns its value once it is true. */
+export async function waitUntil(condition, timeout = 60_000) {
+  const end = Date.now() + timeout
   for (;;) {
-    const found = await what()
-    if (found) return found
-    assert.ok(Date.now() < end, 'it did not happen')
+    const value = await condition()
+    if (value) return value
+    assert.ok(Date.now() < end, 'timed out')
     await sleep(200)
   }
 }

@@ -1,10 +1,10 @@
-// Requests at a sandbox's own ports.
+// Requests to ports of a sandbox.
 
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
-import { TLS, create, until } from './sandboxes.js'
+import { TLS, create, waitUntil } from './sandboxes.js'
 
-// Answers with the head it was sent. Perl without a module starts soon, also in a slow guest.
+// Responds with the head of the request. Perl without modules starts fast.
 const SERVE = `exec perl -e '
 socket(S, 2, 1, 0); setsockopt(S, 1, 2, 1); bind(S, pack("S n C4 x8", 2, 8000, 127, 0, 0, 1)) or die; listen(S, 9);
 while (accept(C, S)) {
@@ -12,7 +12,7 @@ while (accept(C, S)) {
     print C "HTTP/1.1 200 OK\\r\\nContent-Length: " . length($head) . "\\r\\nConnection: close\\r\\n\\r\\n$head"; close C;
 }'`
 
-/** A request by name over TLS, by headers else. */
+/** Sends a request, by host name or by headers. */
 async function get(sandbox, port, headers = {}) {
   if (TLS) return fetch(`https://${sandbox.getHost(port)}/`, { headers })
   const named = { 'e2b-sandbox-id': sandbox.sandboxId, 'e2b-sandbox-port': String(port) }
@@ -21,18 +21,18 @@ async function get(sandbox, port, headers = {}) {
 
 async function serve(sandbox, headers) {
   const serving = await sandbox.commands.run(SERVE, { background: true, timeoutMs: 0 })
-  await until(async () => (await get(sandbox, 8000, headers)).status === 200)
+  await waitUntil(async () => (await get(sandbox, 8000, headers)).status === 200)
   return serving
 }
 
-test('private traffic needs its token before anything is woken, and the guest does not see it', async () => {
+test('the traffic token is checked before the wake, and not forwarded', async () => {
   const sandbox = await create('base', {
     network: { allowPublicTraffic: false },
     lifecycle: { onTimeout: 'pause', autoResume: true },
   })
-  const right = { 'e2b-traffic-access-token': sandbox.trafficAccessToken }
-  const serving = await serve(sandbox, right)
-  assert.ok(!(await (await get(sandbox, 8000, right)).text()).includes(sandbox.trafficAccessToken))
+  const valid = { 'e2b-traffic-access-token': sandbox.trafficAccessToken }
+  const serving = await serve(sandbox, valid)
+  assert.ok(!(await (await get(sandbox, 8000, valid)).text()).includes(sandbox.trafficAccessToken))
   assert.equal((await get(sandbox, 8000)).status, 403)
   await serving.disconnect()
   await sandbox.pause()
@@ -42,18 +42,18 @@ test('private traffic needs its token before anything is woken, and the guest do
     assert.match((await refused.json()).message, /can't be resumed/)
   }
   assert.equal((await sandbox.getInfo()).state, 'paused')
-  assert.equal((await get(sandbox, 8000, right)).status, 200)
+  assert.equal((await get(sandbox, 8000, valid)).status, 200)
   assert.equal((await sandbox.getInfo()).state, 'running')
 })
 
-test('a host can be masked', async () => {
+test('the request host is masked [short]', async () => {
   const sandbox = await create('base', { network: { maskRequestHost: 'inside.example:${PORT}' } })
   await serve(sandbox)
-  const seen = (await (await get(sandbox, 8000)).text()).toLowerCase().split('\r\n')
-  assert.ok(seen.includes('host: inside.example:8000'), seen.join())
+  const received = (await (await get(sandbox, 8000)).text()).toLowerCase().split('\r\n')
+  assert.ok(received.includes('host: inside.example:8000'), received.join())
 })
 
-test('a port that is not open is told from a sandbox that is not there', async () => {
+test('a closed port and a missing sandbox are distinct 502s', async () => {
   const sandbox = await create()
   const closed = await get(sandbox, 3210)
   assert.deepEqual([closed.status, (await closed.json()).port], [502, 3210])

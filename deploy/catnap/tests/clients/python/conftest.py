@@ -1,4 +1,4 @@
-"""Sandboxes for the tests. Which gateway, and how it is reached, is in the environment that the clients read."""
+"""Fixtures. The clients read the address of the gateway from the environment."""
 
 import os
 import time
@@ -7,30 +7,30 @@ import pytest
 
 from e2b import Sandbox
 
-TLS = os.environ["CATNAP_MODE"] == "tls"
-"""Names are resolved and TLS is spoken. Otherwise everything goes to one plain address, by headers."""
+TLS = os.environ["CATNAP_TRANSPORT"] == "tls"
+"""Each sandbox has a host name, over TLS. Otherwise all requests go to one plain address, with routing headers."""
 
 NEWEST = hasattr(Sandbox, "create") and "idempotency_key" in Sandbox.create.__code__.co_varnames
-"""The client is of the generation that speaks to `/v2/sandboxes`."""
+"""The client calls `/v2/sandboxes`."""
 
 needs_names = pytest.mark.skipif(not TLS, reason="needs a host name for each sandbox")
-newest_only = pytest.mark.skipif(not NEWEST, reason="this client cannot ask for it")
+newest_only = pytest.mark.skipif(not NEWEST, reason="this client does not have the feature")
 
 
-def until(what, limit=60):
-    """Waits for something that happens by itself."""
-    end = time.monotonic() + limit
+def wait_until(condition, timeout=60):
+    """Polls a condition, and returns its value once it is true."""
+    end = time.monotonic() + timeout
     while True:
-        found = what()
-        if found:
-            return found
-        assert time.monotonic() < end, "it did not happen"
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")
 def shared():
-    """One that all tests use that do no harm to it."""
+    """A sandbox for all tests that leave it usable."""
     sandbox = Sandbox.create(timeout=3000, envs={"COLOUR": "blue"}, metadata={"for": "all"})
     yield sandbox
     sandbox.kill()
@@ -38,15 +38,15 @@ def shared():
 
 @pytest.fixture
 def create():
-    """Makes sandboxes of the test's own."""
-    made = []
+    """Creates sandboxes that are killed after the test."""
+    created = []
 
-    def make(*args, **kwargs):
+    def create_sandbox(*args, **kwargs):
         kwargs.setdefault("timeout", 300)
         sandbox = Sandbox.create(*args, **kwargs)
-        made.append(sandbox)
+        created.append(sandbox)
         return sandbox
 
-    yield make
-    for sandbox in made:
+    yield create_sandbox
+    for sandbox in created:
         sandbox.kill()

@@ -1,23 +1,20 @@
-"""What the asynchronous client does in ways of its own: streams that call back, and many calls at once."""
+"""The asynchronous client: callbacks of streams, and concurrent calls."""
 
 import asyncio
 
 import pytest
-from conftest import TLS
 from e2b import AsyncSandbox
 from e2b.sandbox.commands.command_handle import CommandExitException, PtySize
 from e2b.sandbox.filesystem.watch_handle import FilesystemEventType
 
-pytestmark = pytest.mark.skipif(not TLS, reason="one way of reaching the gateway is enough")
 
-
-async def until(what, limit=60):
-    async with asyncio.timeout(limit):
-        while not what():
+async def wait_until(condition, timeout=60):
+    async with asyncio.timeout(timeout):
+        while not condition():
             await asyncio.sleep(0.2)
 
 
-async def calls_back(sandbox):
+async def check_output_callbacks(sandbox):
     lines = []
     done = await sandbox.commands.run(
         "echo one; echo two >&2; exit 0",
@@ -30,49 +27,49 @@ async def calls_back(sandbox):
     assert failed.value.exit_code == 5
 
 
-async def keeps_processes(sandbox):
+async def check_reconnection(sandbox):
     cat = await sandbox.commands.run("cat", background=True, stdin=True, timeout=0)
     assert cat.pid in [process.pid for process in await sandbox.commands.list()]
     await cat.disconnect()
-    again = await sandbox.commands.connect(cat.pid, timeout=60)
+    reconnected = await sandbox.commands.connect(cat.pid, timeout=60)
     await sandbox.commands.send_stdin(cat.pid, "hello\n")
-    await until(lambda: again.stdout == "hello\n")
-    assert await again.kill()
+    await wait_until(lambda: reconnected.stdout == "hello\n")
+    assert await reconnected.kill()
 
 
-async def watches(sandbox):
-    seen = []
+async def check_watch(sandbox):
+    events = []
     await sandbox.files.make_dir("/home/user/watched")
-    watch = await sandbox.files.watch_dir("/home/user/watched", on_event=seen.append, timeout=0, recursive=True)
+    watch = await sandbox.files.watch_dir("/home/user/watched", on_event=events.append, timeout=0, recursive=True)
     await sandbox.files.write("/home/user/watched/new/a", "x")
-    await until(lambda: ("new/a", FilesystemEventType.WRITE) in [(event.name, event.type) for event in seen])
+    await wait_until(lambda: ("new/a", FilesystemEventType.WRITE) in [(event.name, event.type) for event in events])
     await watch.stop()
 
 
-async def has_a_terminal(sandbox):
-    seen = bytearray()
-    terminal = await sandbox.pty.create(PtySize(rows=24, cols=80), on_data=seen.extend, timeout=0)
-    await until(lambda: b"$" in seen)
+async def check_terminal(sandbox):
+    output = bytearray()
+    terminal = await sandbox.pty.create(PtySize(rows=24, cols=80), on_data=output.extend, timeout=0)
+    await wait_until(lambda: b"$" in output)
     await sandbox.pty.resize(terminal.pid, PtySize(rows=30, cols=100))
     await sandbox.pty.send_stdin(terminal.pid, b"stty size; exit\n")
     assert (await terminal.wait()).exit_code == 0
-    assert b"30 100" in seen
+    assert b"30 100" in output
 
 
-def test_many_things_at_once():
-    async def story():
+def test_concurrent_calls_succeed():
+    async def run():
         sandbox = await AsyncSandbox.create(timeout=600)
         try:
-            await asyncio.gather(calls_back(sandbox), keeps_processes(sandbox), watches(sandbox))
-            await has_a_terminal(sandbox)
+            await asyncio.gather(check_output_callbacks(sandbox), check_reconnection(sandbox), check_watch(sandbox))
+            await check_terminal(sandbox)
             names = [f"many/{number}" for number in range(20)]
             await asyncio.gather(*(sandbox.files.write(name, name) for name in names))
             assert await asyncio.gather(*(sandbox.files.read(name) for name in names)) == names
             await sandbox.pause()
             assert not await sandbox.is_running()
-            woken = await AsyncSandbox.connect(sandbox.sandbox_id, timeout=300)
-            assert await woken.files.read("many/7") == "many/7"
+            resumed = await AsyncSandbox.connect(sandbox.sandbox_id, timeout=300)
+            assert await resumed.files.read("many/7") == "many/7"
         finally:
             await sandbox.kill()
 
-    asyncio.run(story())
+    asyncio.run(run())

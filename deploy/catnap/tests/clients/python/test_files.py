@@ -6,7 +6,7 @@ import urllib.request
 import uuid
 
 import pytest
-from conftest import needs_names, until
+from conftest import needs_names, wait_until
 from e2b import FileType
 from e2b.exceptions import InvalidArgumentException, NotFoundException
 
@@ -24,7 +24,8 @@ def folder(shared):
     shared.files.remove(path)
 
 
-def test_what_is_written_is_read(shared, folder):
+@pytest.mark.short
+def test_written_files_are_read_back(shared, folder):
     text = "grün\n" * 1000
     written = shared.files.write(f"{folder}/deep/down/a.txt", text)
     assert (written.name, written.path) == ("a.txt", f"{folder}/deep/down/a.txt")
@@ -42,20 +43,20 @@ def test_what_is_written_is_read(shared, folder):
     assert len(shared.files.read("/proc/sys/kernel/random/boot_id").strip()) == 36
 
 
-def test_bodies_may_be_compressed(shared, folder):
+def test_compressed_bodies_are_accepted(shared, folder):
     shared.files.write(f"{folder}/a", "compressed " * 1000, gzip=True)
     assert shared.files.read(f"{folder}/a", gzip=True) == "compressed " * 1000
     shared.files.write(f"{folder}/c", b"plain " * 1000, use_octet_stream=True)
     assert shared.files.read(f"{folder}/c") == "plain " * 1000
 
 
-def test_several_files_at_once(shared, folder):
+def test_write_files_writes_every_file(shared, folder):
     files = [{"path": f"{folder}/{name}", "data": name} for name in ("x", "y", "z")]
-    assert [one.name for one in shared.files.write_files(files)] == ["x", "y", "z"]
-    assert [shared.files.read(one["path"]) for one in files] == ["x", "y", "z"]
+    assert [file.name for file in shared.files.write_files(files)] == ["x", "y", "z"]
+    assert [shared.files.read(file["path"]) for file in files] == ["x", "y", "z"]
 
 
-def test_names_are_relative_to_the_home_directory(shared):
+def test_relative_paths_start_at_the_home_directory(shared):
     name = uuid.uuid4().hex
     assert shared.files.write(name, "x").path == f"/home/user/{name}"
     assert shared.files.read(f"~/{name}") == "x"
@@ -64,7 +65,7 @@ def test_names_are_relative_to_the_home_directory(shared):
     shared.files.remove(name)
 
 
-def test_what_is_said_of_a_file(shared, folder):
+def test_file_info_has_metadata_and_links(shared, folder):
     shared.files.write(f"{folder}/a", "four", metadata={"Colour": "blue"})
     shared.commands.run(f"chmod 640 {folder}/a; ln -s {folder}/a {folder}/link; mkdir {folder}/d")
     info = shared.files.get_info(f"{folder}/a")
@@ -81,11 +82,11 @@ def test_what_is_said_of_a_file(shared, folder):
         shared.files.get_info(f"{folder}/none")
 
 
-def test_directories(shared, folder):
+def test_directories_are_created_listed_and_renamed(shared, folder):
     assert shared.files.make_dir(f"{folder}/a/b/c") is True
     assert shared.files.make_dir(f"{folder}/a/b/c") is False
     shared.files.write(f"{folder}/a/f", "x")
-    names = lambda depth: [one.path[len(folder) + 1 :] for one in shared.files.list(folder, depth=depth)]
+    names = lambda depth: [file.path[len(folder) + 1 :] for file in shared.files.list(folder, depth=depth)]
     assert names(1) == ["a"]
     assert names(3) == ["a", "a/b", "a/b/c", "a/f"]
     with pytest.raises((InvalidArgumentException, NotFoundException)):
@@ -97,37 +98,37 @@ def test_directories(shared, folder):
     assert not shared.files.exists(f"{folder}/a")
 
 
-def test_changes_are_watched(shared, folder):
+def test_watch_reports_changes_in_order(shared, folder):
     watch = shared.files.watch_dir(folder)
     shared.files.write(f"{folder}/a", "x")
-    seen = []
+    events = []
 
-    def written():
-        seen.extend(watch.get_new_events())
-        return any(event.type == FilesystemEventType.WRITE for event in seen)
+    def has_write():
+        events.extend(watch.get_new_events())
+        return any(event.type == FilesystemEventType.WRITE for event in events)
 
-    until(written)
-    kinds = [event.type for event in seen if event.name == "a"]
+    wait_until(has_write)
+    kinds = [event.type for event in events if event.name == "a"]
     assert kinds == [FilesystemEventType.CREATE, FilesystemEventType.CHMOD, FilesystemEventType.WRITE]
     shared.files.rename(f"{folder}/a", f"{folder}/b")
     shared.files.remove(f"{folder}/b")
-    until(lambda: any(event.type == FilesystemEventType.REMOVE for event in watch.get_new_events()))
+    wait_until(lambda: any(event.type == FilesystemEventType.REMOVE for event in watch.get_new_events()))
     watch.stop()
     with pytest.raises(NotFoundException):
         shared.files.watch_dir(f"{folder}/none")
 
 
-def test_new_directories_below_a_watched_one_are_watched_too(shared, folder):
+def test_recursive_watch_includes_new_directories(shared, folder):
     watch = shared.files.watch_dir(folder, recursive=True)
     shared.files.make_dir(f"{folder}/new")
-    until(lambda: any(event.name == "new" for event in watch.get_new_events()))
+    wait_until(lambda: any(event.name == "new" for event in watch.get_new_events()))
     shared.files.write(f"{folder}/new/a", "x")
-    until(lambda: any(event.name == "new/a" for event in watch.get_new_events()))
+    wait_until(lambda: any(event.name == "new/a" for event in watch.get_new_events()))
     watch.stop()
 
 
 @needs_names
-def test_signed_addresses_need_no_client(shared, folder):
+def test_signed_urls_need_no_token(shared, folder):
     name = f"{folder}/signed.txt"
     put = urllib.request.Request(
         shared.upload_url(name, use_signature_expiration=120),
@@ -139,14 +140,14 @@ def test_signed_addresses_need_no_client(shared, folder):
     assert urllib.request.urlopen(put, timeout=60).status == 200
     url = shared.download_url(name, use_signature_expiration=120)
     assert urllib.request.urlopen(url, timeout=60).read() == b"signed"
-    zipped = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
-    answer = urllib.request.urlopen(zipped, timeout=60)
-    body = answer.read()
-    assert (gzip.decompress(body) if answer.headers["Content-Encoding"] == "gzip" else body) == b"signed"
-    part = urllib.request.Request(url, headers={"Range": "bytes=2-4", "Accept-Encoding": "identity"})
-    answer = urllib.request.urlopen(part, timeout=60)
-    assert (answer.status, answer.read()) == (206, b"gne")
-    for wrong in (url.replace("signature=v1_", "signature=v1_x"), url.split("&signature")[0]):
+    compressed = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
+    response = urllib.request.urlopen(compressed, timeout=60)
+    body = response.read()
+    assert (gzip.decompress(body) if response.headers["Content-Encoding"] == "gzip" else body) == b"signed"
+    partial = urllib.request.Request(url, headers={"Range": "bytes=2-4", "Accept-Encoding": "identity"})
+    response = urllib.request.urlopen(partial, timeout=60)
+    assert (response.status, response.read()) == (206, b"gne")
+    for invalid in (url.replace("signature=v1_", "signature=v1_x"), url.split("&signature")[0]):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(wrong, timeout=60)
+            urllib.request.urlopen(invalid, timeout=60)
         assert refused.value.code == 401

@@ -1,24 +1,24 @@
 """Terminals."""
 
-from conftest import until
+from conftest import wait_until
 from e2b.sandbox.commands.command_handle import PtySize
 
 PROMPT = b"$ "
-"""What is typed while the shell has no prompt is not its alone: it may be the terminal's, or the last program's."""
+"""The tests wait for it before they type: earlier input may go to the terminal or to the previous program."""
 
 
-def test_a_terminal(shared):
+def test_terminal_echoes_resizes_and_is_killed(shared):
     terminal = shared.pty.create(PtySize(rows=24, cols=80), timeout=120)
     events = iter(terminal)
-    seen = b""
+    output = b""
 
     def read_until(mark):
-        nonlocal seen
-        while mark not in seen:
+        nonlocal output
+        while mark not in output:
             _, _, data = next(events)
-            seen += data or b""
-        end = seen.index(mark) + len(mark)
-        before, seen = seen[:end], seen[end:]
+            output += data or b""
+        end = output.index(mark) + len(mark)
+        before, output = output[:end], output[end:]
         return before
 
     def write(data):
@@ -41,4 +41,4 @@ def test_a_terminal(shared):
     write(b"echo in-$((40 + 2))\n")
     read_until(b"in-42")
     assert shared.pty.kill(terminal.pid) is True
-    until(lambda: terminal.pid not in [process.pid for process in shared.commands.list()])
+    wait_until(lambda: terminal.pid not in [process.pid for process in shared.commands.list()])

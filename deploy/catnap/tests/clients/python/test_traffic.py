@@ -1,4 +1,4 @@
-"""Requests at a sandbox's own ports."""
+"""Requests to ports of a sandbox."""
 
 import http.client
 import json
@@ -7,10 +7,10 @@ import ssl
 import urllib.parse
 
 import pytest
-from conftest import TLS, needs_names, until
+from conftest import TLS, needs_names, wait_until
 from e2b import SandboxState
 
-# The host name, and the head of the request. Perl without a module starts soon, also in a slow guest.
+# Responds with the host name and the head of the request. Perl without modules starts fast.
 SERVE = r"""exec perl -e '
 socket(S, 2, 1, 0); setsockopt(S, 1, 2, 1); bind(S, pack("S n C4 x8", 2, 8000, 127, 0, 0, 1)) or die; listen(S, 9);
 while (accept(C, S)) {
@@ -21,7 +21,7 @@ while (accept(C, S)) {
 
 
 def get(sandbox, port, path="/", headers=None, method="GET"):
-    """A request by name over TLS, by headers else; what came back."""
+    """Sends a request, by host name or by headers. Returns the status and body of the response."""
     headers = dict(headers or {})
     if TLS:
         host, _, at = sandbox.get_host(port).partition(":")
@@ -32,33 +32,34 @@ def get(sandbox, port, path="/", headers=None, method="GET"):
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=90)
         headers |= {"E2b-Sandbox-Id": sandbox.sandbox_id, "E2b-Sandbox-Port": str(port)}
     connection.request(method, path, headers=headers)
-    answer = connection.getresponse()
-    body = answer.read().decode()
+    response = connection.getresponse()
+    body = response.read().decode()
     connection.close()
-    return answer.status, body
+    return response.status, body
 
 
 @pytest.fixture(scope="module")
 def server(shared):
     serving = shared.commands.run(SERVE, background=True, timeout=0)
-    until(lambda: get(shared, 8000)[0] == 200)
+    wait_until(lambda: get(shared, 8000)[0] == 200)
     yield shared
     serving.kill()
 
 
-def test_a_server_in_the_guest_is_reached(server):
+@pytest.mark.short
+def test_server_in_the_guest_is_reachable(server):
     assert get(server, 8000)[1].splitlines()[0] == server.sandbox_id
 
 
-def test_a_server_of_the_other_family_is_reached(shared):
-    other = SERVE.replace("socket(S, 2,", "socket(S, 10,")
-    other = other.replace('pack("S n C4 x8", 2, 8000, 127, 0, 0, 1)', 'pack("S n N x15 C N", 10, 8001, 0, 1, 0)')
-    serving = shared.commands.run(other, background=True, timeout=0)
-    until(lambda: get(shared, 8001)[0] == 200)
+def test_ipv6_server_is_reachable(shared):
+    ipv6 = SERVE.replace("socket(S, 2,", "socket(S, 10,")
+    ipv6 = ipv6.replace('pack("S n C4 x8", 2, 8000, 127, 0, 0, 1)', 'pack("S n N x15 C N", 10, 8001, 0, 1, 0)')
+    serving = shared.commands.run(ipv6, background=True, timeout=0)
+    wait_until(lambda: get(shared, 8001)[0] == 200)
     serving.kill()
 
 
-def test_a_port_that_is_not_open_is_told_from_a_sandbox_that_is_not_there(server):
+def test_closed_port_is_502_with_its_number(server):
     status, body = get(server, 3210)
     assert (status, json.loads(body)) == (
         502,
@@ -71,14 +72,14 @@ def test_a_port_that_is_not_open_is_told_from_a_sandbox_that_is_not_there(server
     )
 
 
-def test_the_agents_own_paths_are_hidden(server):
+def test_host_only_paths_are_404(server):
     for path in ("/init", "/freeze", "//init", "/x/../unfreeze"):
         status, body = get(server, 49983, path, method="POST")
         assert status == 404, (path, body)
         assert "reserved" in json.loads(body)["message"]
 
 
-def test_private_traffic_needs_its_token_before_anything_is_woken(create):
+def test_traffic_token_is_checked_before_the_wake(create):
     sandbox = create(
         network={"allow_public_traffic": False},
         lifecycle={"on_timeout": "pause", "auto_resume": True},
@@ -86,31 +87,31 @@ def test_private_traffic_needs_its_token_before_anything_is_woken(create):
     token = sandbox.traffic_access_token
     assert token
     serving = sandbox.commands.run(SERVE, background=True, timeout=0)
-    right = {"e2b-traffic-access-token": token}
-    until(lambda: get(sandbox, 8000, "/", right)[0] == 200)
-    for given, answer in (({}, "is missing"), ({"e2b-traffic-access-token": "x" + token}, "is invalid")):
-        status, body = get(sandbox, 8000, "/", given)
-        assert status == 403 and answer in body
+    valid = {"e2b-traffic-access-token": token}
+    wait_until(lambda: get(sandbox, 8000, "/", valid)[0] == 200)
+    for headers, message in (({}, "is missing"), ({"e2b-traffic-access-token": "x" + token}, "is invalid")):
+        status, body = get(sandbox, 8000, "/", headers)
+        assert status == 403 and message in body
     serving.disconnect()
     sandbox.pause()
-    for given in ({}, {"e2b-traffic-access-token": "x" + token}):
-        status, body = get(sandbox, 8000, "/", given)
+    for headers in ({}, {"e2b-traffic-access-token": "x" + token}):
+        status, body = get(sandbox, 8000, "/", headers)
         assert status == 403 and "can't be resumed" in body
     assert sandbox.get_info().state == SandboxState.PAUSED
     assert get(sandbox, 8000, "/", {"cube-traffic-access-token": token})[0] == 200
     assert sandbox.get_info().state == SandboxState.RUNNING
 
 
-def test_a_host_can_be_masked(create):
+def test_request_host_is_masked(create):
     sandbox = create(network={"mask_request_host": "inside.example:${PORT}"})
     sandbox.commands.run(SERVE, background=True, timeout=0)
-    until(lambda: get(sandbox, 8000)[0] == 200)
-    seen = get(sandbox, 8000)[1].lower()
-    assert "host: inside.example:8000" in seen.splitlines()
-    assert "x-forwarded-host: " in seen
+    wait_until(lambda: get(sandbox, 8000)[0] == 200)
+    received = get(sandbox, 8000)[1].lower()
+    assert "host: inside.example:8000" in received.splitlines()
+    assert "x-forwarded-host: " in received
 
 
 @needs_names
-def test_a_page_is_shown_to_a_browser(server):
+def test_browser_gets_an_error_page(server):
     status, body = get(server, 3210, headers={"User-Agent": "Mozilla/5.0 Firefox/140.0", "Accept": "text/html"})
     assert status == 502 and body.startswith("<html") and "Closed Port Error" in body

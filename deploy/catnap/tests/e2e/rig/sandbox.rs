@@ -1,31 +1,31 @@
-//! A sandbox, as its user calls it.
+//! A sandbox, called through the gateway.
+
+use std::fs;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::fs;
 
-use super::{Gateway, PATIENCE, Reply, until};
+use super::{Gateway, Reply, TIMEOUT, wait_until};
 
-/// A sandbox.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) id: String,
     token: String,
 }
 
-/// A command under way in a guest. Dropping it lets go of its output, not of the command.
+/// A running command in a guest. Dropping it closes the output stream, and the command continues.
 #[derive(Debug)]
-pub(crate) struct Running {
-    /// Its number in the guest.
+pub(crate) struct RunningCommand {
+    /// Its process ID in the guest.
     pub(crate) pid: u64,
     stream: Response,
     bytes: Vec<u8>,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Ended {
+pub(crate) struct CommandResult {
     pub(crate) code: i64,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -33,19 +33,19 @@ pub(crate) struct Ended {
 
 impl Sandbox {
     /// The port of the probe.
-    pub(crate) const PROBE: u16 = 8080;
-    const AGENT: u16 = 49983;
+    pub(crate) const PROBE_PORT: u16 = 8080;
+    const AGENT_PORT: u16 = 49983;
 
-    /// What a create, resume or fork answered.
-    pub(crate) fn new(made: &Value) -> Self {
-        let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+    /// Reads ID and token from the response of a create, resume or fork.
+    pub(crate) fn new(created: &Value) -> Self {
+        let text = |name: &str| created[name].as_str().unwrap_or_default().to_owned();
         Self {
             id: text("sandboxID"),
             token: text("envdAccessToken"),
         }
     }
 
-    /// This sandbox, called with the token of another.
+    /// Returns a handle of this sandbox that sends the token of another.
     pub(crate) fn with_token_of(&self, other: &Sandbox) -> Self {
         Self {
             id: self.id.clone(),
@@ -53,7 +53,7 @@ impl Sandbox {
         }
     }
 
-    /// A request to a port, by the name of the host.
+    /// Builds a request to a port, addressed by the `Host` header.
     pub(crate) fn request(
         &self,
         gateway: &Gateway,
@@ -67,19 +67,19 @@ impl Sandbox {
         request.header("host", format!("{port}-{}.example.com", self.id))
     }
 
-    /// A plain request to the probe; an error is one of the connection.
+    /// Sends a GET request to the probe. Returns connection errors.
     pub(crate) async fn try_get(&self, gateway: &Gateway, path: &str) -> reqwest::Result<Reply> {
-        let request = self.request(gateway, Method::GET, Self::PROBE, path);
-        Reply::of(request.send().await?).await
+        let request = self.request(gateway, Method::GET, Self::PROBE_PORT, path);
+        Reply::read(request.send().await?).await
     }
 
-    /// A plain request to the probe.
+    /// Sends a GET request to the probe. Panics on a connection error.
     pub(crate) async fn get(&self, gateway: &Gateway, path: &str) -> Reply {
         self.try_get(gateway, path).await.unwrap()
     }
 
-    fn agent(&self, gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
-        self.request(gateway, method, Self::AGENT, path)
+    fn agent_request(&self, gateway: &Gateway, method: Method, path: &str) -> RequestBuilder {
+        self.request(gateway, method, Self::AGENT_PORT, path)
             .header("X-Access-Token", &self.token)
     }
 
@@ -91,20 +91,28 @@ impl Sandbox {
         bytes: impl Into<reqwest::Body>,
     ) {
         let request = self
-            .agent(gateway, Method::POST, &format!("/files?path={path}"))
+            .agent_request(gateway, Method::POST, &format!("/files?path={path}"))
             .header("content-type", "application/octet-stream")
             .body(bytes);
-        Reply::of(request.send().await.unwrap()).await.unwrap().ok();
+        Reply::read(request.send().await.unwrap())
+            .await
+            .unwrap()
+            .ok();
     }
 
     /// Reads a file in the guest.
     pub(crate) async fn read(&self, gateway: &Gateway, path: &str) -> Reply {
-        let request = self.agent(gateway, Method::GET, &format!("/files?path={path}"));
-        Reply::of(request.send().await.unwrap()).await.unwrap()
+        let request = self.agent_request(gateway, Method::GET, &format!("/files?path={path}"));
+        Reply::read(request.send().await.unwrap()).await.unwrap()
     }
 
-    /// Starts a command, and returns when it has started.
-    pub(crate) async fn start(&self, gateway: &Gateway, user: &str, command: &[&str]) -> Running {
+    /// Starts a command, and waits for its start event.
+    pub(crate) async fn start(
+        &self,
+        gateway: &Gateway,
+        user: &str,
+        command: &[&str],
+    ) -> RunningCommand {
         let message = json!({
             "process": { "cmd": command[0], "args": &command[1..] },
             "stdin": false,
@@ -114,7 +122,7 @@ impl Sandbox {
         body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
         body.extend(message.as_bytes());
         let request = self
-            .agent(gateway, Method::POST, "/process.Process/Start")
+            .agent_request(gateway, Method::POST, "/process.Process/Start")
             .header(
                 "authorization",
                 format!("Basic {}", STANDARD.encode(format!("{user}:"))),
@@ -124,7 +132,7 @@ impl Sandbox {
             .body(body);
         let stream = request.send().await.unwrap();
         assert_eq!(stream.status(), 200);
-        let mut running = Running {
+        let mut running = RunningCommand {
             pid: 0,
             stream,
             bytes: Vec::new(),
@@ -136,32 +144,37 @@ impl Sandbox {
         running
     }
 
-    /// Runs a command to its end.
-    pub(crate) async fn run(&self, gateway: &Gateway, user: &str, command: &[&str]) -> Ended {
-        self.start(gateway, user, command).await.end().await
+    /// Runs a command until it exits.
+    pub(crate) async fn run(
+        &self,
+        gateway: &Gateway,
+        user: &str,
+        command: &[&str],
+    ) -> CommandResult {
+        self.start(gateway, user, command).await.wait().await
     }
 
-    /// Puts the probe into the guest, where it can be run.
-    pub(crate) async fn put_probe(&self, gateway: &Gateway) {
+    /// Uploads the probe and makes it executable.
+    async fn upload_probe(&self, gateway: &Gateway) {
         self.write(
             gateway,
             "/home/user/probe",
-            fs::read(&gateway.built.probe).unwrap(),
+            fs::read(&gateway.artefacts.probe).unwrap(),
         )
         .await;
-        let made = self
+        let chmod = self
             .run(gateway, "user", &["/bin/chmod", "755", "/home/user/probe"])
             .await;
-        assert_eq!(made.code, 0, "{made:?}");
+        assert_eq!(chmod.code, 0, "{chmod:?}");
     }
 
-    /// Puts the probe into the guest, starts it, and waits until it answers.
-    pub(crate) async fn run_probe(&self, gateway: &Gateway) {
-        self.put_probe(gateway).await;
-        let port = Self::PROBE.to_string();
+    /// Uploads the probe, starts its server, and waits until it responds.
+    pub(crate) async fn start_probe(&self, gateway: &Gateway) {
+        self.upload_probe(gateway).await;
+        let port = Self::PROBE_PORT.to_string();
         self.start(gateway, "user", &["/home/user/probe", "serve", &port])
             .await;
-        until("the probe answers", async || {
+        wait_until("the probe responds", async || {
             let reply = self.get(gateway, "/count").await;
             if reply.status == 200 {
                 Ok(())
@@ -172,62 +185,62 @@ impl Sandbox {
         .await;
     }
 
-    /// All that the API says of it, and the status.
-    pub(crate) async fn detail(&self, gateway: &Gateway) -> (u16, Value) {
+    /// Returns the status and body of `GET /sandboxes/<id>`.
+    pub(crate) async fn info(&self, gateway: &Gateway) -> (u16, Value) {
         gateway
             .api(Method::GET, &format!("/sandboxes/{}", self.id), None)
             .await
     }
 
-    /// `running`, `paused`, or nothing when it is not there.
+    /// Returns `running`, `paused`, or an empty string if the sandbox does not exist.
     pub(crate) async fn state(&self, gateway: &Gateway) -> String {
-        let (_, detail) = self.detail(gateway).await;
-        detail["state"].as_str().unwrap_or_default().to_owned()
+        let (_, info) = self.info(gateway).await;
+        info["state"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until the API says so.
-    pub(crate) async fn becomes(&self, gateway: &Gateway, state: &str) {
-        until(&format!("{} is {state:?}", self.id), async || {
-            let now = self.state(gateway).await;
-            if now == state { Ok(()) } else { Err(now) }
+    /// Waits until the API reports a state.
+    pub(crate) async fn wait_for_state(&self, gateway: &Gateway, state: &str) {
+        wait_until(&format!("{} is {state:?}", self.id), async || {
+            let found = self.state(gateway).await;
+            if found == state { Ok(()) } else { Err(found) }
         })
         .await;
     }
 
-    /// Pauses it by the API.
+    /// Pauses the sandbox.
     pub(crate) async fn pause(&self, gateway: &Gateway) {
         let path = format!("/sandboxes/{}/pause", self.id);
-        let (status, answer) = gateway.api(Method::POST, &path, None).await;
-        assert_eq!(status, 204, "{answer}");
+        let (status, body) = gateway.api(Method::POST, &path, None).await;
+        assert_eq!(status, 204, "{body}");
         assert_eq!(self.state(gateway).await, "paused");
     }
 
-    /// Kills it by the API.
+    /// Kills the sandbox.
     pub(crate) async fn kill(&self, gateway: &Gateway) {
-        let (status, answer) = gateway
+        let (status, body) = gateway
             .api(Method::DELETE, &format!("/sandboxes/{}", self.id), None)
             .await;
-        assert_eq!(status, 204, "{answer}");
+        assert_eq!(status, 204, "{body}");
     }
 
-    /// Forks it.
+    /// Forks the sandbox.
     pub(crate) async fn fork(&self, gateway: &Gateway, count: usize) -> Vec<Sandbox> {
         let body = json!({ "count": count, "timeout": 3600 });
         let path = format!("/sandboxes/{}/fork", self.id);
-        let (status, made) = gateway.api(Method::POST, &path, Some(body)).await;
-        assert_eq!(status, 201, "{made}");
-        let made = made.as_array().unwrap();
-        assert_eq!(made.len(), count);
+        let (status, outcomes) = gateway.api(Method::POST, &path, Some(body)).await;
+        assert_eq!(status, 201, "{outcomes}");
+        let outcomes = outcomes.as_array().unwrap();
+        assert_eq!(outcomes.len(), count);
         let child = |outcome: &Value| {
             assert!(outcome["sandbox"].is_object(), "{outcome}");
             Self::new(&outcome["sandbox"])
         };
-        made.iter().map(child).collect()
+        outcomes.iter().map(child).collect()
     }
 }
 
-impl Running {
-    /// The next event; `None` at the end of the stream.
+impl RunningCommand {
+    /// Reads the next event. Returns `None` at the end of the stream.
     async fn event(&mut self) -> Option<Value> {
         loop {
             if let Some((head, rest)) = self.bytes.split_first_chunk::<5>() {
@@ -243,16 +256,19 @@ impl Running {
                     return Some(message);
                 }
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.stream.chunk())
+            let chunk = tokio::time::timeout(TIMEOUT, self.stream.chunk())
                 .await
                 .unwrap();
-            self.bytes
-                .extend(chunk.unwrap().expect("the stream ends with a message"));
+            self.bytes.extend(
+                chunk
+                    .unwrap()
+                    .expect("the stream ended without an end message"),
+            );
         }
     }
 
-    /// Follows it to its end.
-    pub(crate) async fn end(mut self) -> Ended {
+    /// Collects the output until the command exits.
+    pub(crate) async fn wait(mut self) -> CommandResult {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         while let Some(message) = self.event().await {
             let event = &message["event"];
@@ -262,13 +278,13 @@ impl Running {
                 }
             }
             if event["end"].is_object() {
-                return Ended {
+                return CommandResult {
                     code: event["end"]["exitCode"].as_i64().unwrap_or(0),
                     stdout: String::from_utf8(stdout).unwrap(),
                     stderr: String::from_utf8(stderr).unwrap(),
                 };
             }
         }
-        panic!("the stream ended before the command did");
+        panic!("the stream ended before the command exited");
     }
 }

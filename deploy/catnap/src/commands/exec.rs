@@ -1,7 +1,7 @@
-//! `sandbox exec`: a command in a sandbox, its output here, its exit code ours.
+//! `catnap sandbox exec`: runs a command in a sandbox, prints its output, and exits with its exit code.
 //!
-//! The guest agent's `process.Process/Start` over the Connect protocol: one request message, then a stream of events,
-//! each behind a flag byte and a length.
+//! It calls the guest agent's `process.Process/Start` with the Connect protocol: one request message, then a stream of
+//! events, each in a [`frame`].
 
 mod frame;
 
@@ -18,49 +18,49 @@ use guest_api::envd::{self, ExitStatus};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use self::frame::{Frame, Frames};
+use self::frame::{Frame, FrameDecoder};
 use crate::{
-    cli,
-    client::{Client, Refused, accepted},
-    commands::path,
+    cli::ExecArgs,
+    client::{ApiError, Client, error_for_status, sandbox_path},
 };
 
-/// Runs it.
-pub(crate) async fn run(args: &cli::Exec) -> Result<ExitCode> {
-    let client = Client::new(&args.remote)?;
-    let found = client.call(Method::GET, &path(&args.id, ""), None).await;
-    let sandbox = found.context("find the sandbox")?;
+pub(super) async fn run(args: &ExecArgs) -> Result<ExitCode> {
+    let client = Client::new(&args.client)?;
+    let sandbox = client
+        .call(Method::GET, &sandbox_path(&args.id, ""), None)
+        .await
+        .context("failed to find the sandbox")?;
     if sandbox.get("state").and_then(Value::as_str) == Some("paused")
         && sandbox.pointer("/lifecycle/autoResume") != Some(&Value::Bool(true))
     {
         let message = format!(
-            "sandbox {} is paused: wake it with `catnap sandbox resume {}`",
-            args.id, args.id
+            "sandbox {id} is paused; resume it with `catnap sandbox resume {id}`",
+            id = args.id
         );
-        return Err(Refused {
+        return Err(ApiError {
             status: StatusCode::CONFLICT,
             message,
         }
         .into());
     }
     let mut request = client
-        .sandbox(&args.id, envd::AGENT_PORT, "/process.Process/Start")
+        .sandbox_request(&args.id, envd::AGENT_PORT, "/process.Process/Start")
         .header("content-type", "application/connect+json")
         .header("connect-protocol-version", "1")
-        .body(frame::encode(start(args)?.to_string().as_bytes())?);
+        .body(frame::encode(start_request(args)?.to_string().as_bytes())?);
     if let Some(token) = sandbox.get("envdAccessToken").and_then(Value::as_str) {
         request = request.header("X-Access-Token", token);
     }
-    let response = accepted(client.send(request).await?)
+    let response = error_for_status(client.send(request).await?)
         .await
-        .context("start the command")?;
-    follow(response).await
+        .context("failed to start the command")?;
+    forward_output(response).await
 }
 
-/// The message that asks for the command.
-fn start(args: &cli::Exec) -> Result<Value> {
+/// Builds the `StartRequest` of the command.
+fn start_request(args: &ExecArgs) -> Result<Value> {
     let Some((program, arguments)) = args.command.split_first() else {
-        bail!("there is no command to run")
+        bail!("the command is missing")
     };
     let mut process = json!({
         "cmd": program,
@@ -73,52 +73,55 @@ fn start(args: &cli::Exec) -> Result<Value> {
     Ok(json!({ "process": process, "stdin": false }))
 }
 
-/// Passes the command's output on until it ends.
-async fn follow(response: Response) -> Result<ExitCode> {
+/// Forwards the output of the command until it exits, and returns its exit code.
+async fn forward_output(response: Response) -> Result<ExitCode> {
     let mut chunks = response.bytes_stream();
-    let mut frames = Frames::default();
-    let mut ended = None;
+    let mut frames = FrameDecoder::default();
+    let mut code = None;
     while let Some(chunk) = chunks.next().await {
-        frames.push(&chunk.context("follow the command")?);
+        frames.push(&chunk.context("failed to read the command's output")?);
         while let Some(frame) = frames.next()? {
             match frame {
-                Frame::Message(bytes) => ended = event(&bytes)?.or(ended),
-                Frame::End(bytes) => failed(&bytes)?,
+                Frame::Message(message) => code = handle_event(&message)?.or(code),
+                Frame::EndStream(message) => check_end_of_stream(&message)?,
             }
         }
     }
-    ended
-        .map(ExitCode::from)
-        .ok_or_else(|| anyhow!("the stream ended before the command did"))
+    code.map(ExitCode::from)
+        .ok_or_else(|| anyhow!("the stream ended before the command exited"))
 }
 
-/// Passes an event on; the exit code when it is the last.
-fn event(bytes: &[u8]) -> Result<Option<u8>> {
-    let message: Value = serde_json::from_slice(bytes).context("understand an event")?;
+/// Prints the output in an event, or returns the exit code in an end event.
+fn handle_event(message: &[u8]) -> Result<Option<u8>> {
+    let message: Value =
+        serde_json::from_slice(message).context("failed to decode a process event")?;
     let event = message.get("event").unwrap_or(&Value::Null);
     if let Some(data) = event.get("data") {
-        write(data, "stdout", &mut io::stdout().lock())?;
-        write(data, "stderr", &mut io::stderr().lock())?;
+        write_output(data, "stdout", &mut io::stdout().lock())?;
+        write_output(data, "stderr", &mut io::stderr().lock())?;
     }
     Ok(event.get("end").map(exit_code))
 }
 
-fn write(data: &Value, stream: &str, out: &mut impl Write) -> Result<()> {
+fn write_output(data: &Value, stream: &str, out: &mut impl Write) -> Result<()> {
     if let Some(text) = data.get(stream).and_then(Value::as_str) {
-        out.write_all(&STANDARD.decode(text).context("decode output")?)?;
+        let bytes = STANDARD
+            .decode(text)
+            .context("failed to decode the command's output")?;
+        out.write_all(&bytes)?;
         out.flush()?;
     }
     Ok(())
 }
 
-/// Converts envd's end event to the exit code of a shell: 128 plus the number of a signal.
+/// Converts an end event to the exit code of a shell: 128 plus the signal number if a signal killed the process.
 fn exit_code(end: &Value) -> u8 {
     let status = end
         .get("status")
         .and_then(Value::as_str)
         .unwrap_or_default();
     let status = if status.is_empty() {
-        // Zero values may be left out.
+        // JSON messages may omit zero values.
         let code = end.get("exitCode").and_then(Value::as_i64).unwrap_or(0);
         Ok(ExitStatus::Code(i32::try_from(code).unwrap_or(-1)))
     } else {
@@ -127,9 +130,10 @@ fn exit_code(end: &Value) -> u8 {
     status.map_or(u8::MAX, ExitStatus::shell_code)
 }
 
-/// The end of the stream: an error, or nothing.
-fn failed(bytes: &[u8]) -> Result<()> {
-    let end: Value = serde_json::from_slice(bytes).context("understand the end of the stream")?;
+/// Returns the error in an end-of-stream message, if any.
+fn check_end_of_stream(message: &[u8]) -> Result<()> {
+    let end: Value =
+        serde_json::from_slice(message).context("failed to decode the end of the stream")?;
     match end.get("error") {
         None | Some(Value::Null) => Ok(()),
         Some(error) => {
@@ -141,7 +145,7 @@ fn failed(bytes: &[u8]) -> Result<()> {
                     .to_owned()
             };
             bail!(
-                "the guest agent refused: {} ({})",
+                "the guest agent returned an error: {} ({})",
                 text("message"),
                 text("code")
             )
@@ -150,11 +154,11 @@ fn failed(bytes: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]
-    fn the_command_s_end_is_our_exit_code() {
+    fn end_event_maps_to_shell_exit_code() {
         for (end, code) in [
             (json!({}), 0),
             (
@@ -181,12 +185,13 @@ mod test {
     }
 
     #[test]
-    fn an_error_at_the_end_is_one() {
-        assert!(failed(b"{}").is_ok());
-        let error = failed(br#"{"error":{"code":"not_found","message":"no bash"}}"#).unwrap_err();
+    fn end_of_stream_error_is_returned() {
+        assert!(check_end_of_stream(b"{}").is_ok());
+        let error = br#"{"error":{"code":"not_found","message":"no bash"}}"#;
+        let error = check_end_of_stream(error).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the guest agent refused: no bash (not_found)"
+            "the guest agent returned an error: no bash (not_found)"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The host of this machine: a pool over the KVM that is here.
+//! The host of `catnap up`: a pool of machines on this machine's KVM.
 
 use std::{
     env, fs,
@@ -11,23 +11,24 @@ use pool::{Artefacts, Limits, Pool};
 use snapshotter::MemoryMode;
 use vmm_api::Kvm;
 
-use crate::cli::{self, Memory};
+use crate::cli::{Memory, UpArgs};
 
 /// The template that every host has.
 pub(crate) const BASE: &str = "base";
 
-/// The guest's kernel is told where its root and its first program are.
-const COMMAND_LINE: &str = "console=ttyS0 quiet root=/dev/vda rw init=/sbin/catnap-guest";
+/// Kernel command line of guests: console, root disk and init.
+pub const KERNEL_COMMAND_LINE: &str =
+    "console=ttyS0 quiet root=/dev/vda rw init=/sbin/catnap-guest";
 
-/// Opens the pool, or says in one sentence what this machine lacks.
-pub(crate) fn open(args: &cli::Up, data_dir: &Path) -> Result<Arc<Pool>> {
+/// Opens the pool. An error names the requirement that this machine does not meet.
+pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
     let vmm = match &args.vmm {
         Some(path) => path.clone(),
-        None => beside("catnap-vmm")?,
+        None => sibling("catnap-vmm")?,
     };
     if !vmm.is_file() {
         bail!(
-            "there is no monitor at {}: build it, or name it with --vmm",
+            "{} does not exist; build the monitor, or set its path with --vmm",
             vmm.display()
         );
     }
@@ -37,7 +38,7 @@ pub(crate) fn open(args: &cli::Up, data_dir: &Path) -> Result<Arc<Pool>> {
     let artefacts = Artefacts {
         kernel: artefact(&guest, "vmlinux")?,
         disk: artefact(&guest, "base.ext4")?,
-        command_line: COMMAND_LINE.to_owned(),
+        command_line: KERNEL_COMMAND_LINE.to_owned(),
     };
     let limits = Limits {
         memory: match args.memory_limit {
@@ -55,18 +56,18 @@ pub(crate) fn open(args: &cli::Up, data_dir: &Path) -> Result<Arc<Pool>> {
     Ok(Pool::start(config)?)
 }
 
-/// A program in the same folder as this one.
-fn beside(name: &str) -> Result<PathBuf> {
+/// Returns the path of a file in the directory of this program.
+fn sibling(name: &str) -> Result<PathBuf> {
     Ok(env::current_exe()
-        .context("find this program's own folder")?
+        .context("failed to find the directory of this program")?
         .with_file_name(name))
 }
 
-fn guest_dir(args: &cli::Up) -> Result<PathBuf> {
+fn guest_dir(args: &UpArgs) -> Result<PathBuf> {
     if let Some(dir) = &args.guest_dir {
         return Ok(dir.clone());
     }
-    let built = beside("..")?.join("guest");
+    let built = sibling("..")?.join("guest");
     let installed = PathBuf::from("/usr/lib/catnap/guest");
     Ok(if installed.is_dir() && !built.is_dir() {
         installed
@@ -75,16 +76,21 @@ fn guest_dir(args: &cli::Up) -> Result<PathBuf> {
     })
 }
 
-/// A file that templates are built from, by its full name: snapshots refer to the disk for as long as they live.
+/// Resolves the path of a guest file. Snapshots refer to the disk by this path, so it is absolute and without links.
 fn artefact(dir: &Path, name: &str) -> Result<PathBuf> {
     dir.join(name).canonicalize().with_context(|| {
-        format!("find the guest's {name} in {}: build it with `cargo xtask build`, or name its folder with --guest-dir", dir.display())
+        format!(
+            "failed to find {name} in the guest directory {} (build it with `cargo xtask build`, or set --guest-dir)",
+            dir.display()
+        )
     })
 }
 
+/// Reads the memory size of this machine in bytes.
 fn total_memory() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo").context("read this machine's memory size")?;
+    const MEMINFO: &str = "/proc/meminfo";
+    let text = fs::read_to_string(MEMINFO).with_context(|| format!("failed to read {MEMINFO}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    Ok(kib.context("read this machine's memory size")? << 10)
+    Ok(kib.with_context(|| format!("{MEMINFO} has no memory size; set --memory-limit"))? << 10)
 }

@@ -1,4 +1,4 @@
-//! What the tests run: the programs, the guest, a template of it, and the probe.
+//! The programs and guest files under test, and a template that is built from them once.
 
 use std::{
     env,
@@ -15,33 +15,34 @@ use nix::{
 };
 use tokio::process::Command;
 
-use super::{KEY, MARK};
+use super::{KEY, WORK_DIR_VARIABLE};
 
-/// What the tests run.
 #[derive(Debug, Clone)]
-pub(crate) struct Built {
-    /// The program under test.
+pub(crate) struct Artefacts {
+    /// The `catnap` program.
     pub(crate) catnap: PathBuf,
-    /// The guest's kernel and root disk.
+    /// The `catnap-vmm` program.
+    pub(crate) vmm: PathBuf,
+    /// The directory of the guest kernel and root disk.
     pub(crate) guest: PathBuf,
-    /// The program that runs in guests.
+    /// The program that serves tests inside guests.
     pub(crate) probe: PathBuf,
-    /// The program that takes the agent's place in one of them.
-    pub(crate) impostor: PathBuf,
-    /// A data directory with nothing but the template in it.
+    /// The program that replaces the guest agent.
+    pub(crate) hostile_agent: PathBuf,
+    /// A data directory that contains the built template only.
     pub(super) template: PathBuf,
-    /// Where directories of tests are made; on the same file system as the template.
+    /// The directory of work directories, on the file system of the template.
     pub(super) cache: PathBuf,
 }
 
-impl Built {
-    /// Finds it all, and makes what can be made: once for all tests, whoever comes first.
+impl Artefacts {
+    /// Finds the artefacts, and builds the template if the cache does not contain it.
     pub(super) fn find() -> Self {
         let catnap = PathBuf::from(env!("CARGO_BIN_EXE_catnap"));
         let vmm = catnap.with_file_name("catnap-vmm");
         assert!(
             vmm.is_file(),
-            "there is no {}: build it with `cargo build -p vmm`",
+            "{} does not exist; build it with `cargo build -p vmm`",
             vmm.display()
         );
         let guest = env::var_os("CATNAP_GUEST_DIR").map_or_else(
@@ -51,31 +52,30 @@ impl Built {
         let (kernel, disk) = (guest.join("vmlinux"), guest.join("base.ext4"));
         assert!(
             kernel.is_file() && disk.is_file(),
-            "there is no guest in {}: build it with `cargo xtask build`, or name its folder in CATNAP_GUEST_DIR",
+            "{} contains no guest; build it with `cargo xtask build`, or set CATNAP_GUEST_DIR",
             guest.display()
         );
-        let cache = cache();
+        let cache = cache_dir();
         fs::create_dir_all(&cache).unwrap();
         let lock = File::create(cache.join("lock")).unwrap();
         lock.lock().unwrap();
-        let (probe, impostor) = (compiled(&cache, "probe"), compiled(&cache, "impostor"));
-        let key = key(&[&catnap, &vmm, &kernel, &disk]);
-        let template = cache.join(format!("template-{key}"));
-        let built = Self {
+        let key = fingerprint(&[&catnap, &vmm, &kernel, &disk]);
+        let artefacts = Self {
+            probe: compile(&cache, "probe"),
+            hostile_agent: compile(&cache, "hostile_agent"),
+            template: cache.join(format!("template-{key}")),
             catnap,
+            vmm,
             guest,
-            probe,
-            impostor,
-            template,
             cache,
         };
-        if !built.template.is_dir() {
-            built.make_template();
+        if !artefacts.template.is_dir() {
+            artefacts.build_template();
         }
-        built
+        artefacts
     }
 
-    /// `catnap up` on a data directory; `work` marks its processes.
+    /// Builds a `catnap up` command on a data directory.
     pub(super) fn up(&self, data: &Path, work: &Path) -> Command {
         let mut command = Command::from(self.std_up(data, work));
         command.kill_on_drop(true);
@@ -91,7 +91,7 @@ impl Built {
             .arg(data)
             .arg("--guest-dir")
             .arg(&self.guest)
-            .env(MARK, work)
+            .env(WORK_DIR_VARIABLE, work)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         for name in [
@@ -105,18 +105,19 @@ impl Built {
         command
     }
 
-    /// Lets a gateway build the template, and keeps what it leaves. Those of other programs or guests are removed.
-    fn make_template(&self) {
+    /// Builds the template with a gateway, and removes templates of other artefacts.
+    fn build_template(&self) {
+        const UNFINISHED: &str = "unfinished";
         for entry in fs::read_dir(&self.cache).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.starts_with("template-") || name == "making" {
+            if name.starts_with("template-") || name == UNFINISHED {
                 fs::remove_dir_all(&path).unwrap();
             }
         }
-        let making = self.cache.join("making");
+        let data = self.cache.join(UNFINISHED);
         let mut up = self
-            .std_up(&making, &making)
+            .std_up(&data, &data)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -129,14 +130,13 @@ impl Built {
         let status = up.wait().unwrap();
         assert!(
             listens && status.success(),
-            "the template could not be built: {status}"
+            "failed to build the template: {status}"
         );
-        fs::rename(&making, &self.template).unwrap();
+        fs::rename(&data, &self.template).unwrap();
     }
 }
 
-/// Where templates are kept.
-fn cache() -> PathBuf {
+fn cache_dir() -> PathBuf {
     if let Some(dir) = env::var_os("CATNAP_TEMPLATE_CACHE") {
         return PathBuf::from(dir);
     }
@@ -147,43 +147,43 @@ fn cache() -> PathBuf {
     cache.join("catnap").join("e2e")
 }
 
-/// Tells files from what they were before, without reading them.
-fn key(files: &[&Path]) -> String {
+/// Hashes the metadata of files, which changes with their content.
+fn fingerprint(files: &[&Path]) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     for file in files {
         let file = file.canonicalize().unwrap();
-        let seen = fs::metadata(&file).unwrap();
+        let metadata = fs::metadata(&file).unwrap();
         (
             file,
-            seen.ino(),
-            seen.len(),
-            seen.mtime(),
-            seen.mtime_nsec(),
+            metadata.ino(),
+            metadata.len(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
         )
             .hash(&mut hasher);
     }
     format!("{:016x}", hasher.finish())
 }
 
-/// A program for guests, compiled if it is not yet; for the C library of the same Debian that the guest has.
-fn compiled(cache: &Path, name: &str) -> PathBuf {
+/// Compiles a guest program if the cache does not contain it. The guest has the C library of this Debian release.
+fn compile(cache: &Path, name: &str) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
     let source = sources.join(format!("{name}.c"));
-    let program = cache.join(format!("small-{name}-{}", key(&[&source])));
+    let program = cache.join(format!("program-{name}-{}", fingerprint(&[&source])));
     if !program.is_file() {
-        let aside = cache.join(format!("{name}.new"));
+        let temporary = cache.join(format!("{name}.new"));
         let status = StdCommand::new("cc")
             .args(["-O2", "-s", "-Wall", "-Wextra", "-Werror", "-o"])
-            .args([&aside, &source])
+            .args([&temporary, &source])
             .status()
-            .expect("run cc, which Debian's gcc brings");
+            .expect("failed to run cc; install gcc");
         assert!(
             status.success(),
-            "{} could not be compiled: {status}",
+            "failed to compile {}: {status}",
             source.display()
         );
-        fs::rename(&aside, &program).unwrap();
+        fs::rename(&temporary, &program).unwrap();
     }
     program
 }

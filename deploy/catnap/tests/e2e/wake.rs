@@ -1,4 +1,4 @@
-//! Requests that wake a sandbox.
+//! Wakes by requests.
 
 use futures::future::join_all;
 use serde_json::json;
@@ -6,12 +6,12 @@ use serde_json::json;
 use crate::rig::Gateway;
 
 #[tokio::test]
-async fn a_plain_request_wakes_the_same_guest() {
+async fn request_restores_the_same_guest() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
-    let sandbox = gateway.probed(json!({})).await;
-    sandbox.write(&gateway, "/home/user/kept", "kept\n").await;
+    let sandbox = gateway.create_with_probe(json!({})).await;
+    sandbox.write(&gateway, "/home/user/file", "text\n").await;
     let identity = sandbox.get(&gateway, "/identity").await.ok();
     let before = sandbox.get(&gateway, "/count").await.ok();
 
@@ -44,28 +44,28 @@ async fn a_plain_request_wakes_the_same_guest() {
     }
     assert!(
         !again.header("server-timing").contains("wake;"),
-        "it was awake"
+        "the sandbox ran before the request"
     );
     assert_eq!(
-        sandbox.read(&gateway, "/home/user/kept").await.ok().body,
-        "kept\n"
+        sandbox.read(&gateway, "/home/user/file").await.ok().body,
+        "text\n"
     );
     gateway.finish().await;
 }
 
 #[tokio::test]
-async fn fifty_requests_at_once_cause_one_wake() {
+async fn fifty_concurrent_requests_cause_one_wake() {
     let Some(gateway) = Gateway::start().await else {
         return;
     };
-    let sandbox = gateway.probed(json!({})).await;
+    let sandbox = gateway.create_with_probe(json!({})).await;
     let first = sandbox
         .get(&gateway, "/count")
         .await
         .ok()
         .value::<u64>("hits");
     sandbox.pause(&gateway).await;
-    let lives = gateway.work.epoch(&sandbox.id);
+    let epoch = gateway.work.epoch(&sandbox.id);
 
     let replies = join_all((0..50).map(|_| sandbox.get(&gateway, "/count"))).await;
     let mut hits: Vec<u64> = replies
@@ -76,13 +76,13 @@ async fn fifty_requests_at_once_cause_one_wake() {
     assert_eq!(
         hits,
         (first + 1..=first + 50).collect::<Vec<_>>(),
-        "each was answered once, by one guest"
+        "one guest answered each request once"
     );
     sandbox.pause(&gateway).await;
     assert_eq!(
         gateway.work.epoch(&sandbox.id),
-        lives + 1,
-        "there was one life between the two pauses"
+        epoch + 1,
+        "one epoch began between the two pauses"
     );
     gateway.finish().await;
 }

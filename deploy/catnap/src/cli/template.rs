@@ -1,0 +1,22 @@
+//! Arguments of `catnap template`.
+
+use clap::{Args, Subcommand};
+
+use super::client::ClientArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// List templates.
+    #[command(alias = "list")]
+    Ls(ClientArgs),
+    /// Build a template from the guest kernel and root disk of the gateway.
+    Build(BuildArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Name of the template.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
