@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use coordinator::CoordinatorError;
 use pool_api::{
     CreateError, EnterError, ForkError, PauseError, ResumeError, RollbackError, SandboxId,
     SandboxState, SnapshotError, TemplateError, TemplateName,
@@ -176,12 +175,6 @@ impl From<InvalidNetwork> for ServiceError {
 
 impl From<LedgerError> for ServiceError {
     fn from(error: LedgerError) -> Self {
-        Self::internal(error)
-    }
-}
-
-impl From<CoordinatorError> for ServiceError {
-    fn from(error: CoordinatorError) -> Self {
         Self::internal(error)
     }
 }

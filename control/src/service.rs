@@ -115,7 +115,7 @@ impl SandboxService {
     pub(crate) async fn kill(&self, id: &SandboxId) -> Result<(), ServiceError> {
         let missing = || ServiceError::NotFound(id.clone());
         self.ledger.get(id).await?.ok_or_else(missing)?;
-        self.coordinator.withdraw(id).await?;
+        self.coordinator.withdraw(id);
         let killed = self.node.kill(id).await;
         let removed = self.remove_record(id).await?;
         match killed {
@@ -157,16 +157,15 @@ impl SandboxService {
             epoch: record.epoch,
             access: record.access(),
         };
-        match self.coordinator.publish(&record.id, placement).await {
+        match self.coordinator.publish(&record.id, placement) {
             // A later epoch is published already.
             Ok(()) | Err(PublishError::Superseded { .. }) => Ok(()),
-            Err(PublishError::Coordinator(error)) => Err(error.into()),
         }
     }
 
     /// Removes the placement, record and metrics of a sandbox. Returns whether it had a record.
     async fn remove_record(&self, id: &SandboxId) -> Result<bool, ServiceError> {
-        self.coordinator.withdraw(id).await?;
+        self.coordinator.withdraw(id);
         let removed = self.ledger.remove(id).await?;
         self.metrics.remove(id);
         self.deadlines_changed.notify_one();

@@ -89,7 +89,7 @@ impl Dispatcher {
         target: Target,
     ) -> Result<AuthorizedRequest, Rejection> {
         let started = Instant::now();
-        let placement = route(self.coordinator.as_ref(), &target.address.sandbox).await?;
+        let placement = route(self.coordinator.as_ref(), &target.address.sandbox)?;
         let timing = Timing {
             route: started.elapsed(),
             ..Timing::default()

@@ -12,7 +12,7 @@ use serde_json::json;
 use self::body::{Body, ordered};
 use crate::{
     admit::AdmitError, context::SandboxRequest, limiter::LimitReached, metrics::RefusalReason,
-    rejection::Rejection, route::RouteError, target::Address,
+    rejection::Rejection, target::Address,
 };
 
 /// `Retry-After` of a full host in seconds: about the time until an idle sandbox pauses and makes room.
@@ -50,7 +50,7 @@ impl ErrorResponse {
                 "Request header too large".to_owned(),
             ),
             Rejection::Target(error) => Self::text(400, RefusalReason::BadHost, error.to_string()),
-            Rejection::Route(error) => Self::not_routed(error),
+            Rejection::Route(error) => Self::not_found(&error.sandbox),
             Rejection::NotFound(sandbox) => Self::not_found(sandbox),
             Rejection::HostOnlyPath { path } => Self::host_only_path(path),
             Rejection::TrafficTokenMissing(sandbox) => Self::traffic_token(
@@ -121,19 +121,6 @@ impl ErrorResponse {
         let message = "failed to forward the request";
         let json = json!({ "code": status, "message": message }).to_string();
         Self::new(status, RefusalReason::Internal, Body::Json(json))
-    }
-
-    fn not_routed(error: &RouteError) -> Self {
-        match error {
-            RouteError::NotFound(sandbox) => Self::not_found(sandbox),
-            RouteError::Coordinator { sandbox, .. } => Self::sandbox(
-                503,
-                RefusalReason::Unavailable,
-                sandbox,
-                "Sandbox Unavailable",
-                "The sandbox could not be located. Try again in a moment.",
-            ),
-        }
     }
 
     fn not_entered(error: &EnterError) -> Self {

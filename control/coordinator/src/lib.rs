@@ -47,11 +47,6 @@ pub struct Coordinator {
     placements: Mutex<HashMap<SandboxId, Placement>>,
 }
 
-/// The coordinator failed.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to query the coordinator")]
-pub struct CoordinatorError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
 /// A placement was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -63,9 +58,6 @@ pub enum PublishError {
         /// The published epoch.
         current: Epoch,
     },
-    /// The coordinator failed.
-    #[error(transparent)]
-    Coordinator(#[from] CoordinatorError),
 }
 
 impl Coordinator {
@@ -76,16 +68,12 @@ impl Coordinator {
     }
 
     /// Looks up the placement of a sandbox.
-    pub async fn locate(&self, sandbox: &SandboxId) -> Result<Option<Placement>, CoordinatorError> {
-        Ok(self.placements().get(sandbox).cloned())
+    pub fn locate(&self, sandbox: &SandboxId) -> Option<Placement> {
+        self.placements().get(sandbox).cloned()
     }
 
     /// Publishes the placement of a sandbox, replacing one of the same or an earlier epoch.
-    pub async fn publish(
-        &self,
-        sandbox: &SandboxId,
-        placement: Placement,
-    ) -> Result<(), PublishError> {
+    pub fn publish(&self, sandbox: &SandboxId, placement: Placement) -> Result<(), PublishError> {
         let mut placements = self.placements();
         if let Some(published) = placements.get(sandbox)
             && published.epoch > placement.epoch
@@ -100,9 +88,8 @@ impl Coordinator {
     }
 
     /// Withdraws the placement of a sandbox, if it has one.
-    pub async fn withdraw(&self, sandbox: &SandboxId) -> Result<(), CoordinatorError> {
+    pub fn withdraw(&self, sandbox: &SandboxId) {
         self.placements().remove(sandbox);
-        Ok(())
     }
 }
 
@@ -121,13 +108,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn placement_with_stale_epoch_is_rejected() {
+    #[test]
+    fn placement_with_stale_epoch_is_rejected() {
         let coordinator = Coordinator::default();
         let id: SandboxId = "iplaced".parse().unwrap();
-        assert_eq!(coordinator.locate(&id).await.unwrap(), None);
-        coordinator.publish(&id, placement(2)).await.unwrap();
-        let stale = coordinator.publish(&id, placement(1)).await;
+        assert_eq!(coordinator.locate(&id), None);
+        coordinator.publish(&id, placement(2)).unwrap();
+        let stale = coordinator.publish(&id, placement(1));
         assert!(
             matches!(
                 stale,
@@ -140,18 +127,18 @@ mod tests {
         );
         let mut same = placement(2);
         same.access.auto_resume = false;
-        coordinator.publish(&id, same.clone()).await.unwrap();
-        assert_eq!(coordinator.locate(&id).await.unwrap(), Some(same));
+        coordinator.publish(&id, same.clone()).unwrap();
+        assert_eq!(coordinator.locate(&id), Some(same));
     }
 
-    #[tokio::test]
-    async fn withdrawn_placement_is_not_located() {
+    #[test]
+    fn withdrawn_placement_is_not_located() {
         let coordinator = Coordinator::default();
         let id: SandboxId = "iplaced".parse().unwrap();
-        coordinator.publish(&id, placement(1)).await.unwrap();
-        coordinator.withdraw(&id).await.unwrap();
-        assert_eq!(coordinator.locate(&id).await.unwrap(), None);
-        coordinator.withdraw(&id).await.unwrap();
-        coordinator.publish(&id, placement(1)).await.unwrap();
+        coordinator.publish(&id, placement(1)).unwrap();
+        coordinator.withdraw(&id);
+        assert_eq!(coordinator.locate(&id), None);
+        coordinator.withdraw(&id);
+        coordinator.publish(&id, placement(1)).unwrap();
     }
 }

@@ -189,7 +189,7 @@ impl Rig {
     }
 
     pub(crate) async fn placement(&self, id: &str) -> Option<Placement> {
-        self.coordinator.locate(&sandbox(id)).await.unwrap()
+        self.coordinator.locate(&sandbox(id))
     }
 
     /// Polls the sandbox until the reply satisfies `done`.

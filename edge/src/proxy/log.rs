@@ -5,14 +5,11 @@ use pingora::Error;
 use pool_api::{DialError, EnterError};
 use tracing::{debug, error, warn};
 
-use crate::{admit::AdmitError, context::SandboxRequest, rejection::Rejection, route::RouteError};
+use crate::{admit::AdmitError, context::SandboxRequest, rejection::Rejection};
 
 /// Logs a rejected request: failures of the gateway as warnings and errors, the rest for debugging.
 pub(super) fn rejected(rejection: &Rejection) {
     match rejection {
-        Rejection::Route(RouteError::Coordinator { sandbox, source }) => {
-            error!(sandbox.id = %sandbox, error = %chain(source), "failed to locate sandbox");
-        }
         Rejection::Admit(AdmitError::TimedOut { sandbox, .. }) => {
             warn!(sandbox.id = %sandbox, error = %chain(rejection), "sandbox wake timed out");
         }

@@ -118,7 +118,7 @@ impl Rig {
             epoch: info.epoch,
             access,
         };
-        self.coordinator.publish(&id, placement).await.unwrap();
+        self.coordinator.publish(&id, placement).unwrap();
         id
     }
 
