@@ -25,10 +25,10 @@ use crate::time::Micros;
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 /// The interval between rounds is at least this many times the time that polling took.
 const DUTY_CYCLE: u32 = 20;
-/// Polls in progress at most.
+/// Maximum concurrent polls.
 const MAX_CONCURRENT: usize = 4;
-/// Started guests that wait for their first poll at most. The next round polls the others, so that a burst of starts
-/// does not compete with its own polls.
+/// Maximum started guests queued for their first poll. The next round polls the others, so that a burst of starts does
+/// not compete with its own polls.
 const MAX_PENDING: usize = 8;
 /// Timeout of a poll.
 const POLL_TIMEOUT: Duration = Duration::from_secs(10);

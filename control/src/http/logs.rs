@@ -23,7 +23,7 @@ const MAX_LINES: usize = 10_000;
 /// The longest search text, in characters.
 const MAX_SEARCH_LEN: usize = 256;
 /// The level of every line, because a console has no levels.
-const LEVEL: Level = Level::Info;
+const CONSOLE_LEVEL: Level = Level::Info;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
@@ -33,6 +33,17 @@ enum Level {
     Error,
 }
 
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Forward,
@@ -40,7 +51,7 @@ enum Direction {
 }
 
 fn to_json(line: &Line) -> Value {
-    json!({ "timestamp": line.at, "level": "info", "message": line.text, "fields": {} })
+    json!({ "timestamp": line.at, "level": CONSOLE_LEVEL.name(), "message": line.text, "fields": {} })
 }
 
 async fn console_lines(service: &SandboxService, id: &SandboxId) -> Result<Vec<Line>, ApiError> {
@@ -132,7 +143,7 @@ pub(super) async fn v2(
             Direction::Forward => at >= cursor,
             Direction::Backward => at <= cursor,
         });
-        in_range && LEVEL >= level && line.text.contains(search)
+        in_range && CONSOLE_LEVEL >= level && line.text.contains(search)
     });
     if direction == Direction::Backward {
         lines.reverse();

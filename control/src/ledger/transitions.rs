@@ -10,7 +10,7 @@ use super::{
 };
 use crate::time::Micros;
 
-/// Where a start comes from, which decides how it merges with what is recorded.
+/// Source of a start; decides how it merges into the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartSource {
     /// A request to the API. It replaces what an event recorded for the same epoch.

@@ -72,7 +72,7 @@ impl SnapshotRetention {
             }
             if let Err(error) = self.node.release_snapshot(snapshot).await {
                 // The next startup releases it.
-                warn!(%snapshot, error = %chain(&error), "failed to release snapshot");
+                warn!(snapshot.id = %snapshot, error = %chain(&error), "failed to release snapshot");
             }
         }
         Ok(())
@@ -99,7 +99,7 @@ impl SnapshotRetention {
             .filter(|snapshot| !on_host.contains(snapshot))
         {
             // The reference stays: the host may be able to read the snapshot again later.
-            error!(%snapshot, "referenced snapshot is missing on the host");
+            error!(snapshot.id = %snapshot, "referenced snapshot is missing on the host");
         }
         let in_ledger: HashSet<&SnapshotId> = referenced.iter().collect();
         let unreferenced: Vec<SnapshotId> = retained
