@@ -2,16 +2,21 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use error_chain::chain;
 use pool_api::{Epoch, Secret, SnapshotScope};
 use serde_json::Value;
 use sqlx::SqliteConnection;
+use tracing::warn;
 
 use super::{
     column::{UNLIMITED, malformed, parse, resources, scope_from_text, scope_text, signed},
     error::LedgerError,
     record::{SandboxRecord, SandboxSettings},
 };
-use crate::time::{Lifetime, Micros};
+use crate::{
+    network::Network,
+    time::{Lifetime, Micros},
+};
 
 /// A row, not validated.
 #[derive(sqlx::FromRow)]
@@ -121,7 +126,6 @@ impl SandboxRow {
         let map = |text: &str, column| {
             serde_json::from_str(text).map_err(|_| malformed(&self.id, column))
         };
-        let network = self.network.as_deref().map(serde_json::from_str);
         Ok(SandboxSettings {
             lifetime: match self.timeout {
                 UNLIMITED => Lifetime::Unlimited,
@@ -141,11 +145,25 @@ impl SandboxRow {
             auto_resume: self.auto_resume,
             metadata: map(&self.metadata, "metadata")?,
             env: map(&self.env, "env")?,
-            network: network
-                .transpose()
-                .map_err(|_| malformed(&self.id, "network"))?
-                .unwrap_or_default(),
+            network: self.network(),
         })
+    }
+
+    /// The network rules. Ledgers of version 1 contain the member `network` of the request without validation. Rules
+    /// that cannot be read are replaced with the defaults, but a sandbox with a traffic token stays private.
+    fn network(&self) -> Network {
+        let Some(text) = &self.network else {
+            return Network::default();
+        };
+        match serde_json::from_str(text) {
+            Ok(network) => network,
+            Err(error) => {
+                warn!(sandbox.id = %self.id, error = %chain(&error), "failed to read network rules of sandbox");
+                let mut network = Network::default();
+                network.allow_public_traffic = self.traffic_token.as_ref().map(|_| false);
+                network
+            }
+        }
     }
 
     /// Inserts the row.

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     ids::BuildId,
+    network::Network,
     reference::Tag,
     time::{Lifetime, Micros},
 };
@@ -40,6 +41,11 @@ async fn create_v1(dir: &TempDir) {
             ),
         ),
         ("ipaused", "paused", None),
+        (
+            "iunreadable",
+            "running",
+            Some(r#"{"allowPublicTraffic":"no","httpsPorts":[8443]}"#),
+        ),
     ] {
         sqlx::query(
             "INSERT INTO sandboxes VALUES (?, 'base', ?, 3, 1000000, 2000000, 420, NULL, 1, 1, 'envd', 'traffic', 1, \
@@ -80,10 +86,15 @@ async fn version_1_ledger_is_migrated() {
         ledger.next_deadline().await.unwrap(),
         Some(Micros(2_000_000))
     );
-    assert_eq!(ledger.all().await.unwrap().len(), 2);
+    assert_eq!(ledger.all().await.unwrap().len(), 3);
+    // Network rules that cannot be read are replaced with the defaults, but the sandbox stays private.
+    let unreadable = ledger.get(&"iunreadable".parse().unwrap()).await;
+    let access = unreadable.unwrap().unwrap().access();
+    assert_eq!(access.traffic_token.unwrap().expose(), "traffic");
+    assert!(access.https_ports.is_empty());
     // Opening again changes nothing.
     ledger.close().await;
-    assert_eq!(open(&dir).await.all().await.unwrap().len(), 2);
+    assert_eq!(open(&dir).await.all().await.unwrap().len(), 3);
 }
 
 fn record(id: &str) -> SandboxRecord {
@@ -197,6 +208,23 @@ async fn oldest_responses_beyond_the_maximum_are_removed() {
 }
 
 #[tokio::test]
+async fn unreadable_network_is_replaced_with_the_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(&dir).await;
+    let inserted = record("ione");
+    ledger.insert(&inserted, None).await.unwrap();
+    for network in ["[1]", "{", r#"{"rules":5}"#] {
+        sqlx::query("UPDATE sandboxes SET network = ?")
+            .bind(network)
+            .execute(&ledger.pool)
+            .await
+            .unwrap();
+        let read = ledger.get(&inserted.id).await.unwrap().unwrap();
+        assert_eq!(read.settings.network, Network::default(), "{network}");
+    }
+}
+
+#[tokio::test]
 async fn malformed_row_is_reported_with_its_column() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
@@ -205,7 +233,6 @@ async fn malformed_row_is_reported_with_its_column() {
         ("metadata = '[]'", "metadata"),
         ("timeout = -2", "timeout"),
         ("vcpus = 300", "vcpus"),
-        ("network = '[]'", "network"),
     ] {
         let record = record("itwo");
         ledger.insert(&record, None).await.unwrap();
