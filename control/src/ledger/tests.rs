@@ -372,14 +372,19 @@ async fn request_replaces_the_times_that_an_event_recorded() {
 async fn cause_of_a_pause_decides_whether_the_deadline_stays() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(&dir).await;
-    for (number, (cause, kill_paused, auto_pause, stays)) in [
-        (PauseCause::Requested, false, false, false),
-        (PauseCause::Idle, false, false, false),
-        (PauseCause::Idle, true, false, true),
-        (PauseCause::Shutdown, false, false, true),
-        (PauseCause::Shutdown, false, true, false),
-        (PauseCause::MachineLost, false, false, true),
-        (PauseCause::StartFailed, false, false, true),
+    let idle = Some(Duration::from_secs(9));
+    for (number, (cause, kill_paused, auto_pause, idle_timeout, stays)) in [
+        (PauseCause::Requested, false, false, None, false),
+        (PauseCause::Requested, false, false, idle, false),
+        (PauseCause::Idle, false, false, idle, false),
+        (PauseCause::Idle, true, false, idle, true),
+        (PauseCause::Shutdown, false, false, None, true),
+        (PauseCause::Shutdown, false, false, idle, true),
+        (PauseCause::Shutdown, false, true, None, false),
+        (PauseCause::MachineLost, false, false, None, true),
+        (PauseCause::MachineLost, false, false, idle, false),
+        (PauseCause::StartFailed, false, false, None, true),
+        (PauseCause::StartFailed, false, false, idle, false),
     ]
     .into_iter()
     .enumerate()
@@ -388,6 +393,7 @@ async fn cause_of_a_pause_decides_whether_the_deadline_stays() {
         running.end_at = Micros(900);
         running.settings.kill_paused = kill_paused;
         running.settings.auto_pause = auto_pause;
+        running.settings.idle_timeout = idle_timeout;
         ledger.insert(&running, None).await.unwrap();
         let pause = PauseReport {
             epoch: Epoch(1),
@@ -402,7 +408,7 @@ async fn cause_of_a_pause_decides_whether_the_deadline_stays() {
         assert_eq!(
             (paused.end_at, paused.kill_at),
             (Micros(500), kill_at),
-            "{cause:?} {kill_paused} {auto_pause}"
+            "{cause:?} {kill_paused} {auto_pause} {idle_timeout:?}"
         );
         ledger
             .clear_kill_deadline(&running.id, Epoch(1))

@@ -36,13 +36,25 @@ pub(crate) struct PauseReport {
 }
 
 impl PauseReport {
-    /// Whether the deadline of the running sandbox still applies: the pause was not requested, and the sandbox was in use.
-    fn keeps_deadline(&self) -> bool {
+    /// Sandboxes whose deadline still applies after the pause.
+    fn deadline_kept(&self) -> DeadlineKept {
         match self.cause {
-            PauseCause::Idle | PauseCause::Requested => false,
-            PauseCause::Shutdown | PauseCause::MachineLost | PauseCause::StartFailed => true,
+            PauseCause::Idle | PauseCause::Requested => DeadlineKept::Never,
+            PauseCause::MachineLost | PauseCause::StartFailed => DeadlineKept::WithoutIdleTimeout,
+            PauseCause::Shutdown => DeadlineKept::Always,
         }
     }
+}
+
+/// Sandboxes whose deadline still applies after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeadlineKept {
+    /// None: the pause was requested, or the sandbox was not in use.
+    Never,
+    /// Those without an idle timeout. The others count as not in use.
+    WithoutIdleTimeout,
+    /// All: the sandbox was in use.
+    Always,
 }
 
 impl Ledger {
@@ -71,22 +83,24 @@ impl Ledger {
 
     /// Records that a sandbox is paused. Returns whether it was recorded as running.
     ///
-    /// A sandbox that is killed at its deadline keeps the deadline if it is configured so, or if its pause has a cause
-    /// that keeps it.
+    /// A sandbox that is killed at its deadline keeps the deadline if it is configured so, or as [`DeadlineKept`]
+    /// defines.
     pub(crate) async fn record_paused(
         &self,
         id: &SandboxId,
         pause: &PauseReport,
     ) -> Result<bool, LedgerError> {
+        let kept = pause.deadline_kept();
         let done = sqlx::query(
             "UPDATE sandboxes SET state = 'paused', epoch = ?1, end_at = ?2, keep = ?3, \
-             doomed_at = CASE WHEN kill_paused OR (?4 AND NOT auto_pause) THEN end_at END \
-             WHERE id = ?5 AND epoch <= ?1 AND state = 'running'",
+             doomed_at = CASE WHEN kill_paused OR (NOT auto_pause AND (?4 OR (?5 AND idle_timeout IS NULL))) \
+             THEN end_at END WHERE id = ?6 AND epoch <= ?1 AND state = 'running'",
         )
         .bind(signed(pause.epoch.0))
         .bind(pause.at.0)
         .bind(scope_text(pause.scope))
-        .bind(pause.keeps_deadline())
+        .bind(kept == DeadlineKept::Always)
+        .bind(kept == DeadlineKept::WithoutIdleTimeout)
         .bind(id.as_str())
         .execute(&self.pool)
         .await
