@@ -137,13 +137,15 @@ impl SandboxService {
         self.node.console(id, limit).await.ok_or_else(missing)
     }
 
-    /// Records a start, and publishes the placement if the start was not recorded before.
+    /// Records a start and publishes the placement. A start that the host reports and the ledger has already recorded is
+    /// published already.
     async fn record_running(
         &self,
         record: &SandboxRecord,
         source: StartSource,
     ) -> Result<(), ServiceError> {
-        if self.ledger.record_running(record, source).await? {
+        let recorded = self.ledger.record_running(record, source).await?;
+        if recorded || source != StartSource::Host {
             self.publish(record).await?;
             self.deadlines_changed.notify_one();
         }
@@ -151,24 +153,47 @@ impl SandboxService {
     }
 
     /// Publishes the placement and access rules of a sandbox.
+    ///
+    /// `record` may be outdated: the ledger is read again after the publication, until it agrees. A removed sandbox
+    /// keeps no placement, because [`Self::remove_record`] withdraws after it removes the record.
     async fn publish(&self, record: &SandboxRecord) -> Result<(), ServiceError> {
-        let placement = Placement {
-            node: self.config.node.clone(),
-            epoch: record.epoch,
-            access: record.access(),
-        };
-        match self.coordinator.publish(&record.id, placement) {
-            // A later epoch is published already.
-            Ok(()) | Err(PublishError::Superseded { .. }) => Ok(()),
+        let id = &record.id;
+        let mut placement = self.placement(record);
+        loop {
+            match self.coordinator.publish(id, placement.clone()) {
+                // A later epoch is published already.
+                Ok(()) | Err(PublishError::Superseded { .. }) => {}
+            }
+            let Some(recorded) = self.ledger.get(id).await? else {
+                self.coordinator.withdraw(id);
+                return Ok(());
+            };
+            let recorded = self.placement(&recorded);
+            if recorded == placement {
+                return Ok(());
+            }
+            placement = recorded;
         }
     }
 
-    /// Removes the placement, record and metrics of a sandbox. Returns whether it had a record.
+    fn placement(&self, record: &SandboxRecord) -> Placement {
+        Placement {
+            node: self.config.node.clone(),
+            epoch: record.epoch,
+            access: record.access(),
+        }
+    }
+
+    /// Removes the record, placement and metrics of a sandbox. Returns whether it had a record.
     async fn remove_record(&self, id: &SandboxId) -> Result<bool, ServiceError> {
+        let removed = self.ledger.remove(id).await;
+        // After the record: a concurrent publication reads the ledger last.
         self.coordinator.withdraw(id);
-        let removed = self.ledger.remove(id).await?;
         self.metrics.remove(id);
         self.deadlines_changed.notify_one();
-        Ok(removed)
+        Ok(removed?)
     }
 }
+
+#[cfg(test)]
+mod tests;

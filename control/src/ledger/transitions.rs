@@ -1,4 +1,5 @@
-//! Transitions between running and paused. A transition of an earlier epoch than the recorded one changes nothing.
+//! Transitions between running and paused. A transition of an earlier epoch than the recorded one changes nothing, so a
+//! lower epoch of the host is recorded first, at startup.
 
 use pool_api::{Epoch, PauseCause, SandboxId, SnapshotScope};
 
@@ -106,6 +107,23 @@ impl Ledger {
         .await
         .map_err(failed("record pause of sandbox"))?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Records a lower epoch than the recorded one, with the scope of the snapshot that the host restores.
+    pub(crate) async fn lower_epoch(
+        &self,
+        id: &SandboxId,
+        epoch: Epoch,
+        scope: SnapshotScope,
+    ) -> Result<(), LedgerError> {
+        sqlx::query("UPDATE sandboxes SET epoch = ?1, keep = ?2 WHERE id = ?3 AND epoch > ?1")
+            .bind(signed(epoch.0))
+            .bind(scope_text(scope))
+            .bind(id.as_str())
+            .execute(&self.pool)
+            .await
+            .map_err(failed("lower epoch of sandbox"))?;
+        Ok(())
     }
 
     /// Removes the deadline of a paused sandbox, unless it is configured to be killed while paused.

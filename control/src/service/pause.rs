@@ -59,7 +59,7 @@ impl SandboxService {
         }
     }
 
-    /// Records a pause, and publishes the access rules, which change if the snapshot contains only the disk.
+    /// Records a pause and publishes the access rules, which change if the snapshot contains only the disk.
     pub(super) async fn record_paused(
         &self,
         id: &SandboxId,
@@ -70,7 +70,7 @@ impl SandboxService {
             // Another cause was recorded first. A requested pause clears the deadline nevertheless.
             self.ledger.clear_kill_deadline(id, pause.epoch).await?;
         }
-        if recorded && let Some(record) = self.ledger.get(id).await? {
+        if let Some(record) = self.ledger.get(id).await? {
             self.publish(&record).await?;
         }
         self.deadlines_changed.notify_one();

@@ -22,19 +22,21 @@ const MIN_WAKE_LIFETIME: Duration = Duration::from_secs(300);
 #[error("failed to reconcile the ledger with the host")]
 pub struct ReconcileError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// What happens to sandboxes that have no record.
+/// When the whole ledger is reconciled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unrecorded {
-    /// Kill them: no caller knows their ids.
-    Kill,
-    /// Ignore them: a create request may be about to record them.
-    Ignore,
+enum Occasion {
+    /// Before requests and events. Unrecorded sandboxes are killed, because no caller knows their ids. The epochs of the
+    /// host apply even if they are lower: after a crash it restores a sandbox from its last pause.
+    Startup,
+    /// While requests are served. A request may be about to record an unrecorded sandbox, and may have recorded a later
+    /// epoch than the list of the host contains.
+    MissedEvents,
 }
 
 impl SandboxService {
     /// Reconciles at startup, before requests and events.
     pub(crate) async fn reconcile(&self) -> Result<(), ReconcileError> {
-        self.reconcile_all(Unrecorded::Kill)
+        self.reconcile_all(Occasion::Startup)
             .await
             .map_err(|error| ReconcileError(Box::new(error)))?;
         let snapshots = self.retention.reconcile().await;
@@ -48,7 +50,7 @@ impl SandboxService {
                 Ok(event) => self.apply(event).await,
                 Err(RecvError::Lagged(missed)) => {
                     warn!(missed, "missed events of the host");
-                    self.reconcile_all(Unrecorded::Ignore).await
+                    self.reconcile_all(Occasion::MissedEvents).await
                 }
                 Err(RecvError::Closed) => return,
             };
@@ -106,7 +108,7 @@ impl SandboxService {
         self.record_running(&record, StartSource::Host).await
     }
 
-    async fn reconcile_all(&self, unrecorded: Unrecorded) -> Result<(), ServiceError> {
+    async fn reconcile_all(&self, occasion: Occasion) -> Result<(), ServiceError> {
         let mut on_host: HashMap<SandboxId, SandboxInfo> = self
             .node
             .list()
@@ -114,15 +116,21 @@ impl SandboxService {
             .into_iter()
             .map(|info| (info.id.clone(), info))
             .collect();
-        for record in self.ledger.all().await? {
+        for mut record in self.ledger.all().await? {
             if let Some(info) = on_host.remove(&record.id) {
+                if occasion == Occasion::Startup && info.epoch < record.epoch {
+                    self.ledger
+                        .lower_epoch(&record.id, info.epoch, info.scope)
+                        .await?;
+                    (record.epoch, record.pause_scope) = (info.epoch, Some(info.scope));
+                }
                 self.reconcile_sandbox(record, &info).await?;
             } else {
                 info!(sandbox.id = %record.id, "recorded sandbox is missing on the host");
                 self.remove_record(&record.id).await?;
             }
         }
-        if unrecorded == Unrecorded::Kill {
+        if occasion == Occasion::Startup {
             for id in on_host.into_keys() {
                 warn!(sandbox.id = %id, "killing unrecorded sandbox");
                 // An error means that it has stopped by itself.

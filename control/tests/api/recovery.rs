@@ -27,6 +27,18 @@ async fn crashed_sandbox_is_removed() {
     tokio::time::timeout(TIMEOUT, removed).await.unwrap();
 }
 
+fn spec(id: &str) -> SandboxSpec {
+    SandboxSpec {
+        id: sandbox(id),
+        epoch: Epoch(1),
+        origin: Origin::Template("base".parse().unwrap()),
+        template: "base".parse().unwrap(),
+        idle: None,
+        env: std::collections::BTreeMap::new(),
+        access_token: None,
+    }
+}
+
 #[tokio::test]
 async fn restart_reconciles_ledger_with_host() {
     let rig = Rig::new().await;
@@ -50,16 +62,7 @@ async fn restart_reconciles_ledger_with_host() {
         .unwrap();
     drop(fake.enter(&sandbox(&woken), IfPaused::Wake).await.unwrap());
     fake.crash(&sandbox(&crashed));
-    let orphan = SandboxSpec {
-        id: sandbox("iorphan"),
-        epoch: Epoch(1),
-        origin: Origin::Template("base".parse().unwrap()),
-        template: "base".parse().unwrap(),
-        idle: None,
-        env: std::collections::BTreeMap::new(),
-        access_token: None,
-    };
-    fake.create(orphan).await.unwrap();
+    fake.create(spec("iorphan")).await.unwrap();
 
     let rig = Rig::over(fake, dir).await;
     assert_eq!(
@@ -90,6 +93,56 @@ async fn restart_reconciles_ledger_with_host() {
         assert_eq!(rig.placement(id).await.is_some(), recorded);
     }
     assert!(rig.placement(&unchanged).await.unwrap().access.auto_resume);
+}
+
+#[tokio::test]
+async fn restart_accepts_lower_epoch_of_host() {
+    let rig = Rig::new().await;
+    let create = json!({ "templateID": "base", "autoResume": { "enabled": true } });
+    let running = rig.create(create.clone()).await;
+    let paused = rig.create(create).await;
+    for id in [&running, &paused] {
+        for _ in 0..2 {
+            let path = format!("/sandboxes/{id}");
+            rig.call("POST", &format!("{path}/pause"), Value::Null)
+                .await
+                .expect(204);
+            rig.call("POST", &format!("{path}/resume"), json!({}))
+                .await
+                .expect(201);
+        }
+    }
+    let body = json!({ "memory": false });
+    rig.call("POST", &format!("/sandboxes/{paused}/pause"), body)
+        .await
+        .expect(204);
+    let (_, dir) = rig.crash().await;
+
+    // The host recovers both from their first pause.
+    let fake = FakeNode::with_templates(&["base"]);
+    for id in [&running, &paused] {
+        fake.create(spec(id)).await.unwrap();
+        fake.pause(&sandbox(id), Epoch(1), SnapshotScope::Full)
+            .await
+            .unwrap();
+    }
+    let rig = Rig::over(fake, dir).await;
+    for id in [&running, &paused] {
+        let path = format!("/sandboxes/{id}");
+        assert_eq!(rig.get(&path).await.expect(200)["state"], "paused");
+        let placement = rig.placement(id).await.unwrap();
+        assert_eq!(placement.epoch, Epoch(1));
+        assert!(placement.access.auto_resume, "the snapshot contains memory");
+        rig.call("POST", &format!("{path}/resume"), json!({ "timeout": 77 }))
+            .await
+            .expect(201);
+        assert_eq!(rig.placement(id).await.unwrap().epoch, Epoch(2));
+        let detail = rig.get(&path).await.expect(200);
+        assert_eq!(
+            (&detail["state"], lifetime(&detail)),
+            (&json!("running"), 77_000_000)
+        );
+    }
 }
 
 #[tokio::test]
