@@ -73,7 +73,7 @@ impl ErrorResponse {
                 "Sandbox Wake Timed Out",
                 "The sandbox did not wake in time.",
             ),
-            Rejection::Admit(AdmitError::Enter(error)) => Self::not_entered(error),
+            Rejection::Admit(AdmitError::Enter { source, .. }) => Self::not_entered(source),
             Rejection::Admit(AdmitError::ClientGone) => return None,
         })
     }
