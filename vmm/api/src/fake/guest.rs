@@ -56,7 +56,7 @@ pub(super) async fn serve(instance: Arc<Instance>, port: u32, stream: UnixStream
         _ => serve_relay(&instance, stream).await,
     };
     if let Err(error) = result {
-        tracing::debug!(error = %error, port, "failed to serve fake guest stream");
+        tracing::debug!(error = %error_chain::chain(&error), port, "failed to serve fake guest stream");
     }
 }
 
