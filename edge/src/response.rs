@@ -29,7 +29,7 @@ pub(crate) struct ErrorResponse {
     retry_after: Option<u32>,
 }
 
-/// How far a failed request to the API came.
+/// The stage at which a request to the API failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApiFailure {
     /// There was no connection.

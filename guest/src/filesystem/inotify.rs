@@ -44,7 +44,7 @@ pub(super) struct Batch<T> {
     pub(super) queue: QueueState,
 }
 
-/// Whether the inotify queue was empty after a read.
+/// The state of the inotify queue after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueueState {
     Drained,
