@@ -33,7 +33,7 @@ use crate::{
     host::Host,
     idle::idle,
     lease::LeaseTarget,
-    lifecycle::{Change, Effect, Input, Lifecycle},
+    lifecycle::{Effect, Input, Lifecycle, StateChange},
     registry::Registration,
     running::RunningMachine,
     sandbox_dir::SandboxDir,
@@ -147,14 +147,14 @@ impl Driver {
         });
     }
 
-    fn notify(&self, change: Change) {
+    fn notify(&self, change: StateChange) {
         let kind = match change {
-            Change::Started(cause) => EventKind::Started {
+            StateChange::Started(cause) => EventKind::Started {
                 cause,
                 report: self.replies.start_report(),
             },
-            Change::Paused { scope, cause } => EventKind::Paused { scope, cause },
-            Change::Stopped(reason) => EventKind::Stopped(reason),
+            StateChange::Paused { scope, cause } => EventKind::Paused { scope, cause },
+            StateChange::Stopped(reason) => EventKind::Stopped(reason),
         };
         let event = Event {
             id: self.spec.id.clone(),

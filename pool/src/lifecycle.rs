@@ -32,7 +32,7 @@ mod tests;
 
 use pool_api::{Epoch, IfPaused, PauseCause, SandboxState, SnapshotScope, StartCause, StopReason};
 
-use self::{pausing::Pause, running::Capture, starting::Launch};
+use self::{pausing::Pause, running::Capture, starting::PendingStart};
 use crate::start_plan::StartPlan;
 
 /// A caller that waits for a reply.
@@ -140,7 +140,7 @@ pub(crate) enum Effect<S> {
     /// Reply to callers.
     Reply(Vec<Waiter>, Reply<S>),
     /// Publish an event.
-    Notify(Change),
+    Notify(StateChange),
 }
 
 /// The reply to a caller.
@@ -174,7 +174,7 @@ pub(crate) enum Reply<S> {
 
 /// A state change that callers are notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum StateChange {
     Started(StartCause),
     Paused {
         scope: SnapshotScope,
@@ -194,7 +194,7 @@ pub(crate) struct Lifecycle<S> {
 
 #[derive(Debug)]
 enum Phase<S> {
-    Starting(Launch),
+    Starting(PendingStart),
     Running(Option<Capture<S>>),
     Pausing(Pause),
     Paused,
@@ -211,9 +211,9 @@ impl<S: Clone> Lifecycle<S> {
         epoch: Epoch,
         origin: WakeSource<S>,
     ) -> (Self, Vec<Effect<S>>) {
-        let launch = Launch::of_new_machine(StartCause::Created, vec![waiter]);
+        let pending = PendingStart::of_new_machine(StartCause::Created, vec![waiter]);
         let lifecycle = Self {
-            phase: Phase::Starting(launch),
+            phase: Phase::Starting(pending),
             epoch,
             source: None,
         };
@@ -276,9 +276,9 @@ impl<S: Clone> Lifecycle<S> {
 
     /// Takes one input and returns the effects to perform, in order.
     pub(crate) fn step(&mut self, input: Input<S>) -> Vec<Effect<S>> {
-        // Each state's step sets the phase it leads to; this one does not outlive the call.
+        // A placeholder: each state's step sets the next phase before it returns.
         match std::mem::replace(&mut self.phase, Phase::Paused) {
-            Phase::Starting(launch) => self.step_starting(launch, input),
+            Phase::Starting(pending) => self.step_starting(pending, input),
             Phase::Running(capture) => self.step_running(capture, input),
             Phase::Pausing(pause) => self.step_pausing(pause, input),
             Phase::Paused => self.step_paused(input),
@@ -295,7 +295,7 @@ impl<S: Clone> Lifecycle<S> {
         &mut self,
         source: WakeSource<S>,
         scope: SnapshotScope,
-        launch: Launch,
+        pending: PendingStart,
     ) -> Effect<S> {
         let plan = match (source.scope, scope) {
             (SnapshotScope::Full, SnapshotScope::Full) => StartPlan::Restore,
@@ -304,21 +304,21 @@ impl<S: Clone> Lifecycle<S> {
         let snapshot = source.snapshot.clone();
         self.source = Some(source);
         self.epoch = self.epoch.next();
-        self.phase = Phase::Starting(launch);
+        self.phase = Phase::Starting(pending);
         Effect::Start { plan, snapshot }
     }
 
     /// Falls back to the last snapshot after the machine was lost, or stops. Waiters follow, then the event.
     fn lose_machine(
         &mut self,
-        loss: Loss,
+        loss: MachineLoss,
         replies: impl IntoIterator<Item = Effect<S>>,
     ) -> Vec<Effect<S>> {
         let mut effects = vec![Effect::Release];
         let change = match &self.source {
             Some(source) => {
                 self.phase = Phase::Paused;
-                Change::Paused {
+                StateChange::Paused {
                     scope: source.scope,
                     cause: loss.cause,
                 }
@@ -327,7 +327,7 @@ impl<S: Clone> Lifecycle<S> {
                 self.phase = Phase::Stopped(loss.reason);
                 // Before the replies, so that callers may use the id again.
                 effects.push(Effect::Remove);
-                Change::Stopped(loss.reason)
+                StateChange::Stopped(loss.reason)
             }
         };
         effects.extend(replies);
@@ -344,14 +344,14 @@ impl<S: Clone> Lifecycle<S> {
     }
 }
 
-/// The meaning of a lost machine: `cause` for a sandbox that falls back to its snapshot, `reason` for one without.
+/// The pause cause, or the stop reason of a sandbox without a snapshot, after its machine is lost.
 #[derive(Debug, Clone, Copy)]
-struct Loss {
+struct MachineLoss {
     cause: PauseCause,
     reason: StopReason,
 }
 
-impl Loss {
+impl MachineLoss {
     /// A machine that ran, or was resumed.
     const CRASH: Self = Self {
         cause: PauseCause::MachineLost,

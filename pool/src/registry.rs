@@ -34,8 +34,8 @@ impl<T: Send + Sync + 'static> Registry<T> {
         self.entries.lock().get(id).map(Arc::clone)
     }
 
-    /// Adds the value that `make` returns for a new registration, after `prepare`. An id that is taken is the error of
-    /// `taken`. Both run under the registry's lock: of concurrent callers one prepares.
+    /// Adds the value that `make` returns for a new registration, after `prepare`. Fails with `taken()` if the id exists.
+    /// `prepare` and `make` run under the registry's lock, so only one of two concurrent callers prepares.
     pub(crate) fn insert_with<E>(
         &self,
         id: &SandboxId,

@@ -169,11 +169,11 @@ mod tests {
         use std::os::unix::process::ExitStatusExt;
         let dir = tempfile::tempdir().unwrap();
         let spawn = || Reaped(Command::new("sleep").arg("600").spawn().unwrap());
-        let (mut left, mut stranger) = (spawn(), spawn());
+        let (mut stale_monitor, mut unrelated) = (spawn(), spawn());
         let dirs = RunDirs::new(dir.path().join("run"));
         let (first, second) = (dirs.create().unwrap(), dirs.create().unwrap());
-        first.write_pidfile(left.0.id()).unwrap();
-        second.write_pidfile(stranger.0.id()).unwrap();
+        first.write_pidfile(stale_monitor.0.id()).unwrap();
+        second.write_pidfile(unrelated.0.id()).unwrap();
         // The second pidfile is of an earlier process with the same pid.
         let pidfile = fs::read_to_string(second.path().join(PIDFILE)).unwrap();
         let process = Process {
@@ -183,8 +183,8 @@ mod tests {
         fs::write(second.path().join(PIDFILE), process.to_pidfile()).unwrap();
 
         RunDirs::new(dir.path().join("run")).reap().unwrap();
-        assert_eq!(left.0.wait().unwrap().signal(), Some(9));
-        assert!(stranger.0.try_wait().unwrap().is_none());
+        assert_eq!(stale_monitor.0.wait().unwrap().signal(), Some(9));
+        assert!(unrelated.0.try_wait().unwrap().is_none());
         assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 0);
         std::mem::forget((first, second));
     }

@@ -47,7 +47,7 @@ pub(crate) struct Lineage {
     top_layers: TopLayers,
 }
 
-/// Whether the writable layers still lie on the chains of the lineage.
+/// Whether the writable layers still extend the chains of the lineage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TopLayers {
     Current,

@@ -59,6 +59,15 @@ pub trait Faults: Sync {
     /// Completes held pauses, and holds no more.
     fn release_pauses(&self);
 
+    /// Holds the wakes that begin from now on.
+    fn hold_starts(&self);
+
+    /// Returns once this number of wakes is held.
+    async fn wait_for_held_starts(&self, count: u64);
+
+    /// Completes held wakes, and holds no more.
+    fn release_starts(&self);
+
     /// Ends the machine of this sandbox, as a crash would.
     fn crash(&self, id: &SandboxId);
 
@@ -104,7 +113,7 @@ pub async fn check(harness: &dyn Harness) {
     }
 }
 
-/// What rows share.
+/// The harness, with helpers for all rows.
 struct Bench<'a> {
     harness: &'a dyn Harness,
 }
@@ -129,7 +138,7 @@ impl Bench<'_> {
     /// Creates a sandbox, and waits for its event, which may follow the call's return.
     async fn create(&self, name: &str) -> SandboxInfo {
         let mut events = self.events();
-        let info = granted(self.node().create(self.spec(name)).await);
+        let info = expect_ok(self.node().create(self.spec(name)).await);
         started(&events.next(name).await);
         info
     }
@@ -138,7 +147,7 @@ impl Bench<'_> {
     async fn create_paused(&self, name: &str, scope: SnapshotScope) -> TakenSnapshot {
         let info = self.create(name).await;
         let mut events = self.events();
-        let taken = granted(self.node().pause(&info.id, info.epoch, scope).await);
+        let taken = expect_ok(self.node().pause(&info.id, info.epoch, scope).await);
         paused(&events.next(name).await);
         taken
     }
@@ -221,7 +230,7 @@ fn paused(event: &Event) -> (SnapshotScope, crate::PauseCause) {
 }
 
 /// Asserts that a result is a failure, and returns it.
-fn refused<T, E>(result: Result<T, E>) -> E {
+fn expect_err<T, E>(result: Result<T, E>) -> E {
     match result {
         Ok(_) => panic!("the call succeeded"),
         Err(error) => error,
@@ -229,7 +238,7 @@ fn refused<T, E>(result: Result<T, E>) -> E {
 }
 
 /// Asserts that a result is a success, and returns it.
-fn granted<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+fn expect_ok<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{error:?}"))
 }
 

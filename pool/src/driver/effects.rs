@@ -241,7 +241,7 @@ impl Driver {
         self.host.collect().await;
     }
 
-    /// Notes a fault of this program: an effect that needs a machine without one.
+    /// Records an internal error: an effect needs a machine and there is none.
     fn no_machine(&mut self, input: Input<Pin>) -> Input<Pin> {
         self.replies
             .set_failure(LastFailure::Failed(SharedError::new(NoMachine)));

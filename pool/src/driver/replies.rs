@@ -90,7 +90,23 @@ pub(super) struct Replies {
     capture_failure: Option<SharedError>,
     start_began: Instant,
     gate_opened: Instant,
+    /// The call of the first caller that waited for the last start.
+    first_asked: Option<Instant>,
     report: WakeReport,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Returns the time of a call that waits for a start.
+    fn asked(&self) -> Option<Instant> {
+        match self {
+            Self::Enter { asked, .. }
+            | Self::Resume { asked, .. }
+            | Self::Rollback { asked, .. } => Some(*asked),
+            Self::Pause(_) | Self::Capture(_) | Self::Kill(_) => None,
+        }
+    }
 }
 
 // === impl LastFailure ===
@@ -127,6 +143,7 @@ impl Replies {
             capture_failure: None,
             start_began: now,
             gate_opened: now,
+            first_asked: None,
             report: WakeReport {
                 start: Start::Fork,
                 stages: Vec::new(),
@@ -145,8 +162,10 @@ impl Replies {
         self.start_began = at;
     }
 
+    /// Records the end of a start. Its callers have not been answered yet.
     pub(super) fn gate_opened(&mut self, at: Instant) {
         self.gate_opened = at;
+        self.first_asked = self.pending.values().filter_map(Pending::asked).min();
     }
 
     /// Records the report of a new machine.
@@ -160,8 +179,12 @@ impl Replies {
         self.report = report;
     }
 
+    /// Returns the report of the last start, with the queue time of its first caller.
     pub(super) fn start_report(&self) -> WakeReport {
-        self.report.clone()
+        match self.first_asked {
+            Some(asked) => self.report_since(asked),
+            None => self.report.clone(),
+        }
     }
 
     pub(super) fn set_failure(&mut self, failure: LastFailure) {
@@ -240,13 +263,14 @@ impl Replies {
 
     /// Reports the start that a caller waited for; `None` when the sandbox ran before it asked.
     fn report_for(&self, asked: Instant) -> Option<WakeReport> {
-        if asked > self.gate_opened {
-            return None;
-        }
+        (asked <= self.gate_opened).then(|| self.report_since(asked))
+    }
+
+    fn report_since(&self, asked: Instant) -> WakeReport {
         let mut report = self.report.clone();
         let queued = self.start_began.saturating_duration_since(asked);
         report.stages.insert(0, (Stage::Queue, queued));
-        Some(report)
+        report
     }
 
     fn paused(

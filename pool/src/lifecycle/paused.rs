@@ -2,7 +2,9 @@
 
 use pool_api::{IfPaused, SnapshotScope, StartCause, StopReason};
 
-use super::{Effect, Input, Lifecycle, Phase, Reply, Waiter, WakeSource, reply, starting::Launch};
+use super::{
+    Effect, Input, Lifecycle, Phase, Reply, Waiter, WakeSource, reply, starting::PendingStart,
+};
 
 impl<S: Clone> Lifecycle<S> {
     pub(super) fn step_paused(&mut self, input: Input<S>) -> Vec<Effect<S>> {
@@ -28,8 +30,8 @@ impl<S: Clone> Lifecycle<S> {
             Input::Capture { waiter, .. } => reply([waiter], Reply::PausedAt(source)),
             Input::Rollback { waiter, target } => vec![Effect::RecordRollback { waiter, target }],
             Input::RollbackRecorded { waiter, target } => {
-                let launch = Launch::of_new_machine(StartCause::RolledBack, vec![waiter]);
-                let start = self.start_from(target, SnapshotScope::Full, launch);
+                let pending = PendingStart::of_new_machine(StartCause::RolledBack, vec![waiter]);
+                let start = self.start_from(target, SnapshotScope::Full, pending);
                 vec![start, Effect::CollectGarbage]
             }
             Input::RollbackNotRecorded(waiter) => reply([waiter], Reply::StartFailed),
@@ -44,7 +46,7 @@ impl<S: Clone> Lifecycle<S> {
         scope: SnapshotScope,
         waiter: Waiter,
     ) -> Vec<Effect<S>> {
-        let launch = Launch::of_new_machine(StartCause::Woken, vec![waiter]);
-        vec![self.start_from(source, scope, launch)]
+        let pending = PendingStart::of_new_machine(StartCause::Woken, vec![waiter]);
+        vec![self.start_from(source, scope, pending)]
     }
 }

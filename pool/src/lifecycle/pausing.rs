@@ -3,8 +3,8 @@
 use pool_api::{IfPaused, PauseCause, SnapshotScope, StartCause};
 
 use super::{
-    Change, Effect, Input, Lifecycle, Loss, Phase, Reply, Waiter, WakeSource, reply,
-    starting::Launch,
+    Effect, Input, Lifecycle, MachineLoss, Phase, Reply, StateChange, Waiter, WakeSource, reply,
+    starting::PendingStart,
 };
 
 /// A pause in progress.
@@ -12,7 +12,7 @@ use super::{
 pub(super) struct Pause {
     scope: SnapshotScope,
     cause: PauseCause,
-    machine: Machine,
+    machine: MachineState,
     pausers: Vec<Waiter>,
     wakers: Vec<Waiter>,
     /// The scope that the first waker asked for.
@@ -20,7 +20,7 @@ pub(super) struct Pause {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Machine {
+enum MachineState {
     Alive,
     /// It ended by itself.
     Ended,
@@ -31,7 +31,7 @@ impl Pause {
         Self {
             scope,
             cause,
-            machine: Machine::Alive,
+            machine: MachineState::Alive,
             pausers: pauser.into_iter().collect(),
             wakers: Vec::new(),
             wake_scope: SnapshotScope::Full,
@@ -43,7 +43,7 @@ impl Pause {
     }
 
     pub(super) fn machine_is_alive(&self) -> bool {
-        self.machine == Machine::Alive
+        self.machine == MachineState::Alive
     }
 
     fn add_waker(&mut self, waiter: Waiter, scope: SnapshotScope) {
@@ -76,16 +76,17 @@ impl<S: Clone> Lifecycle<S> {
             Input::Pause { waiter, epoch, .. } if !self.is_stale(epoch) => {
                 pause.pausers.push(waiter);
             }
-            Input::Exited => pause.machine = Machine::Ended,
+            Input::Exited => pause.machine = MachineState::Ended,
             Input::Damaged => {
-                pause.machine = Machine::Ended;
+                pause.machine = MachineState::Ended;
                 effects.push(Effect::KillMachine);
             }
             Input::Kill(waiter) => return self.stop_machine(waiter, pause.wakers, pause.pausers),
             Input::Snapshotted(snapshot) => return self.complete_pause(pause, snapshot),
             Input::SnapshotFailed if pause.machine_is_alive() => {
-                let launch = Launch::of_resumed_machine(StartCause::PauseFailed, pause.wakers);
-                self.phase = Phase::Starting(launch);
+                let pending =
+                    PendingStart::of_resumed_machine(StartCause::PauseFailed, pause.wakers);
+                self.phase = Phase::Starting(pending);
                 effects = reply(pause.pausers, Reply::SnapshotFailed);
                 effects.push(Effect::Resume { after: pause.scope });
                 return effects;
@@ -93,7 +94,7 @@ impl<S: Clone> Lifecycle<S> {
             Input::SnapshotFailed | Input::TaskPanicked => {
                 let mut replies = reply(pause.wakers, Reply::StartFailed);
                 replies.extend(reply(pause.pausers, Reply::SnapshotFailed));
-                return self.lose_machine(Loss::CRASH, replies);
+                return self.lose_machine(MachineLoss::CRASH, replies);
             }
             other => {
                 self.phase = Phase::Pausing(pause);
@@ -116,18 +117,18 @@ impl<S: Clone> Lifecycle<S> {
             self.phase = Phase::Paused;
             self.source = Some(source);
             effects.extend([Effect::Release, Effect::CollectGarbage]);
-            effects.push(Effect::Notify(Change::Paused { scope, cause }));
+            effects.push(Effect::Notify(StateChange::Paused { scope, cause }));
         } else if resumes {
             self.epoch = self.epoch.next();
             self.source = Some(source);
-            let launch = Launch::of_resumed_machine(StartCause::Woken, pause.wakers);
-            self.phase = Phase::Starting(launch);
+            let pending = PendingStart::of_resumed_machine(StartCause::Woken, pause.wakers);
+            self.phase = Phase::Starting(pending);
             effects.push(Effect::Resume { after: pause.scope });
             effects.push(Effect::CollectGarbage);
         } else {
-            let launch = Launch::of_new_machine(StartCause::Woken, pause.wakers);
+            let pending = PendingStart::of_new_machine(StartCause::Woken, pause.wakers);
             effects.push(Effect::Release);
-            effects.push(self.start_from(source, pause.wake_scope, launch));
+            effects.push(self.start_from(source, pause.wake_scope, pending));
             effects.push(Effect::CollectGarbage);
         }
         effects

@@ -3,8 +3,8 @@
 use pool_api::{PauseCause, SnapshotScope, StartCause};
 
 use super::{
-    Effect, Input, Lifecycle, Loss, Phase, Reply, Waiter, WakeSource, pausing::Pause, reply,
-    starting::Launch,
+    Effect, Input, Lifecycle, MachineLoss, Phase, Reply, Waiter, WakeSource, pausing::Pause, reply,
+    starting::PendingStart,
 };
 
 /// A live capture in progress.
@@ -70,8 +70,8 @@ impl<S: Clone> Lifecycle<S> {
             }
             Input::Rollback { waiter, target } => vec![Effect::RecordRollback { waiter, target }],
             Input::RollbackRecorded { waiter, target } => {
-                let launch = Launch::of_new_machine(StartCause::RolledBack, vec![waiter]);
-                let start = self.start_from(target, SnapshotScope::Full, launch);
+                let pending = PendingStart::of_new_machine(StartCause::RolledBack, vec![waiter]);
+                let start = self.start_from(target, SnapshotScope::Full, pending);
                 vec![
                     Effect::ShutGate,
                     Effect::Release,
@@ -133,7 +133,8 @@ impl<S: Clone> Lifecycle<S> {
     fn lose_running_machine(&mut self, capture: Option<Capture<S>>) -> Vec<Effect<S>> {
         let mut effects = vec![Effect::ShutGate];
         let capturer = capture.as_ref().map(|capture| capture.waiter);
-        effects.extend(self.lose_machine(Loss::CRASH, reply(capturer, Reply::CaptureFailed)));
+        effects
+            .extend(self.lose_machine(MachineLoss::CRASH, reply(capturer, Reply::CaptureFailed)));
         effects.extend(capture.map(|capture| Effect::Replay(capture.deferred)));
         effects
     }

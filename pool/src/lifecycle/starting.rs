@@ -2,25 +2,25 @@
 
 use pool_api::{PauseCause, StartCause, StopReason};
 
-use super::{Change, Effect, Input, Lifecycle, Loss, Phase, Reply, Waiter, reply};
+use super::{Effect, Input, Lifecycle, MachineLoss, Phase, Reply, StateChange, Waiter, reply};
 
 /// A start in progress.
 #[derive(Debug)]
-pub(super) struct Launch {
+pub(super) struct PendingStart {
     cause: StartCause,
-    machine: Machine,
+    machine: MachineOrigin,
     pub(super) wakers: Vec<Waiter>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Machine {
+enum MachineOrigin {
     New,
     Resumed,
 }
 
-impl Launch {
+impl PendingStart {
     pub(super) fn of_new_machine(cause: StartCause, wakers: Vec<Waiter>) -> Self {
-        let machine = Machine::New;
+        let machine = MachineOrigin::New;
         Self {
             cause,
             machine,
@@ -29,7 +29,7 @@ impl Launch {
     }
 
     pub(super) fn of_resumed_machine(cause: StartCause, wakers: Vec<Waiter>) -> Self {
-        let machine = Machine::Resumed;
+        let machine = MachineOrigin::Resumed;
         Self {
             cause,
             machine,
@@ -37,10 +37,10 @@ impl Launch {
         }
     }
 
-    fn loss(&self) -> Loss {
+    fn loss(&self) -> MachineLoss {
         match self.machine {
-            Machine::Resumed => Loss::CRASH,
-            Machine::New => Loss {
+            MachineOrigin::Resumed => MachineLoss::CRASH,
+            MachineOrigin::New => MachineLoss {
                 cause: PauseCause::StartFailed,
                 reason: StopReason::StartFailed,
             },
@@ -49,31 +49,35 @@ impl Launch {
 }
 
 impl<S: Clone> Lifecycle<S> {
-    pub(super) fn step_starting(&mut self, mut launch: Launch, input: Input<S>) -> Vec<Effect<S>> {
+    pub(super) fn step_starting(
+        &mut self,
+        mut start: PendingStart,
+        input: Input<S>,
+    ) -> Vec<Effect<S>> {
         match input {
             Input::Enter { waiter, .. } | Input::Resume { waiter, .. } => {
-                launch.wakers.push(waiter);
+                start.wakers.push(waiter);
             }
             Input::Kill(waiter) => {
-                return self.stop_machine(waiter, launch.wakers, Vec::new());
+                return self.stop_machine(waiter, start.wakers, Vec::new());
             }
             Input::Started => {
                 self.phase = Phase::Running(None);
                 let mut effects = vec![Effect::OpenGate];
-                effects.extend(reply(launch.wakers, Reply::Running));
-                effects.push(Effect::Notify(Change::Started(launch.cause)));
+                effects.extend(reply(start.wakers, Reply::Running));
+                effects.push(Effect::Notify(StateChange::Started(start.cause)));
                 return effects;
             }
             Input::StartFailed | Input::TaskPanicked => {
-                let loss = launch.loss();
-                return self.lose_machine(loss, reply(launch.wakers, Reply::StartFailed));
+                let loss = start.loss();
+                return self.lose_machine(loss, reply(start.wakers, Reply::StartFailed));
             }
             other => {
-                self.phase = Phase::Starting(launch);
+                self.phase = Phase::Starting(start);
                 return self.conflict(other.waiter());
             }
         }
-        self.phase = Phase::Starting(launch);
+        self.phase = Phase::Starting(start);
         Vec::new()
     }
 }

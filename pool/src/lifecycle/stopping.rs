@@ -2,7 +2,7 @@
 
 use pool_api::{SandboxState, StopReason};
 
-use super::{Change, Effect, Input, Lifecycle, Phase, Reply, Waiter, reply};
+use super::{Effect, Input, Lifecycle, Phase, Reply, StateChange, Waiter, reply};
 
 impl<S: Clone> Lifecycle<S> {
     pub(super) fn step_stopping(
@@ -50,7 +50,7 @@ impl<S: Clone> Lifecycle<S> {
         self.source = None;
         let mut effects = vec![Effect::Remove];
         effects.extend(reply(killers, Reply::Gone));
-        effects.push(Effect::Notify(Change::Stopped(reason)));
+        effects.push(Effect::Notify(StateChange::Stopped(reason)));
         effects
     }
 }

@@ -6,7 +6,7 @@ use pool_api::{Epoch, IfPaused, PauseCause, SandboxState, SnapshotScope, StartCa
 use proptest::prelude::*;
 
 use self::model::Model;
-use super::{Change, Effect, Input, Lifecycle, Reply, Waiter, WakeSource};
+use super::{Effect, Input, Lifecycle, Reply, StateChange, Waiter, WakeSource};
 use crate::start_plan::StartPlan;
 
 type TestLifecycle = Lifecycle<u32>;
@@ -117,7 +117,7 @@ fn wake_during_pause_resumes_the_machine() {
         [
             Effect::OpenGate,
             Effect::Reply(vec![1], Reply::Running),
-            Effect::Notify(Change::Started(StartCause::Woken)),
+            Effect::Notify(StateChange::Started(StartCause::Woken)),
         ]
     );
 }
@@ -134,7 +134,7 @@ fn failed_pause_resumes_in_the_same_epoch() {
         ]
     );
     let effects = run(&mut lifecycle, [Input::Started]);
-    let change = Change::Started(StartCause::PauseFailed);
+    let change = StateChange::Started(StartCause::PauseFailed);
     assert_eq!(effects, [Effect::OpenGate, Effect::Notify(change)]);
     assert_eq!(lifecycle.epoch(), Epoch(1));
 }
@@ -153,7 +153,7 @@ fn concurrent_wakes_share_one_restore() {
             },
             Effect::Release,
             Effect::Reply(vec![1, 2], Reply::StartFailed),
-            Effect::Notify(Change::Paused { scope: FULL, cause }),
+            Effect::Notify(StateChange::Paused { scope: FULL, cause }),
         ]
     );
     assert_eq!(lifecycle.state(), SandboxState::Paused);
@@ -274,7 +274,7 @@ fn panic_during_a_capture_answers_deferred_calls() {
             Effect::Release,
             Effect::Remove,
             Effect::Reply(vec![1], Reply::CaptureFailed),
-            Effect::Notify(Change::Stopped(StopReason::Crashed)),
+            Effect::Notify(StateChange::Stopped(StopReason::Crashed)),
             Effect::Replay(vec![pause(2, 1, FULL)]),
         ]
     );
@@ -289,7 +289,7 @@ fn first_start_that_fails_stops_the_sandbox() {
             Effect::Release,
             Effect::Remove,
             Effect::Reply(vec![7], Reply::StartFailed),
-            Effect::Notify(Change::Stopped(StopReason::StartFailed)),
+            Effect::Notify(StateChange::Stopped(StopReason::StartFailed)),
         ]
     );
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     CreateError, Origin, SandboxState, Start, StartCause,
-    contract::{Bench, Room, Row, granted, id, refused, started},
+    contract::{Bench, Room, Row, expect_err, expect_ok, id, started},
 };
 
 pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
@@ -22,7 +22,7 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
 async fn runs(bench: &Bench<'_>) {
     let mut events = bench.events();
     let spec = bench.spec("a");
-    let info = granted(bench.node().create(spec.clone()).await);
+    let info = expect_ok(bench.node().create(spec.clone()).await);
     assert_eq!(
         (info.state, info.epoch),
         (SandboxState::Running, spec.epoch)
@@ -37,7 +37,7 @@ async fn runs(bench: &Bench<'_>) {
 
 async fn refusals(bench: &Bench<'_>) {
     bench.create("a").await;
-    let again = refused(bench.node().create(bench.spec("a")).await);
+    let again = expect_err(bench.node().create(bench.spec("a")).await);
     assert!(matches!(again, CreateError::Exists(taken) if taken == id("a")));
     let missing = "0".repeat(64);
     for origin in [
@@ -45,8 +45,8 @@ async fn refusals(bench: &Bench<'_>) {
         missing.parse().map(Origin::Snapshot),
     ] {
         let mut spec = bench.spec("b");
-        spec.origin = granted(origin);
-        let error = refused(bench.node().create(spec).await);
+        spec.origin = expect_ok(origin);
+        let error = expect_err(bench.node().create(spec).await);
         assert!(matches!(error, CreateError::NoTemplate(_)), "{error:?}");
         assert!(bench.node().info(&id("b")).await.is_none());
     }
@@ -57,7 +57,7 @@ async fn full_host(bench: &Bench<'_>) {
         return;
     };
     faults.set_room(Room::Full);
-    let error = refused(bench.node().create(bench.spec("a")).await);
+    let error = expect_err(bench.node().create(bench.spec("a")).await);
     faults.set_room(Room::Free);
     assert!(matches!(error, CreateError::NoRoom { .. }), "{error:?}");
     assert!(bench.node().info(&id("a")).await.is_none());

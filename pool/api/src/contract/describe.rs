@@ -3,7 +3,7 @@
 
 use crate::{
     SandboxState, SnapshotScope,
-    contract::{Bench, Row, granted, id},
+    contract::{Bench, Row, expect_ok, id},
 };
 
 pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
@@ -64,7 +64,7 @@ async fn templates(bench: &Bench<'_>) {
     let listed = bench.node().templates().await;
     let listed = listed.into_iter().find(|template| template.name == name);
     let listed = listed.unwrap_or_else(|| panic!("{name} is built"));
-    let again = granted(bench.node().build_template(&name).await);
+    let again = expect_ok(bench.node().build_template(&name).await);
     assert_eq!(again.built_at, listed.built_at);
     assert_eq!(again.snapshot, listed.snapshot);
 }

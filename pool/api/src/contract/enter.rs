@@ -3,9 +3,9 @@
 use futures::future::join_all;
 
 use crate::{
-    EnterError, Epoch, EventKind, IfPaused, PauseCause, SandboxState, SnapshotScope, Start,
-    StartCause, StopReason,
-    contract::{Bench, Row, assert_revoked, granted, id, paused, refused, started},
+    EnterError, Epoch, EventKind, ForkError, IfPaused, PauseCause, PauseError, SandboxState,
+    SnapshotError, SnapshotScope, Stage, Start, StartCause, StopReason, WakeReport,
+    contract::{Bench, Row, assert_revoked, expect_err, expect_ok, id, paused, started},
 };
 
 const FULL: SnapshotScope = SnapshotScope::Full;
@@ -26,6 +26,10 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
         ),
         ("disk_only_sandbox_is_not_woken", Box::pin(disk_only(bench))),
         ("pausing_sandbox_counts_as_paused", Box::pin(pausing(bench))),
+        (
+            "starting_sandbox_admits_callers_once_it_runs",
+            Box::pin(starting(bench)),
+        ),
         ("failed_wake_leaves_it_paused", Box::pin(failed_wake(bench))),
         (
             "lost_machine_falls_back_or_stops",
@@ -37,11 +41,11 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
 async fn running(bench: &Bench<'_>) {
     bench.create("a").await;
     for if_paused in [IfPaused::Wake, IfPaused::Fail] {
-        let lease = granted(bench.node().enter(&id("a"), if_paused).await);
+        let lease = expect_ok(bench.node().enter(&id("a"), if_paused).await);
         assert_eq!(lease.epoch(), Epoch(1));
         assert!(lease.wake().is_none());
     }
-    let missing = refused(bench.node().enter(&id("b"), IfPaused::Wake).await);
+    let missing = expect_err(bench.node().enter(&id("b"), IfPaused::Wake).await);
     assert!(matches!(missing, EnterError::NotFound(_)), "{missing:?}");
 }
 
@@ -50,7 +54,7 @@ async fn one_wake(bench: &Bench<'_>) {
     let mut events = bench.events();
     let name = id("a");
     let calls = (0..10).map(|_| bench.node().enter(&name, IfPaused::Wake));
-    let leases: Vec<_> = join_all(calls).await.into_iter().map(granted).collect();
+    let leases: Vec<_> = join_all(calls).await.into_iter().map(expect_ok).collect();
     for lease in &leases {
         assert_eq!(lease.epoch(), Epoch(2));
         let report = lease
@@ -61,14 +65,24 @@ async fn one_wake(bench: &Bench<'_>) {
     let event = events.next("a").await;
     assert_eq!(event.epoch, Epoch(2));
     assert_eq!(started(&event), (StartCause::Woken, Start::Restore));
+    let waited = leases[0].wake().map(stages).unwrap_or_default();
+    let EventKind::Started { report, .. } = &event.kind else {
+        panic!("{event:?}");
+    };
+    assert_eq!(stages(report), waited, "event and leases report one start");
+    assert_eq!(waited.first(), Some(&Stage::Queue));
     events.assert_none("a");
-    let later = granted(bench.node().enter(&name, IfPaused::Wake).await);
+    let later = expect_ok(bench.node().enter(&name, IfPaused::Wake).await);
     assert!(later.wake().is_none(), "it ran before the call");
+}
+
+fn stages(report: &WakeReport) -> Vec<Stage> {
+    report.stages.iter().map(|(stage, _)| *stage).collect()
 }
 
 async fn may_not_wake(bench: &Bench<'_>) {
     bench.create_paused("a", FULL).await;
-    let error = refused(bench.node().enter(&id("a"), IfPaused::Fail).await);
+    let error = expect_err(bench.node().enter(&id("a"), IfPaused::Fail).await);
     assert!(matches!(error, EnterError::Paused(_)), "{error:?}");
     assert_eq!(bench.state("a").await, SandboxState::Paused);
 }
@@ -76,7 +90,7 @@ async fn may_not_wake(bench: &Bench<'_>) {
 async fn disk_only(bench: &Bench<'_>) {
     bench.create_paused("a", SnapshotScope::DiskOnly).await;
     for if_paused in [IfPaused::Wake, IfPaused::Fail] {
-        let error = refused(bench.node().enter(&id("a"), if_paused).await);
+        let error = expect_err(bench.node().enter(&id("a"), if_paused).await);
         assert!(matches!(error, EnterError::Paused(_)), "{error:?}");
     }
     assert_eq!(bench.state("a").await, SandboxState::Paused);
@@ -92,16 +106,45 @@ async fn pausing(bench: &Bench<'_>) {
     let mut pause = Box::pin(node.pause(&name, Epoch(1), FULL));
     assert!(futures::poll!(&mut pause).is_pending());
     faults.wait_for_held_pauses(1).await;
-    let refusal = refused(node.enter(&name, IfPaused::Fail).await);
+    let refusal = expect_err(node.enter(&name, IfPaused::Fail).await);
     assert!(matches!(refusal, EnterError::Paused(_)), "{refusal:?}");
     let mut enter = Box::pin(node.enter(&name, IfPaused::Wake));
     assert!(futures::poll!(&mut enter).is_pending());
     faults.release_pauses();
     let (taken, lease) = futures::join!(pause, enter);
-    assert_eq!(granted(taken).scope, FULL);
-    let lease = granted(lease);
+    assert_eq!(expect_ok(taken).scope, FULL);
+    let lease = expect_ok(lease);
     assert_eq!(lease.epoch(), Epoch(2));
     assert!(lease.wake().is_some());
+}
+
+async fn starting(bench: &Bench<'_>) {
+    let Some(faults) = bench.harness.faults() else {
+        return;
+    };
+    bench.create_paused("a", FULL).await;
+    let (node, name) = (bench.node(), id("a"));
+    faults.hold_starts();
+    let mut first = Box::pin(node.enter(&name, IfPaused::Wake));
+    assert!(futures::poll!(&mut first).is_pending());
+    faults.wait_for_held_starts(1).await;
+    assert_eq!(bench.state("a").await, SandboxState::Starting);
+    let fork = expect_err(node.fork(&name, Vec::new()).await);
+    assert!(matches!(fork, ForkError::Conflict { .. }), "{fork:?}");
+    let epoch = bench.info("a").await.epoch;
+    let pause = expect_err(node.pause(&name, epoch, FULL).await);
+    assert!(matches!(pause, PauseError::Conflict { .. }), "{pause:?}");
+    let snapshot = expect_err(node.snapshot(&name, FULL).await);
+    assert!(
+        matches!(snapshot, SnapshotError::Conflict { .. }),
+        "{snapshot:?}"
+    );
+    // A second caller joins the wake, and the first one leaves.
+    let mut second = Box::pin(node.enter(&name, IfPaused::Fail));
+    assert!(futures::poll!(&mut second).is_pending());
+    drop(first);
+    faults.release_starts();
+    assert_eq!(expect_ok(second.await).epoch(), Epoch(2));
 }
 
 async fn failed_wake(bench: &Bench<'_>) {
@@ -111,14 +154,16 @@ async fn failed_wake(bench: &Bench<'_>) {
     bench.create_paused("a", FULL).await;
     let mut events = bench.events();
     faults.fail_next_start();
-    let error = refused(bench.node().enter(&id("a"), IfPaused::Wake).await);
+    let error = expect_err(bench.node().enter(&id("a"), IfPaused::Wake).await);
     assert!(matches!(error, EnterError::Failed { .. }), "{error:?}");
     let event = events.next("a").await;
     assert_eq!(paused(&event), (FULL, PauseCause::StartFailed));
     let info = bench.info("a").await;
     assert_eq!(info.state, SandboxState::Paused);
     assert!(info.last_error.is_some());
-    drop(granted(bench.node().enter(&id("a"), IfPaused::Wake).await));
+    drop(expect_ok(
+        bench.node().enter(&id("a"), IfPaused::Wake).await,
+    ));
     assert_eq!(bench.info("a").await.last_error, None);
 }
 
@@ -128,7 +173,7 @@ async fn lost_machine(bench: &Bench<'_>) {
     };
     bench.create("a").await;
     let mut events = bench.events();
-    let lease = granted(bench.node().enter(&id("a"), IfPaused::Wake).await);
+    let lease = expect_ok(bench.node().enter(&id("a"), IfPaused::Wake).await);
     faults.crash(&id("a"));
     assert_revoked(&*lease).await;
     let event = events.next("a").await;
@@ -138,7 +183,7 @@ async fn lost_machine(bench: &Bench<'_>) {
 
     bench.create_paused("b", FULL).await;
     let mut events = bench.events();
-    granted(bench.node().resume(&id("b"), FULL).await);
+    expect_ok(bench.node().resume(&id("b"), FULL).await);
     started(&events.next("b").await);
     faults.crash(&id("b"));
     let event = events.next("b").await;

@@ -2,7 +2,7 @@
 
 use crate::{
     CreateError, Epoch, ForkError, ForkSpec, SandboxState, SnapshotScope,
-    contract::{Bench, Row, granted, id, refused},
+    contract::{Bench, Row, expect_err, expect_ok, id},
 };
 
 const FULL: SnapshotScope = SnapshotScope::Full;
@@ -28,7 +28,7 @@ fn child(name: &str) -> ForkSpec {
 async fn outcomes(bench: &Bench<'_>) {
     bench.create("a").await;
     let children = vec![child("b"), child("a"), child("c")];
-    let outcomes = granted(bench.node().fork(&id("a"), children).await);
+    let outcomes = expect_ok(bench.node().fork(&id("a"), children).await);
     let names: Vec<_> = outcomes
         .into_iter()
         .map(|outcome| match outcome {
@@ -53,9 +53,9 @@ async fn outcomes(bench: &Bench<'_>) {
 
 async fn states(bench: &Bench<'_>) {
     bench.create_paused("a", FULL).await;
-    let error = refused(bench.node().fork(&id("a"), vec![child("b")]).await);
+    let error = expect_err(bench.node().fork(&id("a"), vec![child("b")]).await);
     assert!(matches!(error, ForkError::Paused(_)), "{error:?}");
-    let missing = refused(bench.node().fork(&id("c"), vec![child("b")]).await);
+    let missing = expect_err(bench.node().fork(&id("c"), vec![child("b")]).await);
     assert!(matches!(missing, ForkError::NotFound(_)), "{missing:?}");
     let Some(faults) = bench.harness.faults() else {
         return;
@@ -66,12 +66,12 @@ async fn states(bench: &Bench<'_>) {
     let mut pause = Box::pin(node.pause(&name, Epoch(1), FULL));
     assert!(futures::poll!(&mut pause).is_pending());
     faults.wait_for_held_pauses(1).await;
-    let error = refused(node.fork(&name, vec![child("b")]).await);
+    let error = expect_err(node.fork(&name, vec![child("b")]).await);
     let pausing = SandboxState::Pausing;
     assert!(
         matches!(&error, ForkError::Conflict { state, .. } if *state == pausing),
         "{error:?}"
     );
     faults.release_pauses();
-    granted(pause.await);
+    expect_ok(pause.await);
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Epoch, EventKind, IfPaused, KillError, PauseError, SnapshotScope, StopReason,
-    contract::{Bench, Row, assert_revoked, granted, id, refused},
+    contract::{Bench, Row, assert_revoked, expect_err, expect_ok, id},
 };
 
 const FULL: SnapshotScope = SnapshotScope::Full;
@@ -23,15 +23,15 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
 async fn removes(bench: &Bench<'_>) {
     bench.create("running").await;
     bench.create_paused("paused", FULL).await;
-    let lease = granted(bench.node().enter(&id("running"), IfPaused::Fail).await);
+    let lease = expect_ok(bench.node().enter(&id("running"), IfPaused::Fail).await);
     let mut events = bench.events();
     for name in ["running", "paused"] {
-        granted(bench.node().kill(&id(name)).await);
+        expect_ok(bench.node().kill(&id(name)).await);
         assert!(bench.node().info(&id(name)).await.is_none());
         let event = events.next(name).await;
         let killed = matches!(event.kind, EventKind::Stopped(StopReason::Killed));
         assert!(killed, "{event:?}");
-        let again = refused(bench.node().kill(&id(name)).await);
+        let again = expect_err(bench.node().kill(&id(name)).await);
         assert!(matches!(again, KillError::NotFound(_)), "{again:?}");
     }
     assert_revoked(&*lease).await;
@@ -51,8 +51,8 @@ async fn during_pause(bench: &Bench<'_>) {
     faults.wait_for_held_pauses(1).await;
     let (killed, paused) = futures::join!(node.kill(&name), pause);
     faults.release_pauses();
-    granted(killed);
-    let error = refused(paused);
+    expect_ok(killed);
+    let error = expect_err(paused);
     assert!(matches!(error, PauseError::Conflict { .. }), "{error:?}");
     assert!(node.info(&name).await.is_none());
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     EnterError, Epoch, ResumeError, SandboxState, SnapshotScope, Start, StartCause,
-    contract::{Bench, Row, granted, id, refused, started},
+    contract::{Bench, Row, expect_err, expect_ok, id, started},
 };
 
 const FULL: SnapshotScope = SnapshotScope::Full;
@@ -22,13 +22,13 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
 async fn wakes(bench: &Bench<'_>) {
     bench.create_paused("a", FULL).await;
     let mut events = bench.events();
-    let info = granted(bench.node().resume(&id("a"), FULL).await);
+    let info = expect_ok(bench.node().resume(&id("a"), FULL).await);
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
     let event = events.next("a").await;
     assert_eq!(started(&event), (StartCause::Woken, Start::Restore));
-    let again = refused(bench.node().resume(&id("a"), FULL).await);
+    let again = expect_err(bench.node().resume(&id("a"), FULL).await);
     assert!(matches!(again, ResumeError::AlreadyRunning(_)), "{again:?}");
-    let missing = refused(bench.node().resume(&id("b"), FULL).await);
+    let missing = expect_err(bench.node().resume(&id("b"), FULL).await);
     assert!(
         matches!(missing, ResumeError::Enter(EnterError::NotFound(_))),
         "{missing:?}"
@@ -39,7 +39,7 @@ async fn boots(bench: &Bench<'_>) {
     let boot = async |name, saved, scope| {
         bench.create_paused(name, saved).await;
         let mut events = bench.events();
-        let info = granted(bench.node().resume(&id(name), scope).await);
+        let info = expect_ok(bench.node().resume(&id(name), scope).await);
         assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
         let event = events.next(name).await;
         assert_eq!(started(&event), (StartCause::Woken, Start::Boot));
@@ -63,8 +63,8 @@ async fn pausing(bench: &Bench<'_>) {
         assert!(futures::poll!(&mut resume).is_pending());
         faults.release_pauses();
         let (taken, info) = futures::join!(pause, resume);
-        assert_eq!(granted(taken).scope, kept);
-        let info = granted(info);
+        assert_eq!(expect_ok(taken).scope, kept);
+        let info = expect_ok(info);
         assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
     }
 }

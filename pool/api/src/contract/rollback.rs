@@ -2,7 +2,7 @@
 
 use crate::{
     Epoch, IfPaused, PauseCause, RollbackError, SandboxState, SnapshotScope, StartCause,
-    contract::{Bench, Row, assert_revoked, granted, id, paused, refused, started},
+    contract::{Bench, Row, assert_revoked, expect_err, expect_ok, id, paused, started},
 };
 
 const FULL: SnapshotScope = SnapshotScope::Full;
@@ -26,33 +26,33 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
 
 async fn rolls_back(bench: &Bench<'_>) {
     bench.create("a").await;
-    let taken = granted(bench.node().snapshot(&id("a"), FULL).await);
-    let lease = granted(bench.node().enter(&id("a"), IfPaused::Fail).await);
+    let taken = expect_ok(bench.node().snapshot(&id("a"), FULL).await);
+    let lease = expect_ok(bench.node().enter(&id("a"), IfPaused::Fail).await);
     let mut events = bench.events();
-    let info = granted(bench.node().rollback(&id("a"), &taken.id).await);
+    let info = expect_ok(bench.node().rollback(&id("a"), &taken.id).await);
     assert_revoked(&*lease).await;
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(2)));
     assert_eq!(info.id, id("a"));
     assert_eq!(started(&events.next("a").await).0, StartCause::RolledBack);
-    granted(bench.node().pause(&id("a"), Epoch(2), FULL).await);
+    expect_ok(bench.node().pause(&id("a"), Epoch(2), FULL).await);
     paused(&events.next("a").await);
-    let info = granted(bench.node().rollback(&id("a"), &taken.id).await);
+    let info = expect_ok(bench.node().rollback(&id("a"), &taken.id).await);
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(3)));
 }
 
 async fn refusals(bench: &Bench<'_>) {
     bench.create("a").await;
     bench.create("b").await;
-    let taken = granted(bench.node().snapshot(&id("a"), FULL).await);
-    let foreign = refused(bench.node().rollback(&id("b"), &taken.id).await);
+    let taken = expect_ok(bench.node().snapshot(&id("a"), FULL).await);
+    let foreign = expect_err(bench.node().rollback(&id("b"), &taken.id).await);
     assert!(
         matches!(foreign, RollbackError::NoSnapshot { .. }),
         "{foreign:?}"
     );
-    let missing = refused(bench.node().rollback(&id("c"), &taken.id).await);
+    let missing = expect_err(bench.node().rollback(&id("c"), &taken.id).await);
     assert!(matches!(missing, RollbackError::NotFound(_)), "{missing:?}");
-    granted(bench.node().release_snapshot(&taken.id).await);
-    let released = refused(bench.node().rollback(&id("a"), &taken.id).await);
+    expect_ok(bench.node().release_snapshot(&taken.id).await);
+    let released = expect_err(bench.node().rollback(&id("a"), &taken.id).await);
     assert!(
         matches!(released, RollbackError::NoSnapshot { .. }),
         "{released:?}"
@@ -65,10 +65,10 @@ async fn failed(bench: &Bench<'_>) {
         return;
     };
     bench.create("a").await;
-    let taken = granted(bench.node().snapshot(&id("a"), FULL).await);
+    let taken = expect_ok(bench.node().snapshot(&id("a"), FULL).await);
     let mut events = bench.events();
     faults.fail_next_start();
-    let error = refused(bench.node().rollback(&id("a"), &taken.id).await);
+    let error = expect_err(bench.node().rollback(&id("a"), &taken.id).await);
     assert!(matches!(error, RollbackError::Failed { .. }), "{error:?}");
     let event = events.next("a").await;
     assert_eq!(paused(&event), (FULL, PauseCause::StartFailed));

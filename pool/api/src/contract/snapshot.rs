@@ -2,7 +2,7 @@
 
 use crate::{
     CreateError, Epoch, Origin, SandboxState, SnapshotError, SnapshotScope, Start,
-    contract::{Bench, Row, granted, id, refused, started},
+    contract::{Bench, Row, expect_err, expect_ok, id, started},
 };
 
 const FULL: SnapshotScope = SnapshotScope::Full;
@@ -32,7 +32,7 @@ pub(super) fn rows<'a>(bench: &'a Bench<'a>) -> Vec<(&'static str, Row<'a>)> {
 
 async fn retained(bench: &Bench<'_>) {
     bench.create("a").await;
-    let taken = granted(bench.node().snapshot(&id("a"), FULL).await);
+    let taken = expect_ok(bench.node().snapshot(&id("a"), FULL).await);
     assert_eq!(taken.scope, FULL);
     let info = bench.info("a").await;
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(1)));
@@ -41,38 +41,38 @@ async fn retained(bench: &Bench<'_>) {
     assert_eq!(listed, std::slice::from_ref(&taken.id));
     let mut spec = bench.spec("b");
     spec.origin = Origin::Snapshot(taken.id.clone());
-    granted(bench.node().create(spec.clone()).await);
+    expect_ok(bench.node().create(spec.clone()).await);
     bench.kill(&id("b")).await;
     for _ in 0..2 {
-        granted(bench.node().release_snapshot(&taken.id).await);
+        expect_ok(bench.node().release_snapshot(&taken.id).await);
     }
     assert!(bench.node().retained_snapshots().await.is_empty());
-    let error = refused(bench.node().create(spec).await);
+    let error = expect_err(bench.node().create(spec).await);
     assert!(matches!(error, CreateError::NoTemplate(_)), "{error:?}");
-    let missing = refused(bench.node().snapshot(&id("c"), FULL).await);
+    let missing = expect_err(bench.node().snapshot(&id("c"), FULL).await);
     assert!(matches!(missing, SnapshotError::NotFound(_)), "{missing:?}");
 }
 
 async fn boots(bench: &Bench<'_>) {
     bench.create("a").await;
-    let taken = granted(bench.node().snapshot(&id("a"), DISK).await);
+    let taken = expect_ok(bench.node().snapshot(&id("a"), DISK).await);
     assert_eq!(taken.scope, DISK);
     assert_eq!(bench.state("a").await, SandboxState::Running);
     let mut events = bench.events();
     let mut spec = bench.spec("b");
     spec.origin = Origin::Snapshot(taken.id);
-    granted(bench.node().create(spec).await);
+    expect_ok(bench.node().create(spec).await);
     assert_eq!(started(&events.next("b").await).1, Start::Boot);
 }
 
 async fn of_paused(bench: &Bench<'_>) {
     let own = bench.create_paused("a", FULL).await;
-    assert_eq!(granted(bench.node().snapshot(&id("a"), FULL).await), own);
-    let disk = granted(bench.node().snapshot(&id("a"), DISK).await);
+    assert_eq!(expect_ok(bench.node().snapshot(&id("a"), FULL).await), own);
+    let disk = expect_ok(bench.node().snapshot(&id("a"), DISK).await);
     assert_eq!(disk.scope, DISK);
     assert_ne!(disk.id, own.id);
     let own = bench.create_paused("b", DISK).await;
-    let taken = granted(bench.node().snapshot(&id("b"), FULL).await);
+    let taken = expect_ok(bench.node().snapshot(&id("b"), FULL).await);
     assert_eq!(taken, own, "it has no memory");
     assert_eq!(bench.state("b").await, SandboxState::Paused);
 }
@@ -87,10 +87,10 @@ async fn of_pausing(bench: &Bench<'_>) {
     let mut pause = Box::pin(node.pause(&name, Epoch(1), FULL));
     assert!(futures::poll!(&mut pause).is_pending());
     faults.wait_for_held_pauses(1).await;
-    let error = refused(node.snapshot(&name, FULL).await);
+    let error = expect_err(node.snapshot(&name, FULL).await);
     assert!(matches!(error, SnapshotError::Conflict { .. }), "{error:?}");
     faults.release_pauses();
-    granted(pause.await);
+    expect_ok(pause.await);
 }
 
 async fn failed(bench: &Bench<'_>) {
@@ -99,7 +99,7 @@ async fn failed(bench: &Bench<'_>) {
     };
     bench.create("a").await;
     faults.fail_next_capture();
-    let error = refused(bench.node().snapshot(&id("a"), FULL).await);
+    let error = expect_err(bench.node().snapshot(&id("a"), FULL).await);
     assert!(matches!(error, SnapshotError::Failed { .. }), "{error:?}");
     let info = bench.info("a").await;
     assert_eq!((info.state, info.epoch), (SandboxState::Running, Epoch(1)));

@@ -134,6 +134,22 @@ fn report_is_for_callers_that_waited() {
     );
     let later = asked + Duration::from_millis(10);
     assert!(replies.report_for(later).is_none());
+    assert_eq!(replies.start_report().stages, [load], "no caller waited");
+}
+
+#[test]
+fn event_report_has_the_first_callers_queue_time() {
+    let mut replies = replies();
+    let asked = Instant::now();
+    for wait in [3, 0] {
+        let (reply, _) = oneshot::channel();
+        let asked = asked + Duration::from_millis(wait);
+        replies.add(Pending::Enter { asked, reply });
+    }
+    replies.start_began(asked + Duration::from_millis(5));
+    replies.gate_opened(asked + Duration::from_millis(9));
+    let queue = (Stage::Queue, Duration::from_millis(5));
+    assert_eq!(replies.start_report().stages, [queue]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pool_api::{Epoch, PauseCause, SandboxState, SnapshotScope, StartCause};
 
 use super::{FULL, TestLifecycle, source};
-use crate::lifecycle::{Change, Effect, Input, Lifecycle, Reply, Waiter, WakeSource};
+use crate::lifecycle::{Effect, Input, Lifecycle, Reply, StateChange, Waiter, WakeSource};
 
 /// The machine of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,19 +284,21 @@ impl Model {
         };
     }
 
-    fn check_change(&self, change: Change) {
+    fn check_change(&self, change: StateChange) {
         match (change, self.lifecycle.state()) {
-            (Change::Started(cause), SandboxState::Running) => {
+            (StateChange::Started(cause), SandboxState::Running) => {
                 if cause == StartCause::PauseFailed {
                     assert_eq!(self.lifecycle.epoch(), self.epoch);
                 }
             }
-            (Change::Paused { scope, cause }, SandboxState::Paused) => {
+            (StateChange::Paused { scope, cause }, SandboxState::Paused) => {
                 let source = self.source.as_ref().expect("a snapshot to wake from");
                 assert_eq!(scope, source.scope);
                 assert_ne!(cause, PauseCause::Shutdown, "no input asked for it");
             }
-            (Change::Stopped(reason), SandboxState::Stopped(state)) => assert_eq!(reason, state),
+            (StateChange::Stopped(reason), SandboxState::Stopped(state)) => {
+                assert_eq!(reason, state);
+            }
             (change, state) => panic!("{change:?} in {state:?}"),
         }
     }

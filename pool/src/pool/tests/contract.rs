@@ -15,6 +15,7 @@ use crate::capacity::Reservation;
 struct PoolHarness {
     rig: Rig,
     captures_before: AtomicUsize,
+    loads_before: AtomicUsize,
     full: Mutex<Option<Reservation>>,
 }
 
@@ -58,6 +59,24 @@ impl Faults for PoolHarness {
         self.rig.fake.release_captures();
     }
 
+    fn hold_starts(&self) {
+        let loads = self.rig.fake.counts().loads;
+        self.loads_before.store(loads, Ordering::SeqCst);
+        self.rig.fake.hold_loads();
+    }
+
+    async fn wait_for_held_starts(&self, count: u64) {
+        let before = self.loads_before.load(Ordering::SeqCst);
+        let count = usize::try_from(count).unwrap();
+        while self.rig.fake.counts().loads < before + count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn release_starts(&self) {
+        self.rig.fake.release_loads();
+    }
+
     fn crash(&self, _id: &SandboxId) {
         self.rig.fake.crash_all();
     }
@@ -76,6 +95,7 @@ async fn pool_passes_the_contract() {
     let harness = PoolHarness {
         rig: Rig::new().await,
         captures_before: AtomicUsize::new(0),
+        loads_before: AtomicUsize::new(0),
         full: Mutex::new(None),
     };
     contract::check(&harness).await;
