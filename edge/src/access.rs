@@ -111,14 +111,14 @@ fn permit(sandbox: &SandboxId, access: &Access, if_paused: IfPaused) -> Permit {
     }
 }
 
-/// Whether a header holds the token; `None` if it is absent or empty.
+/// Returns whether a header holds the token; `None` if it is absent or empty.
 fn matches(headers: &HeaderMap, name: &HeaderName, token: &Secret) -> Option<bool> {
     let mut values = headers.get_all(name).iter();
     let first = values.next().filter(|value| !value.is_empty())?;
     Some(values.next().is_none() && bool::from(first.as_bytes().ct_eq(token.expose().as_bytes())))
 }
 
-/// Whether a path of the guest agent is for the host alone, after percent-decoding and removal of dot segments.
+/// Returns whether a path of the guest agent is for the host alone, after percent-decoding and removal of dot segments.
 pub(crate) fn is_host_only(path: &GuestPath) -> bool {
     let path = path.path();
     let decoded = percent_decode(path.as_bytes()).decode_utf8_lossy();

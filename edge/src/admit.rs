@@ -13,8 +13,13 @@ pub(crate) enum AdmitError {
     #[error("sandbox {0} is paused and the tokens do not wake it")]
     Forbidden(SandboxId),
     /// The host refused or failed.
-    #[error(transparent)]
-    Enter(#[from] EnterError),
+    #[error("failed to enter sandbox {sandbox}")]
+    Enter {
+        /// The sandbox.
+        sandbox: SandboxId,
+        /// The cause.
+        source: EnterError,
+    },
     /// The wake exceeded its timeout.
     #[error("sandbox {sandbox} did not wake within {timeout:?}")]
     TimedOut {
@@ -49,7 +54,10 @@ pub(crate) async fn admit(
         {
             Err(AdmitError::Forbidden(id))
         }
-        Ok(Err(error)) => Err(error.into()),
+        Ok(Err(source)) => Err(AdmitError::Enter {
+            sandbox: sandbox.clone(),
+            source,
+        }),
         Err(_) => Err(AdmitError::TimedOut {
             sandbox: sandbox.clone(),
             timeout,

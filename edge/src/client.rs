@@ -100,7 +100,7 @@ impl Client {
         }
     }
 
-    /// Whether the client reset its stream.
+    /// Returns whether the client reset its stream.
     pub(crate) fn is_cancelled(&self) -> bool {
         matches!(self, Self::Stream(stream) if stream.is_cancelled.load(Ordering::Relaxed))
     }

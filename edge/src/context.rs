@@ -102,7 +102,7 @@ impl RequestKind {
 }
 
 impl SandboxRequest {
-    /// Whether the lease was revoked.
+    /// Returns whether the lease was revoked.
     pub(crate) fn is_revoked(&self) -> bool {
         self.watchdog.is_lease_revoked()
             || matches!(self.peer.dial_error.get(), Some(DialError::Gone))

@@ -29,7 +29,7 @@ pub(crate) struct ErrorResponse {
     retry_after: Option<u32>,
 }
 
-/// How far a failed request to the API came.
+/// The stage at which a request to the API failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApiFailure {
     /// There was no connection.
@@ -73,7 +73,7 @@ impl ErrorResponse {
                 "Sandbox Wake Timed Out",
                 "The sandbox did not wake in time.",
             ),
-            Rejection::Admit(AdmitError::Enter(error)) => Self::not_entered(error),
+            Rejection::Admit(AdmitError::Enter { source, .. }) => Self::not_entered(source),
             Rejection::Admit(AdmitError::ClientGone) => return None,
         })
     }

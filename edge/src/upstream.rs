@@ -63,7 +63,7 @@ pub(crate) struct PeerSpec {
     pub(crate) address: Address,
     /// The lease that permits the connection.
     pub(crate) lease: Arc<dyn Lease>,
-    /// Whether the port serves TLS.
+    /// `true` if the port serves TLS.
     pub(crate) tls: bool,
     /// Receives the reason if the connection fails.
     pub(crate) dial_error: DialErrorSlot,

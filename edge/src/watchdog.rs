@@ -104,7 +104,7 @@ impl IdleWatchdog {
         upstream.map_or(0, |upstream| upstream.read_ahead_len())
     }
 
-    /// Whether the request ended because its lease was revoked.
+    /// Returns whether the request ended because its lease was revoked.
     pub(crate) fn is_lease_revoked(&self) -> bool {
         lock(&self.state).ended == Some(EndCause::LeaseRevoked)
     }

@@ -8,12 +8,12 @@ const ALLOWED_METHODS: &str = "HEAD, GET, POST, PUT, PATCH, DELETE";
 /// Response headers that pages may read, beside those that are always readable.
 const EXPOSED_HEADERS: &str = "Location, Cache-Control, X-Content-Type-Options, Connect-Content-Encoding, \
     Connect-Accept-Encoding, Content-Encoding, Content-Disposition, Content-Range, Accept-Ranges";
-/// How long browsers may cache a preflight response, in seconds.
+/// The time for which browsers may cache a preflight response, in seconds.
 const MAX_AGE: &str = "7200";
 /// The longest list of requested header names that is allowed.
 const MAX_REQUESTED_HEADERS: usize = 4096;
 
-/// Whether the request comes from a page.
+/// Returns whether the request comes from a page.
 pub(crate) fn is_cross_origin<B>(request: &Request<B>) -> bool {
     request.headers().contains_key(header::ORIGIN)
 }

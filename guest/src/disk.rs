@@ -70,7 +70,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether the disk is frozen.
+    /// Returns whether the disk is frozen.
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.borrow().is_some()
     }

@@ -49,7 +49,7 @@ enum InitError {
     },
 }
 
-/// Whether an init request assigned another sandbox ID.
+/// The effect of an init request on the sandbox ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
     /// The guest was forked, or has just booted.

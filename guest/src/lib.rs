@@ -10,7 +10,7 @@
 //! Start with [`serve`] and `router`. Handlers share [`AgentState`]: `init_request`, `files` and `services` use it, and
 //! the modules below them (`process`, `filesystem`, `rpc`, `disk`) do not know it.
 //!
-//! Where the host interprets guest kernel mode a system call takes a millisecond, so there is one thread, and requests
+//! If the host interprets guest kernel mode, a system call takes a millisecond. So there is one thread, and requests
 //! make as few calls as possible. The machine can be snapshotted and forked between any two instructions: no timeout
 //! depends on the wall clock, and the host assigns clock, entropy and identity with each init request.
 

@@ -35,7 +35,7 @@ pub(crate) struct ProcessOptions {
     /// The caller's request, which listings repeat.
     pub(crate) config: ProcessConfig,
     pub(crate) tag: Option<String>,
-    /// When the process is killed.
+    /// The time at which the process is killed.
     pub(crate) deadline: Option<Instant>,
 }
 

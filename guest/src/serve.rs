@@ -42,7 +42,7 @@ const MAX_HEAD_LEN: usize = 64 * 1024;
 const MAX_H2_HEADER_LIST: u32 = 64 * 1024;
 /// The most concurrent streams of an HTTP/2 connection.
 const MAX_H2_STREAMS: u32 = 256;
-/// How long a connection may be without a complete request head, as in E2B's agent.
+/// The longest time that a connection may be without a complete request head, as in E2B's agent.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(640);
 
 /// Limits the open connections of a listener to [`MAX_CONNECTIONS`].

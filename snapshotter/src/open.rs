@@ -10,7 +10,7 @@ use crate::{
     Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
 };
 
-/// How guest memory arrives.
+/// The source of guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryMode {
     /// `Cow` if the memory is in RAM already, else `Paged`.

@@ -169,7 +169,7 @@ impl StackPager {
             return;
         };
         if let Err(errno) = rustix::io::write(&*stop, &1u64.to_ne_bytes()) {
-            warn!(error = %errno, "failed to stop pager");
+            warn!(error = %error_chain::chain(&errno), "failed to stop pager");
             return;
         }
         if thread.join().is_err() {

@@ -29,19 +29,20 @@ pub(crate) enum ComposeError {
     Memory(#[source] io::Error),
 }
 
-type Slot = Arc<Mutex<Weak<OwnedFd>>>;
+/// The memory of one snapshot, while a descriptor of it exists. The lock is held during its composition.
+type ResidentMemory = Arc<Mutex<Weak<OwnedFd>>>;
 
 /// The memories in RAM. Each stays while a descriptor of it exists.
 #[derive(Debug, Default)]
 pub(crate) struct Residents {
-    slots: Mutex<HashMap<SnapshotId, Slot>>,
+    memories: Mutex<HashMap<SnapshotId, ResidentMemory>>,
 }
 
 impl Residents {
     /// Returns the memory of a snapshot if it is in RAM.
     pub(crate) fn get(&self, id: &SnapshotId) -> Option<Arc<OwnedFd>> {
-        let slot = self.slots.lock().get(id).map(Arc::clone)?;
-        slot.lock().upgrade()
+        let resident = self.memories.lock().get(id).map(Arc::clone)?;
+        resident.lock().upgrade()
     }
 
     /// Returns the memory of a snapshot, composed from its layers if necessary. Concurrent callers share one composition.
@@ -51,18 +52,20 @@ impl Residents {
         pages: u32,
         stack: impl FnOnce() -> Result<Stack, LayerError>,
     ) -> Result<Arc<OwnedFd>, ComposeError> {
-        let slot = {
-            let mut slots = self.slots.lock();
+        let resident = {
+            let mut memories = self.memories.lock();
             // An entry without a composer and without memory is stale.
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().strong_count() > 0);
-            Arc::clone(slots.entry(id.clone()).or_default())
+            memories.retain(|_, resident| {
+                Arc::strong_count(resident) > 1 || resident.lock().strong_count() > 0
+            });
+            Arc::clone(memories.entry(id.clone()).or_default())
         };
-        let mut slot = slot.lock();
-        if let Some(memory) = slot.upgrade() {
+        let mut resident = resident.lock();
+        if let Some(memory) = resident.upgrade() {
             return Ok(memory);
         }
         let memory = Arc::new(compose(pages, &stack()?)?);
-        *slot = Arc::downgrade(&memory);
+        *resident = Arc::downgrade(&memory);
         Ok(memory)
     }
 }

@@ -8,10 +8,10 @@ use crate::{Layer, LayerError};
 
 /// A file's device, inode, modification time and length at its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Seen {
+struct FileStamp {
     device: u64,
     inode: u64,
-    changed: (i64, i64),
+    modified: (i64, i64),
     len: u64,
 }
 
@@ -19,7 +19,7 @@ struct Seen {
 /// another modification time and is checked again.
 #[derive(Debug, Default)]
 pub(crate) struct Verified {
-    seen: Mutex<HashMap<crate::Digest, Seen>>,
+    stamps: Mutex<HashMap<crate::Digest, FileStamp>>,
 }
 
 impl Verified {
@@ -33,22 +33,22 @@ impl Verified {
             source,
         })?;
         // The modification time: links change the change time.
-        let changed = (metadata.mtime(), metadata.mtime_nsec());
-        let now = Seen {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        let stamp = FileStamp {
             device: metadata.dev(),
             inode: metadata.ino(),
-            changed,
+            modified,
             len: metadata.len(),
         };
-        if self.seen.lock().get(&layer.digest()) == Some(&now) {
+        if self.stamps.lock().get(&layer.digest()) == Some(&stamp) {
             return Ok(());
         }
         layer.verify()?;
-        let mut seen = self.seen.lock();
-        if seen.len() >= Self::MAX {
-            seen.clear();
+        let mut stamps = self.stamps.lock();
+        if stamps.len() >= Self::MAX {
+            stamps.clear();
         }
-        seen.insert(layer.digest(), now);
+        stamps.insert(layer.digest(), stamp);
         Ok(())
     }
 }

@@ -14,7 +14,10 @@ use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Re
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 
-use self::access::{Access, Fault};
+use self::{
+    access::{Access, Fault},
+    xsave::Layout,
+};
 use crate::memory::GuestMemory;
 
 /// Failure to emulate an instruction.
@@ -140,10 +143,10 @@ impl Execution<'_> {
     fn execute(&mut self) -> Result<Option<Outcome>, EmulateError> {
         Ok(Some(match self.instruction.mnemonic() {
             Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xsaveopt | Mnemonic::Xsaveopt64 => {
-                self.save(false)?
+                self.save(Layout::Standard)?
             }
             Mnemonic::Xsavec | Mnemonic::Xsavec64 | Mnemonic::Xsaves | Mnemonic::Xsaves64 => {
-                self.save(true)?
+                self.save(Layout::Compacted)?
             }
             Mnemonic::Xrstor | Mnemonic::Xrstor64 | Mnemonic::Xrstors | Mnemonic::Xrstors64 => {
                 self.restore()?

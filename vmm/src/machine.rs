@@ -216,7 +216,7 @@ impl Machine {
             .count()
     }
 
-    /// Tells whether the vCPUs run.
+    /// Returns whether the vCPUs run.
     pub(crate) fn is_running(&self) -> bool {
         self.running
     }

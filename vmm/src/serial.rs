@@ -153,7 +153,7 @@ impl Serial {
     pub(crate) fn write(&mut self, offset: u16, value: u8) {
         // The guest continues without console output if the file cannot be written, for instance on a full disk.
         if let Err(error) = self.device.write(u8::try_from(offset).unwrap_or(0), value) {
-            tracing::debug!(error = ?error, "failed to write console");
+            tracing::debug!(error = %error_chain::chain(&error), "failed to write console");
         }
     }
 }

@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Interval of progress lines when stderr is no terminal.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
-/// How many lines of the output of a failed program are printed.
+/// The number of lines that are printed of the output of a failed program.
 const TAIL_LINES: usize = 30;
 
 /// Runs `work`, and shows `title` with the elapsed time.

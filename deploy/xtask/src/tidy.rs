@@ -4,7 +4,7 @@
 //!
 //! | module | rule |
 //! | --- | --- |
-//! | [`dependencies`] | which crate may depend on which |
+//! | [`dependencies`] | allowed dependencies between crates |
 //! | [`import_cycles`] | modules of a crate import each other without a cycle |
 //! | [`layout`] | length and name of a file, first lines of a crate |
 //! | [`links`] | relative links resolve, no document contains a path of a developer's machine |

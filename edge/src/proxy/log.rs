@@ -13,11 +13,17 @@ pub(super) fn rejected(rejection: &Rejection) {
         Rejection::Admit(AdmitError::TimedOut { sandbox, .. }) => {
             warn!(sandbox.id = %sandbox, error = %chain(rejection), "sandbox wake timed out");
         }
-        Rejection::Admit(AdmitError::Enter(error @ EnterError::NoRoom { .. })) => {
-            warn!(error = %chain(error), "failed to wake sandbox");
+        Rejection::Admit(AdmitError::Enter {
+            sandbox,
+            source: error @ EnterError::NoRoom { .. },
+        }) => {
+            warn!(sandbox.id = %sandbox, error = %chain(error), "failed to wake sandbox");
         }
-        Rejection::Admit(AdmitError::Enter(EnterError::Failed { id, source })) => {
-            error!(sandbox.id = %id, error = %chain(source.as_ref()), "failed to wake sandbox");
+        Rejection::Admit(AdmitError::Enter {
+            sandbox,
+            source: EnterError::Failed { source, .. },
+        }) => {
+            error!(sandbox.id = %sandbox, error = %chain(source.as_ref()), "failed to wake sandbox");
         }
         _ => debug!(error = %chain(rejection), "request rejected"),
     }

@@ -6,7 +6,8 @@ use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 const ANY: &str = "*";
-/// How long a browser may cache a preflight, in seconds. Short, because a sandbox that starts later answers preflights itself.
+/// The time for which a browser may cache a preflight, in seconds. Short, because a sandbox that starts later
+/// answers preflights itself.
 const MAX_AGE: u32 = 60;
 /// The longest `Access-Control-Request-Headers` that is echoed, in bytes.
 const MAX_HEADER_NAMES: usize = 4096;

@@ -20,19 +20,19 @@ pub(super) fn name(request: &RequestHeader) -> Result<&str, TargetError> {
     without_port(host).ok_or(TargetError::Host)
 }
 
-/// Whether the host does not determine the destination: it is absent, `localhost` or an IP address.
+/// Returns whether the host does not determine the destination: it is absent, `localhost` or an IP address.
 pub(super) fn is_neutral(name: &str) -> bool {
     name.is_empty() || name.eq_ignore_ascii_case("localhost") || is_ip_address(name)
 }
 
-/// Whether the host is the API's on the gateway's own domain.
+/// Returns whether the host is the API's on the gateway's own domain.
 pub(super) fn is_api(name: &str, domain: &str) -> bool {
     let (label, rest) = name.split_once('.').unwrap_or_default();
     name.eq_ignore_ascii_case(domain)
         || (label.eq_ignore_ascii_case("api") && rest.eq_ignore_ascii_case(domain))
 }
 
-/// Whether the host is directly below `domain`.
+/// Returns whether the host is directly below `domain`.
 pub(super) fn is_subdomain_of(name: &str, domain: &str) -> bool {
     let parent = name.split_once('.').map(|(_, parent)| parent);
     parent.is_some_and(|parent| parent.eq_ignore_ascii_case(domain))

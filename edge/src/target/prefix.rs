@@ -74,7 +74,7 @@ impl Prefix {
         format!("{}{slash}{path}", self.0)
     }
 
-    /// Whether a path is below the prefix already, because the guest honours `X-Forwarded-Prefix`.
+    /// Returns whether a path is below the prefix already, because the guest honours `X-Forwarded-Prefix`.
     fn contains(&self, path: &str) -> bool {
         path.strip_prefix(&self.0)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))

@@ -238,7 +238,7 @@ fn validity_from_now(days: i64) -> (OffsetDateTime, OffsetDateTime) {
     (start, start + Duration::days(days))
 }
 
-/// Whether a certificate is valid now and for `days` more.
+/// Returns whether a certificate is valid now and for `days` more.
 fn valid_for(certificate: &CertificateDer<'_>, days: i64) -> bool {
     let now = OffsetDateTime::now_utc();
     validity(certificate).is_some_and(|(not_before, not_after)| {

@@ -33,7 +33,7 @@ pub(super) struct ReadAheadStream {
     buffer: BytesMut,
     /// The length of `buffer`, for the proxy.
     buffer_len: Arc<AtomicUsize>,
-    /// The end of the stream or its error, if the read-ahead met it.
+    /// Set when read-ahead reached EOF (`Ok`) or failed (`Err`).
     end: Option<Result<(), io::ErrorKind>>,
 }
 

@@ -40,7 +40,7 @@ pub(super) fn detect(path: &Path, start: &[u8]) -> &'static str {
     }
 }
 
-/// Whether the bytes are UTF-8 without unusual control characters. A truncated last character is allowed.
+/// Returns whether the bytes are UTF-8 without unusual control characters. A truncated last character is allowed.
 fn is_text(start: &[u8]) -> bool {
     let start = start.get(..SNIFF_LEN).unwrap_or(start);
     let text = match std::str::from_utf8(start) {

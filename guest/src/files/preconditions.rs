@@ -37,7 +37,7 @@ const CONDITIONAL_HEADERS: [HeaderName; 6] = [
     header::IF_RANGE,
 ];
 
-/// Whether a request has a range or a condition.
+/// Returns whether a request has a range or a condition.
 pub(super) fn is_conditional(headers: &HeaderMap) -> bool {
     CONDITIONAL_HEADERS
         .iter()

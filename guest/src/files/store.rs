@@ -23,7 +23,7 @@ use crate::{
     user::User,
 };
 
-/// How long an upload may send no bytes.
+/// The longest time that an upload may send no bytes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A written file, as the response describes it.

@@ -17,7 +17,7 @@ pub(crate) enum FileOperation {
     Watch,
 }
 
-/// Whether the file does not exist.
+/// Returns whether the file does not exist.
 pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -44,7 +44,7 @@ pub(super) struct Batch<T> {
     pub(super) queue: QueueState,
 }
 
-/// Whether the inotify queue was empty after a read.
+/// The state of the inotify queue after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueueState {
     Drained,
@@ -68,12 +68,21 @@ pub(super) enum WatchError {
     Read(#[source] io::Error),
 }
 
+/// The directories to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecursiveMode {
+    /// The root and everything below it.
+    Recursive,
+    /// The root alone.
+    NonRecursive,
+}
+
 /// An inotify instance with the directories it watches.
 #[derive(Debug)]
 pub(super) struct TreeWatcher {
     queue: Rc<AsyncFd<OwnedFd>>,
     root: PathBuf,
-    recursive: bool,
+    mode: RecursiveMode,
     /// Paths relative to the root, by watch descriptor.
     dirs: BTreeMap<i32, PathBuf>,
     /// Entries that a scan of a new directory reported, and whose inotify event may follow.
@@ -88,8 +97,8 @@ struct InotifyEvent {
 }
 
 impl TreeWatcher {
-    /// Watches `root`, and everything below it if `recursive`. Must be called within a runtime.
-    pub(super) fn new(root: &Path, recursive: bool) -> Result<Self, WatchError> {
+    /// Watches `root` according to `mode`. Must be called within a runtime.
+    pub(super) fn new(root: &Path, mode: RecursiveMode) -> Result<Self, WatchError> {
         let failed = |source: io::Error| WatchError::AddWatch {
             path: root.to_path_buf(),
             source,
@@ -100,7 +109,7 @@ impl TreeWatcher {
         let mut tree = Self {
             queue: Rc::new(queue),
             root: root.to_path_buf(),
-            recursive,
+            mode,
             dirs: BTreeMap::new(),
             reported: BTreeSet::new(),
         };
@@ -195,7 +204,7 @@ impl TreeWatcher {
             let path = path.clone();
             changes.push(Change { path, kind });
         }
-        if self.recursive && flags.contains(ReadFlags::ISDIR) {
+        if self.mode == RecursiveMode::Recursive && flags.contains(ReadFlags::ISDIR) {
             if flags.contains(ReadFlags::CREATE) {
                 // Entries may have been created before the watch was added.
                 let mut report = Some(std::mem::take(changes));
@@ -247,7 +256,7 @@ impl TreeWatcher {
             | WatchFlags::DONT_FOLLOW;
         let descriptor = inotify::add_watch(self.queue.get_ref(), full, mask)?;
         self.dirs.insert(descriptor, dir.to_path_buf());
-        if !self.recursive {
+        if self.mode == RecursiveMode::NonRecursive {
             return Ok(());
         }
         for child in fs::read_dir(full)? {
@@ -333,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn scanned_entry_is_not_reported_again_by_inotify() {
         let dir = tempfile::tempdir().unwrap();
-        let mut tree = TreeWatcher::new(dir.path(), true).unwrap();
+        let mut tree = TreeWatcher::new(dir.path(), RecursiveMode::Recursive).unwrap();
         fs::create_dir(dir.path().join("new")).unwrap();
         // A file created between adding the watch of a new directory and scanning it.
         tree.add_tree(Path::new("new"), &mut None).unwrap();
@@ -351,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn write_before_the_watch_is_reported() {
         let dir = tempfile::tempdir().unwrap();
-        let mut tree = TreeWatcher::new(dir.path(), true).unwrap();
+        let mut tree = TreeWatcher::new(dir.path(), RecursiveMode::Recursive).unwrap();
         fs::create_dir(dir.path().join("new")).unwrap();
         fs::write(dir.path().join("new/full"), "text").unwrap();
         fs::write(dir.path().join("new/empty"), "").unwrap();
@@ -372,13 +381,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
-        let mut tree = TreeWatcher::new(&root, false).unwrap();
+        let mut tree = TreeWatcher::new(&root, RecursiveMode::NonRecursive).unwrap();
         fs::remove_dir(&root).unwrap();
         let batch = tree.read_changes().unwrap();
         assert_eq!(paths(&batch), ["."]);
         assert_eq!(batch.items[0].kind, EventType::EVENT_TYPE_REMOVE);
         assert!(matches!(
-            TreeWatcher::new(&root, true),
+            TreeWatcher::new(&root, RecursiveMode::Recursive),
             Err(WatchError::AddWatch { .. })
         ));
     }

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::{
     entry::EntryReader,
     error::{FileOperation, file_error},
-    inotify::{Batch, Change, TreeWatcher, WatchError},
+    inotify::{Batch, Change, RecursiveMode, TreeWatcher, WatchError},
 };
 use crate::{
     messages::filesystem::{CreateWatcherRequest, EventType, FilesystemEvent, WatchDirRequest},
@@ -49,8 +49,12 @@ impl WatchScope {
                 dir.display()
             )));
         }
-        let tree =
-            TreeWatcher::new(&canonical, request.recursive).map_err(|error| rpc_error(&error))?;
+        let mode = if request.recursive {
+            RecursiveMode::Recursive
+        } else {
+            RecursiveMode::NonRecursive
+        };
+        let tree = TreeWatcher::new(&canonical, mode).map_err(|error| rpc_error(&error))?;
         Ok(Self {
             tree,
             dir,

@@ -47,7 +47,7 @@ struct WatcherState {
     error: Option<RpcError>,
 }
 
-/// Whether a watcher keeps reading changes.
+/// The state of a watcher after a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Continues,

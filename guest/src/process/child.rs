@@ -26,7 +26,7 @@ use crate::{
     rpc::{Code, ResponseStream, RpcError},
 };
 
-/// How long an ended process can still be found.
+/// The time for which an ended process can still be found.
 const RETENTION: Duration = Duration::from_secs(30);
 /// Events that are buffered for a slow follower. A full buffer stops reading the process's output.
 const FOLLOWER_BUFFER: usize = 4;
@@ -104,7 +104,7 @@ impl Process {
         }
     }
 
-    /// Whether the agent sent SIGKILL, so that further output need not be awaited.
+    /// Returns whether the agent sent SIGKILL, so that further output need not be awaited.
     pub(super) fn was_killed(&self) -> bool {
         self.killed.get()
     }
@@ -137,7 +137,7 @@ impl Process {
         }
     }
 
-    /// Whether the process ended too long ago to be found.
+    /// Returns whether the process ended too long ago to be found.
     pub(super) fn is_expired(&self) -> bool {
         matches!(&*self.state.borrow(), ProcessState::Ended { at, .. } if at.elapsed() > RETENTION)
     }

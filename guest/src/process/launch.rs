@@ -30,7 +30,7 @@ pub(crate) struct Launch {
     pub(crate) user: Option<User>,
 }
 
-/// How input and output of a process are connected.
+/// The connection of input and output of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ProcessIo {
     /// Pipes for input and output.

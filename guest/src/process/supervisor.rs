@@ -24,7 +24,7 @@ use crate::messages::{process::Signal, process_oneof::Output as Data};
 /// The largest piece of output in one event.
 const PIPE_CHUNK: usize = 32 * 1024;
 const PTY_CHUNK: usize = 16 * 1024;
-/// How long output is read after a kill, if another process holds it open.
+/// The longest time that output is read after a kill, if another process holds it open.
 const DRAIN_AFTER_KILL: Duration = Duration::from_secs(1);
 
 /// Wraps a piece of output as one of the three output kinds.

@@ -26,7 +26,7 @@ use crate::{
     rpc::{Code, RpcError},
 };
 
-/// Which processes the agent reaps.
+/// The processes that the agent reaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reap {
     /// Every child, as pid 1 must.

@@ -167,7 +167,7 @@ fn with_content_type(mut response: HttpResponse, format: Format) -> HttpResponse
 fn unsupported_media_type() -> HttpResponse {
     let mut response = response::error(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "content type is not that of this procedure in Connect, with JSON or protobuf",
+        "unsupported content type; use Connect with JSON or protobuf",
     );
     let accepted = HeaderValue::from_static(
         "application/json, application/proto, application/connect+json, application/connect+proto",

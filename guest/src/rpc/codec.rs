@@ -22,7 +22,7 @@ pub(super) enum Codec {
     Proto,
 }
 
-/// Whether messages are sent as plain bodies or in envelopes.
+/// The framing of messages: plain bodies or envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CallKind {
     Unary,

@@ -29,7 +29,7 @@ use crate::{
 /// The common prefix of the procedures' paths.
 pub(crate) const PATH_PREFIX: &str = "/process.Process/";
 
-/// How long a caller that kills a process waits for its end.
+/// The longest time that a caller waits for a killed process to exit.
 const KILL_WAIT: Duration = Duration::from_secs(2);
 
 /// Handles a call of the service.

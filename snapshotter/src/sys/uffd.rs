@@ -44,7 +44,7 @@ pub(crate) struct Stopped {
     pub(crate) errno: Errno,
 }
 
-/// Whether a page is installed write-protected.
+/// Write protection of an installed page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteProtect {
     /// The guest's first write faults, so an unwritten page counts as unchanged.

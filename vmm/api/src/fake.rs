@@ -24,7 +24,7 @@ use async_trait::async_trait;
 pub use self::controls::{Counts, Fault};
 use self::{
     controls::{Controls, released},
-    instance::Instance,
+    instance::{Instance, RunState},
     machine::FakeMachine,
     state::{GuestState, Shape},
 };
@@ -145,8 +145,11 @@ impl Hypervisor for FakeHypervisor {
 
 impl FakeBlank {
     fn start(self, guest: GuestState, load_report: Option<LoadReport>) -> Box<dyn Machine> {
-        let running = load_report.is_none();
-        let instance = Instance::start(guest, running, self.controls);
+        let run_state = match load_report {
+            Some(_) => RunState::Paused,
+            None => RunState::Running,
+        };
+        let instance = Instance::start(guest, run_state, self.controls);
         Box::new(FakeMachine::new(instance, load_report))
     }
 

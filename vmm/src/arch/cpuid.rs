@@ -87,7 +87,7 @@ pub(crate) fn component(number: u32) -> (usize, usize) {
     (leaf.ebx as usize, leaf.eax as usize)
 }
 
-/// Tells whether the compacted format aligns the component to 64 bytes.
+/// Returns whether the compacted format aligns the component to 64 bytes.
 pub(crate) fn aligned_when_compacted(number: u32) -> bool {
     __cpuid_count(EXTENDED_STATE, number).ecx & 0b10 != 0
 }

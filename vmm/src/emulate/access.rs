@@ -28,6 +28,13 @@ pub(super) struct Access<'a> {
     write_protect: bool,
 }
 
+/// The kind of an access, which determines the rights that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AccessKind {
+    Read,
+    Write,
+}
+
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const ACCESSED: u64 = 1 << 5;
@@ -54,7 +61,7 @@ impl<'a> Access<'a> {
             let len = (bytes.len() - done).min(bytes_to_page_end(linear));
             let part = &mut bytes[done..done + len];
             self.memory
-                .read_slice(part, self.translate(linear, false)?)
+                .read_slice(part, self.translate(linear, AccessKind::Read)?)
                 .map_err(|_| Fault::Protection)?;
             done += len;
         }
@@ -68,7 +75,7 @@ impl<'a> Access<'a> {
         while done < bytes.len() {
             let linear = at.wrapping_add(done as u64);
             let len = (bytes.len() - done).min(bytes_to_page_end(linear));
-            parts.push((self.translate(linear, true)?, done..done + len));
+            parts.push((self.translate(linear, AccessKind::Write)?, done..done + len));
             done += len;
         }
         for (physical, range) in parts {
@@ -79,7 +86,8 @@ impl<'a> Access<'a> {
         Ok(())
     }
 
-    fn translate(&self, linear: u64, write: bool) -> Result<GuestAddress, Fault> {
+    fn translate(&self, linear: u64, kind: AccessKind) -> Result<GuestAddress, Fault> {
+        let write = kind == AccessKind::Write;
         let fault = |present: bool| Fault::Page {
             address: linear,
             code: u32::from(present) | u32::from(write) << 1,

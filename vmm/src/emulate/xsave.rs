@@ -26,6 +26,15 @@ const FCW_INITIAL: u16 = 0x37f;
 /// An XSAVE area in either format.
 type Area = Vec<u8>;
 
+/// Layout of the extended region of an area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Each component is at the offset that CPUID reports.
+    Standard,
+    /// Each component follows the previous one.
+    Compacted,
+}
+
 impl Execution<'_> {
     pub(super) fn xgetbv(&mut self) -> Result<Outcome, EmulateError> {
         let value = match self.regs.rcx & 0xffff_ffff {
@@ -38,18 +47,18 @@ impl Execution<'_> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn save(&mut self, compacted: bool) -> Result<Outcome, EmulateError> {
+    pub(super) fn save(&mut self, layout: Layout) -> Result<Outcome, EmulateError> {
         let Some(at) = self.address().filter(|at| at % 64 == 0) else {
             return Ok(Outcome::Fault(Fault::Protection));
         };
         let requested = self.requested()?;
         let state = to_bytes(&self.vcpu.get_xsave()?);
-        let mut area = vec![0; area_len(requested, compacted)];
+        let mut area = vec![0; area_len(requested, layout)];
         // Components that are not saved keep their bytes in memory.
         if let Err(fault) = self.access().read(at, &mut area) {
             return Ok(Outcome::Fault(fault));
         }
-        save(&state, requested, compacted, &mut area);
+        save(&state, requested, layout, &mut area);
         Ok(match self.access().write(at, &area) {
             Ok(()) => Outcome::Done,
             Err(fault) => Outcome::Fault(fault),
@@ -137,16 +146,16 @@ impl Format {
 
     fn len(self, requested: u64) -> usize {
         match self.compacted {
-            None => area_len(requested, false),
-            Some(layout_components) => area_len(layout_components, true),
+            None => area_len(requested, Layout::Standard),
+            Some(layout_components) => area_len(layout_components, Layout::Compacted),
         }
     }
 }
 
 /// Returns the length of an area with these components.
-fn area_len(components: u64, compacted: bool) -> usize {
+fn area_len(components: u64, layout: Layout) -> usize {
     extended_components(components)
-        .map(|number| offset(number, components, compacted) + component(number).1)
+        .map(|number| offset(number, components, layout) + component(number).1)
         .max()
         .unwrap_or(EXTENDED)
 }
@@ -157,8 +166,8 @@ fn extended_components(components: u64) -> impl Iterator<Item = u32> {
 }
 
 /// Returns the offset of a component in an area with `components`.
-fn offset(number: u32, components: u64, compacted: bool) -> usize {
-    if !compacted {
+fn offset(number: u32, components: u64, layout: Layout) -> usize {
+    if layout == Layout::Standard {
         return component(number).0;
     }
     let mut at = EXTENDED;
@@ -175,7 +184,7 @@ fn offset(number: u32, components: u64, compacted: bool) -> usize {
 }
 
 /// Saves the requested components of a state in standard format to an area.
-fn save(state: &[u8], requested: u64, compacted: bool, area: &mut [u8]) {
+fn save(state: &[u8], requested: u64, layout: Layout, area: &mut [u8]) {
     let in_use = read_u64(state, HEADER).unwrap_or(0);
     if requested & X87 != 0 {
         copy(state, 0, area, 0, 24);
@@ -189,15 +198,18 @@ fn save(state: &[u8], requested: u64, compacted: bool, area: &mut [u8]) {
     }
     for number in extended_components(requested) {
         let (from, len) = component(number);
-        copy(state, from, area, offset(number, requested, compacted), len);
+        copy(state, from, area, offset(number, requested, layout), len);
     }
-    let header = if compacted {
-        area[HEADER + 8..EXTENDED].fill(0);
-        area[HEADER + 8..HEADER + 16].copy_from_slice(&(COMPACTED | requested).to_le_bytes());
-        in_use & requested
-    } else {
-        let before = read_u64(area, HEADER).unwrap_or(0);
-        before & !requested | in_use & requested
+    let header = match layout {
+        Layout::Compacted => {
+            area[HEADER + 8..EXTENDED].fill(0);
+            area[HEADER + 8..HEADER + 16].copy_from_slice(&(COMPACTED | requested).to_le_bytes());
+            in_use & requested
+        }
+        Layout::Standard => {
+            let before = read_u64(area, HEADER).unwrap_or(0);
+            before & !requested | in_use & requested
+        }
     };
     area[HEADER..HEADER + 8].copy_from_slice(&header.to_le_bytes());
 }
@@ -243,7 +255,7 @@ fn restore(state: &mut [u8], requested: u64, format: Format, area: &[u8]) -> boo
         let (to, len) = component(number);
         if load >> number & 1 == 1 {
             let from = format.compacted.map_or(to, |layout_components| {
-                offset(number, layout_components, true)
+                offset(number, layout_components, Layout::Compacted)
             });
             copy(area, from, state, to, len);
         } else if let Some(absent) = state.get_mut(to..to + len) {

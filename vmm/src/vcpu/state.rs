@@ -182,7 +182,7 @@ fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateE
     Ok(entries)
 }
 
-/// Tells whether an MSR belongs to an optional feature, such as performance counters, machine check banks, nested
+/// Returns whether an MSR belongs to an optional feature, such as performance counters, machine check banks, nested
 /// virtualisation, SMM or speculation control. KVM lists these for every guest; guests without the feature do not use
 /// them.
 fn is_optional(index: u32) -> bool {

@@ -28,7 +28,7 @@ pub(crate) struct VcpuThread {
 
 #[derive(Debug, Default)]
 struct RunControl {
-    /// Whether the vCPU should run. The thread reads it before each entry into the guest.
+    /// Requested state: `true` if the vCPU should run. The thread reads it before each entry into the guest.
     run: AtomicBool,
     running: Mutex<bool>,
     changed: Condvar,

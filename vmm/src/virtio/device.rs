@@ -28,7 +28,7 @@ pub(crate) enum DeviceState {
     Block { size: u64 },
     /// No state.
     Rng,
-    /// Whether the guest had connections, which a restore has to reset.
+    /// `connections` is set if the guest had connections, which a restore resets.
     Vsock { connections: bool },
 }
 

@@ -109,7 +109,7 @@ impl Transport {
         self.interrupt_if_used(outcome);
     }
 
-    /// Tells whether the driver has set `DRIVER_OK`.
+    /// Returns whether the driver has set `DRIVER_OK`.
     pub(crate) fn is_driver_ready(&self) -> bool {
         self.registers.status & DRIVER_OK != 0
     }

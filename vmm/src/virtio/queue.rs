@@ -79,7 +79,7 @@ pub(super) fn process(
     outcome
 }
 
-/// Tells whether the driver has enabled the queue and its rings are in guest memory.
+/// Returns whether the driver has enabled the queue and its rings are in guest memory.
 pub(super) fn is_usable(queue: &Queue, memory: &GuestMemory) -> bool {
     queue.ready() && queue.is_valid(memory)
 }

@@ -78,7 +78,7 @@ impl Vsock {
         self.muxer.events().as_fd()
     }
 
-    /// Tells whether the guest has connections.
+    /// Returns whether the guest has connections.
     pub(crate) fn has_connections(&self) -> bool {
         self.reset != TransportReset::Done || self.muxer.has_connections()
     }

@@ -77,7 +77,7 @@ impl Api {
         }
     }
 
-    /// Whether the gateway serves requests.
+    /// Returns whether the gateway serves requests.
     pub(super) fn is_up(listen: SocketAddr) -> bool {
         let config = Agent::config_builder().timeout_global(Some(HEALTH_TIMEOUT));
         let agent = Agent::from(config.build());

@@ -20,9 +20,9 @@ use nix::{
 
 use super::Event;
 
-/// How long the gateway may take to pause its sandboxes and exit.
+/// The longest time that the gateway may take to pause its sandboxes and exit.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
-/// How many lines of the log are printed when the gateway fails.
+/// The number of log lines that are printed when the gateway fails.
 const TAIL_LINES: usize = 10;
 
 /// The paths and the address of the gateway.

@@ -165,7 +165,7 @@ fn apt_sources(apt: &Path) -> Result<Vec<PathBuf>> {
     Ok(candidates)
 }
 
-/// Whether an apt source file lists Debian itself in this suite, not a third-party archive.
+/// Returns whether an apt source file lists Debian itself in this suite, not a third-party archive.
 fn is_debian_source(text: &str) -> bool {
     let mut words = text
         .lines()

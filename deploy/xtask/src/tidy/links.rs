@@ -53,7 +53,7 @@ pub(super) fn check_links(file: &File, files: &[File]) -> Vec<Violation> {
     violations
 }
 
-/// Whether a path is a file, or a directory with files.
+/// Returns whether a path is a file, or a directory with files.
 fn exists(target: &str, files: &[File]) -> bool {
     let target = target.trim_end_matches('/');
     files.iter().any(|file| {

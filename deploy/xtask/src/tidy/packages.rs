@@ -18,7 +18,7 @@ pub(super) struct Package {
 }
 
 impl Package {
-    /// Whether a file belongs to this crate, and not to one in a subdirectory.
+    /// Returns whether a file belongs to this crate, and not to one in a subdirectory.
     pub(super) fn owns(&self, path: &str, all: &[Self]) -> bool {
         let within = |dir: &str| {
             path.strip_prefix(dir)

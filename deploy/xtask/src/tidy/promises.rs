@@ -118,7 +118,7 @@ fn check_test(name: &str, tests: &[TestFunction]) -> Option<String> {
     }
 }
 
-/// Whether `name` is the end of the test's path. Modules called `tests` do not count.
+/// Returns whether `name` is the end of the test's path. Modules called `tests` do not count.
 fn matches(name: &str, test: &TestFunction) -> bool {
     let mut path = test.modules.iter().map(String::as_str).rev();
     let mut wanted = name.rsplit("::");

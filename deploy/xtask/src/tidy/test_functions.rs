@@ -103,7 +103,7 @@ impl Collector<'_> {
     }
 }
 
-/// Whether the path of an attribute ends with `test` or `test_case`.
+/// Returns whether the path of an attribute ends with `test` or `test_case`.
 fn is_test_attribute(content: &TokenStream) -> bool {
     let mut last = None;
     for token in content.clone() {

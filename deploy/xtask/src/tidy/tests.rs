@@ -23,22 +23,30 @@ fn workspace() -> Vec<File> {
 }
 
 /// The violations after one file was replaced or added.
-fn violations(path: &str, text: &str, dependencies: &[&str]) -> Vec<String> {
+fn violations(path: &str, text: &str) -> Vec<String> {
     let mut files = workspace();
     files.retain(|file| file.path != path);
     files.push(file(path, text));
-    check(&files, &[Package::example("x", "x", dependencies)])
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    messages(&check(&files, &[Package::example("x", "x", &[])]))
+}
+
+/// The violations after crate x was renamed to `name` and got a dependency.
+fn dependency_violations(name: &str, dependency: &str) -> Vec<String> {
+    let package = Package::example(name, "x", &[dependency]);
+    let others = ["pool", "pool-api"].map(|name| Package {
+        roots: Vec::new(),
+        ..Package::example(name, name, &[])
+    });
+    messages(&check(&workspace(), &[&[package], &others[..]].concat()))
+}
+
+fn messages(violations: &[Violation]) -> Vec<String> {
+    violations.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn workspace_that_follows_the_rules_has_no_violations() {
-    assert_eq!(
-        violations("README.md", "[spec](SPECIFICATION.md)", &[]),
-        [""; 0]
-    );
+    assert_eq!(violations("README.md", "[spec](SPECIFICATION.md)"), [""; 0]);
 }
 
 /// A file, its text, and the violation that it causes.
@@ -93,6 +101,26 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         "| promise | held by |\n| --- | --- |\n| x | pending |\n",
         "names no test",
     ),
+    (
+        "SPECIFICATION.md",
+        "| promise | held by |\n| --- | --- |\n| x | scenario `absent` |\n",
+        "no load scenario absent",
+    ),
+];
+
+/// A crate, its dependency in the workspace or outside it, and the violation that it causes.
+const DEPENDENCY_EXAMPLES: &[(&str, &str, &str)] = &[
+    (
+        "edge",
+        "pool",
+        "only crates in deploy/ and loadtest may depend on pool",
+    ),
+    (
+        "vmm-api",
+        "pool-api",
+        "an -api crate depends on no other crate of the workspace, but on pool-api",
+    ),
+    ("guest", "sqlx", "only control may depend on sqlx"),
 ];
 
 fn assert_only(violations: &[String], expected: &str) {
@@ -105,17 +133,15 @@ fn assert_only(violations: &[String], expected: &str) {
 #[test]
 fn every_rule_has_a_failing_example() {
     for (path, text, expected) in EXAMPLES {
-        assert_only(&violations(path, text, &[]), expected);
+        assert_only(&violations(path, text), expected);
     }
     let long = format!("fn f() {{}}\n{}", "// line\n".repeat(400));
     for path in ["x/src/b.rs", "x/tests/u.rs"] {
-        assert_only(&violations(path, &long, &[]), "401 lines");
+        assert_only(&violations(path, &long), "401 lines");
     }
     let long_name = format!("#[test]\nfn {}() {{}}\n", "a".repeat(61));
-    assert_only(
-        &violations("x/tests/u.rs", &long_name, &[]),
-        "61 characters",
-    );
-    let found = violations("README.md", "", &["sqlx"]);
-    assert_only(&found, "only control may depend on sqlx");
+    assert_only(&violations("x/tests/u.rs", &long_name), "61 characters");
+    for (name, dependency, expected) in DEPENDENCY_EXAMPLES {
+        assert_only(&dependency_violations(name, dependency), expected);
+    }
 }

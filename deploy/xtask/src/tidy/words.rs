@@ -21,6 +21,7 @@ const REFUSED: &[&str] = &[
     "someone",
     // Vague verbs.
     "told",
+    "tells whether",
     "(?:is|are) said",
     "lets? go",
     "(?:go|goes|went) on",

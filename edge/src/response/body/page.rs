@@ -3,7 +3,8 @@
 use http::{HeaderMap, header};
 use pool_api::SandboxId;
 
-/// Whether the client is a browser that displays the response: by its `User-Agent`, unless a script sent the request.
+/// Returns whether the client is a browser that displays the response: by its `User-Agent`, unless a script sent the
+/// request.
 pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     const BROWSERS: [&str; 7] = [
         "mozilla", "chrome", "safari", "firefox", "edge", "opera", "msie",

@@ -160,7 +160,7 @@ pub(super) fn bitmaps_only(bitmaps: &[File]) -> CaptureSpec {
     }
 }
 
-/// Tells whether the machine is paused: only then a capture succeeds.
+/// Returns whether the machine is paused; a capture succeeds only then.
 pub(super) async fn is_paused(machine: &dyn Machine) -> bool {
     match machine.capture(bitmaps_only(&[])).await {
         Ok(_) => true,

@@ -34,7 +34,7 @@ pub enum Kernel {
 /// Connects the suite to one implementation.
 #[async_trait]
 pub trait Harness: fmt::Debug + Send + Sync {
-    /// Tells whether a capability is there.
+    /// Returns whether the implementation has this capability.
     fn has(&self, capability: Capability) -> bool;
 
     /// Returns the hypervisor.

@@ -44,7 +44,7 @@ const METRICS: &str = r#"{"ts":1,"cpu_count":1,"cpu_used_pct":12.5,"mem_total":4
 "mem_total_mib":4,"mem_used_mib":0,"disk_used":4096,"disk_total":1048576}"#;
 const FAILURE: &str = "500 Internal Server Error";
 
-/// Tells whether a program in the guest listens on a vsock port.
+/// Returns whether a program in the guest listens on a vsock port.
 pub(super) fn listens_on(port: u32) -> bool {
     matches!(port, HOST_PORT | AGENT_PORT | RELAY_PORT)
 }
@@ -56,7 +56,7 @@ pub(super) async fn serve(instance: Arc<Instance>, port: u32, stream: UnixStream
         _ => serve_relay(&instance, stream).await,
     };
     if let Err(error) = result {
-        tracing::debug!(error = %error, port, "failed to serve fake guest stream");
+        tracing::debug!(error = %error_chain::chain(&error), port, "failed to serve fake guest stream");
     }
 }
 

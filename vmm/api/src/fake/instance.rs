@@ -11,24 +11,35 @@ use tokio::sync::watch;
 use super::{controls::Controls, state::GuestState};
 use crate::{Exit, MachineError};
 
+/// Execution state of the vCPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunState {
+    Running,
+    Paused,
+}
+
 /// A machine, shared by its handle and its streams.
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) controls: Arc<Controls>,
     pub(super) guest: Mutex<GuestState>,
-    pub(super) running: watch::Sender<bool>,
+    pub(super) run_state: watch::Sender<RunState>,
     pub(super) exit: watch::Sender<Option<Exit>>,
 }
 
 impl Instance {
     /// Starts a machine, which also ends with [`Controls::crash`].
-    pub(super) fn start(guest: GuestState, running: bool, controls: Arc<Controls>) -> Arc<Self> {
+    pub(super) fn start(
+        guest: GuestState,
+        run_state: RunState,
+        controls: Arc<Controls>,
+    ) -> Arc<Self> {
         controls.live.fetch_add(1, Ordering::SeqCst);
         let mut crash = controls.crash.subscribe();
         let instance = Arc::new(Self {
             controls,
             guest: Mutex::new(guest),
-            running: watch::Sender::new(running),
+            run_state: watch::Sender::new(run_state),
             exit: watch::Sender::new(None),
         });
         let watched = Arc::clone(&instance);
@@ -44,7 +55,11 @@ impl Instance {
     /// Waits until the vCPUs run.
     pub(super) async fn runs(&self) {
         // `self` owns the sender, so waiting cannot fail.
-        let _ = self.running.subscribe().wait_for(|running| *running).await;
+        let _ = self
+            .run_state
+            .subscribe()
+            .wait_for(|state| *state == RunState::Running)
+            .await;
     }
 
     /// Ends the machine; the first reason counts.

@@ -8,7 +8,7 @@ use tokio::{net::UnixStream, sync::watch};
 use super::{
     controls::{Fault, released},
     guest,
-    instance::Instance,
+    instance::{Instance, RunState},
 };
 use crate::{
     CaptureError, CaptureSpec, Captured, DialError, Exit, LoadReport, Machine, MachineError,
@@ -49,13 +49,13 @@ impl Machine for FakeMachine {
         if self.instance.controls.take_fault(Fault::Resume) {
             return Err(MachineError::Refused("injected fault".to_owned()));
         }
-        self.instance.running.send_replace(true);
+        self.instance.run_state.send_replace(RunState::Running);
         Ok(())
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
         self.instance.check()?;
-        self.instance.running.send_replace(false);
+        self.instance.run_state.send_replace(RunState::Paused);
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Machine for FakeMachine {
             .unless_ended(released(&controls.captures_held))
             .await;
         self.instance.check().map_err(CaptureError::Lost)?;
-        if *self.instance.running.borrow() {
+        if *self.instance.run_state.borrow() == RunState::Running {
             return Err(CaptureError::Refused("the machine is running".to_owned()));
         }
         assert!(
@@ -94,7 +94,7 @@ impl Machine for FakeMachine {
     async fn advance(&self, tops: Vec<TopLayer>) -> Result<(), MachineError> {
         self.instance.check()?;
         let refused = |reason: &str| Err(MachineError::Refused(reason.to_owned()));
-        if *self.instance.running.borrow() {
+        if *self.instance.run_state.borrow() == RunState::Running {
             return refused("the machine is running");
         }
         if self.instance.controls.take_fault(Fault::Advance) {

@@ -252,7 +252,7 @@ async fn supervise(
         // A monitor that has reported its reason exits by itself; the kill makes sure of it.
         && let Err(error) = child.start_kill()
     {
-        tracing::debug!(error = %error, "failed to kill monitor");
+        tracing::debug!(error = %error_chain::chain(&error), "failed to kill monitor");
     }
     let status = child.wait().await;
     let reason = if *killed.borrow() {

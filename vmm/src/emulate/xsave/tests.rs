@@ -22,18 +22,18 @@ fn vector_registers(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn xsave_state_round_trips_in_either_form() {
-    for compacted in [false, true] {
+    for layout in [Layout::Standard, Layout::Compacted] {
         let before = state(7, ALL);
-        let mut area = vec![0; area_len(ALL, compacted)];
-        save(&before, ALL, compacted, &mut area);
+        let mut area = vec![0; area_len(ALL, layout)];
+        save(&before, ALL, layout, &mut area);
         let format = Format::parse(&area, ALL).unwrap();
-        assert_eq!(format.compacted.is_some(), compacted);
+        assert_eq!(format.compacted.is_some(), layout == Layout::Compacted);
         let mut after = state(99, ALL);
         assert!(restore(&mut after, ALL, format, &area));
         assert_eq!(
             vector_registers(&after),
             vector_registers(&before),
-            "compacted: {compacted}"
+            "{layout:?}"
         );
         assert_eq!(after[..416], before[..416]);
     }
@@ -41,8 +41,8 @@ fn xsave_state_round_trips_in_either_form() {
 
 #[test]
 fn xrstor_initialises_absent_and_keeps_unrequested_components() {
-    let mut area = vec![0; area_len(ALL, false)];
-    save(&state(7, X87), ALL, false, &mut area);
+    let mut area = vec![0; area_len(ALL, Layout::Standard)];
+    save(&state(7, X87), ALL, Layout::Standard, &mut area);
     let mut after = state(9, ALL);
     let format = Format::parse(&area, ALL).unwrap();
     assert!(restore(&mut after, SSE | AVX, format, &area));

@@ -87,7 +87,7 @@ impl Connection {
         self.phase == Phase::Closed && self.rx_control.is_empty()
     }
 
-    /// Tells whether the guest has state for the connection.
+    /// Returns whether the guest has state for the connection.
     pub(super) fn is_guest_visible(&self) -> bool {
         matches!(self.phase, Phase::Connecting | Phase::Open)
     }
@@ -146,7 +146,7 @@ impl Connection {
         }
     }
 
-    /// Tells whether a packet may be pending for the guest.
+    /// Returns whether a packet may be pending for the guest.
     pub(super) fn has_pending_rx(&self) -> bool {
         !self.rx_control.is_empty()
             || (self.phase == Phase::Open && self.readable && !self.rx_shut && self.credit() > 0)

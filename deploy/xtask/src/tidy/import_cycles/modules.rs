@@ -10,7 +10,7 @@ use super::{
 /// Names of a module and its parents, from the crate root; the root itself is empty.
 pub(super) type ModulePath = Vec<String>;
 
-/// How many re-exports a path may pass. Re-exports can form a loop that no path of valid code enters.
+/// The most re-exports that a path may pass. Re-exports can form a loop that no path of valid code enters.
 const MAX_REEXPORTS: usize = 16;
 
 /// The modules of one library or program, without those for tests.
@@ -129,7 +129,7 @@ impl Modules {
             })
     }
 
-    /// Whether a module defines, declares or imports `name`.
+    /// Returns whether a module defines, declares or imports `name`.
     fn declares(&self, at: &ModulePath, name: &str) -> bool {
         self.modules.get(at).is_some_and(|module| {
             module.items.contains(name)

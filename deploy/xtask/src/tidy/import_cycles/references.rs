@@ -87,7 +87,7 @@ fn flatten(tree: &UseTree, prefix: &mut Vec<String>, imports: &mut Vec<Import>) 
     });
 }
 
-/// Whether an item is compiled for tests only.
+/// Returns whether an item is compiled for tests only.
 pub(super) fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         syn::Meta::List(list) if list.path.is_ident("cfg") => {
