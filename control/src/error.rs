@@ -186,7 +186,9 @@ impl From<CreateError> for ServiceError {
         match error {
             CreateError::NoTemplate(name) => Self::TemplateNotFound { name },
             CreateError::NoRoom { diagnostic } => Self::NoRoom { diagnostic },
-            error @ (CreateError::Exists(_) | CreateError::Failed { .. }) => Self::internal(error),
+            error @ (CreateError::Exists(_)
+            | CreateError::NoDiskSpace { .. }
+            | CreateError::Failed { .. }) => Self::internal(error),
         }
     }
 }
@@ -232,7 +234,9 @@ impl From<EnterError> for ServiceError {
             EnterError::NotFound(id) => Self::NotFound(id),
             EnterError::Transitioning { id, state } => Self::in_state(id, state),
             EnterError::NoRoom { diagnostic } => Self::NoRoom { diagnostic },
-            error @ (EnterError::Paused(_) | EnterError::Failed { .. }) => Self::internal(error),
+            error @ (EnterError::Paused(_)
+            | EnterError::Backoff { .. }
+            | EnterError::Failed { .. }) => Self::internal(error),
         }
     }
 }

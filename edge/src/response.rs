@@ -137,7 +137,7 @@ impl ErrorResponse {
                 Self::json_or_page(503, RefusalReason::NoRoom, json, title, message.to_owned())
                     .retry_later()
             }
-            EnterError::Failed { id, .. } => Self::sandbox(
+            EnterError::Backoff { id, .. } | EnterError::Failed { id, .. } => Self::sandbox(
                 503,
                 RefusalReason::WakeFailed,
                 id,

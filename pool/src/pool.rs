@@ -19,9 +19,9 @@ use std::{
 
 use async_trait::async_trait;
 use pool_api::{
-    CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused, KillError,
-    Lease, Node, PauseCause, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId,
-    SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope,
+    Broken, CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused,
+    KillError, Lease, Node, PauseCause, PauseError, ReleaseError, ResumeError, RollbackError,
+    SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope,
     TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
 };
 use snapshotter::{Store, StoreError};
@@ -302,6 +302,16 @@ impl Node for Pool {
         infos.retain(|info| !matches!(info.state, SandboxState::Stopped(_)));
         infos.sort_by(|a, b| a.id.cmp(&b.id));
         infos
+    }
+
+    async fn broken(&self) -> Vec<Broken> {
+        Vec::new()
+    }
+
+    async fn spec(&self, id: &SandboxId) -> Option<SandboxSpec> {
+        let handle = self.get(id)?;
+        let state = handle.info.borrow().state;
+        (!matches!(state, SandboxState::Stopped(_))).then(|| (*handle.spec).clone())
     }
 
     async fn console(&self, id: &SandboxId, limit: usize) -> Option<Vec<u8>> {

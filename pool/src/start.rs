@@ -5,7 +5,9 @@ mod load;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use pool_api::{Epoch, Resources, SandboxSpec, SnapshotScope, Stage, WakeReport};
+use pool_api::{
+    Epoch, FailedPart, Resources, SandboxSpec, SnapshotId, SnapshotScope, Stage, WakeReport,
+};
 use snapshotter::{Damage, OpenError, OpenSnapshot, Pin};
 use tokio::{sync::mpsc, time::Instant};
 use vmm_api::{BootError, LoadError, MachineError, TopLayer};
@@ -49,7 +51,7 @@ pub(crate) enum StartError {
     Blank(#[source] BlankError),
     #[error("failed to open snapshot {id}")]
     Open {
-        id: pool_api::SnapshotId,
+        id: SnapshotId,
         #[source]
         source: OpenError,
     },
@@ -75,6 +77,18 @@ pub(crate) enum StartError {
     Damaged(#[source] Damage),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+}
+
+impl StartError {
+    /// Returns the part that failed.
+    pub(crate) fn failed_part(&self) -> FailedPart {
+        match self {
+            Self::Open { source, .. } if source.is_damage() => FailedPart::Snapshot,
+            Self::Damaged(_) => FailedPart::Snapshot,
+            Self::GuestInit(_) => FailedPart::Guest,
+            _ => FailedPart::Host,
+        }
+    }
 }
 
 type StageTimes = Vec<(Stage, Duration)>;

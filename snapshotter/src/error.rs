@@ -48,3 +48,15 @@ pub enum OpenError {
         source: io::Error,
     },
 }
+
+impl OpenError {
+    /// Returns whether a file is missing or has other bytes than were written, rather than being unreadable now.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Manifest { .. } | Self::Damaged { .. } => true,
+            Self::Layer(error) => error.is_damage(),
+            Self::Memory { .. } => false,
+        }
+    }
+}

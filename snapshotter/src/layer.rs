@@ -106,6 +106,16 @@ pub enum LayerError {
     },
 }
 
+impl LayerError {
+    /// Returns whether the file is missing or has other bytes than were written, rather than being unreadable now.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Damaged { .. } | Self::Version { .. } | Self::Page { .. } => true,
+        }
+    }
+}
+
 /// The header's fields, unchecked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {

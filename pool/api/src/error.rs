@@ -1,11 +1,22 @@
 //! Failures of the operations on a host.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::{Epoch, SandboxId, SandboxState, SnapshotId, SnapshotScope, TemplateName};
 
 /// A cause for logs and operators; callers decide by the variant.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The part that made a start fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedPart {
+    /// The host: its kernel, its disk or a program of Catnap.
+    Host,
+    /// The guest or its agent, which did not answer as it should.
+    Guest,
+    /// The snapshot it starts from: a file is missing or damaged.
+    Snapshot,
+}
 
 /// Failure of [`crate::Node::rollback`].
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +45,8 @@ pub enum RollbackError {
     Failed {
         /// The sandbox.
         id: SandboxId,
+        /// The part that failed.
+        part: FailedPart,
         /// The cause.
         #[source]
         source: Cause,
@@ -66,11 +79,19 @@ pub enum CreateError {
         /// The resource that is short, for people.
         diagnostic: String,
     },
+    /// The host's disk has less free space than its reserve.
+    #[error("no disk space on this host: {diagnostic}")]
+    NoDiskSpace {
+        /// The free space and the reserve, for people.
+        diagnostic: String,
+    },
     /// The start failed.
     #[error("failed to start sandbox {id}")]
     Failed {
         /// The sandbox.
         id: SandboxId,
+        /// The part that failed.
+        part: FailedPart,
         /// The cause.
         #[source]
         source: Cause,
@@ -100,11 +121,21 @@ pub enum EnterError {
         /// The resource that is short, for people.
         diagnostic: String,
     },
+    /// An earlier wake failed, and the next attempt is not due yet.
+    #[error("the last wake of sandbox {id} failed; the next attempt is possible in {} s", retry_after.as_secs())]
+    Backoff {
+        /// The sandbox.
+        id: SandboxId,
+        /// The time until the next attempt.
+        retry_after: Duration,
+    },
     /// The wake failed; the sandbox stays paused.
     #[error("failed to wake sandbox {id}")]
     Failed {
         /// The sandbox.
         id: SandboxId,
+        /// The part that failed.
+        part: FailedPart,
         /// The cause.
         #[source]
         source: Cause,

@@ -21,16 +21,16 @@ mod secret;
 
 pub use self::{
     error::{
-        Cause, CreateError, EnterError, ForkError, KillError, PauseError, ReleaseError,
+        Cause, CreateError, EnterError, FailedPart, ForkError, KillError, PauseError, ReleaseError,
         ResumeError, RollbackError, SnapshotError, TemplateError,
     },
     id::{Epoch, InvalidId, NodeId, Port, SandboxId, SnapshotId, TemplateName},
     lease::{DialError, Lease, Stage, Start, WakeReport},
     node::Node,
     sandbox::{
-        Event, EventKind, ForkSpec, GuestMetrics, IfPaused, Origin, PauseCause, Resources,
-        SandboxInfo, SandboxSpec, SandboxState, SnapshotScope, StartCause, StopReason,
-        TakenSnapshot, TemplateInfo,
+        Broken, BrokenObject, Event, EventKind, ForkSpec, GuestMetrics, IfPaused, Origin,
+        PauseCause, Resources, SandboxInfo, SandboxSpec, SandboxState, SnapshotScope, StartCause,
+        StopReason, TakenSnapshot, TemplateInfo,
     },
     secret::Secret,
 };

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::{
-    CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused, KillError,
-    Lease, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId, SandboxInfo,
+    Broken, CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused,
+    KillError, Lease, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId, SandboxInfo,
     SandboxSpec, SnapshotError, SnapshotId, SnapshotScope, TakenSnapshot, TemplateError,
     TemplateInfo, TemplateName,
 };
@@ -97,6 +97,14 @@ pub trait Node: fmt::Debug + Send + Sync {
 
     /// Describes every sandbox that is not stopped, ordered by id.
     async fn list(&self) -> Vec<SandboxInfo>;
+
+    /// Lists the sandboxes and retained snapshots whose files cannot be read. Their files are kept. Such a sandbox is in
+    /// no other list; a wake of it is [`EnterError::Failed`] with [`FailedPart::Host`](crate::FailedPart::Host) or
+    /// [`FailedPart::Snapshot`](crate::FailedPart::Snapshot) until its files can be read again, and a kill removes it.
+    async fn broken(&self) -> Vec<Broken>;
+
+    /// Returns the spec that a sandbox was created with; `None` when it is unknown, stopped or broken.
+    async fn spec(&self, id: &SandboxId) -> Option<SandboxSpec>;
 
     /// Returns the last `limit` bytes of the guest's console; `None` when the sandbox is unknown.
     async fn console(&self, id: &SandboxId, limit: usize) -> Option<Vec<u8>>;

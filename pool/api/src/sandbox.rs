@@ -132,6 +132,24 @@ pub struct SandboxInfo {
     pub last_error: Option<String>,
 }
 
+/// A sandbox or retained snapshot whose files cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The object.
+    pub object: BrokenObject,
+    /// The failure to read it, for people.
+    pub reason: String,
+}
+
+/// The object of a [`Broken`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokenObject {
+    /// A paused sandbox.
+    Sandbox(SandboxId),
+    /// A retained snapshot.
+    Snapshot(SnapshotId),
+}
+
 /// Resource usage that a guest reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuestMetrics {

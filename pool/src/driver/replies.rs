@@ -9,8 +9,8 @@ mod tests;
 use std::collections::HashMap;
 
 use pool_api::{
-    EnterError, PauseError, ResumeError, RollbackError, SandboxId, SandboxInfo, SandboxState,
-    Stage, Start, TakenSnapshot, WakeReport,
+    EnterError, FailedPart, PauseError, ResumeError, RollbackError, SandboxId, SandboxInfo,
+    SandboxState, Stage, Start, TakenSnapshot, WakeReport,
 };
 use snapshotter::Pin;
 use tokio::{sync::oneshot, time::Instant};
@@ -62,6 +62,10 @@ pub(crate) enum CaptureRejected {
 pub(super) enum LastFailure {
     NoRoom(NoRoom),
     Failed(SharedError),
+    Start {
+        part: FailedPart,
+        error: SharedError,
+    },
     MachineEnded(Exit),
 }
 
@@ -115,7 +119,10 @@ impl LastFailure {
     pub(super) fn of_start(error: StartError) -> Self {
         match error {
             StartError::NoRoom(no_room) => Self::NoRoom(no_room),
-            error => Self::Failed(SharedError::new(error)),
+            error => Self::Start {
+                part: error.failed_part(),
+                error: SharedError::new(error),
+            },
         }
     }
 
@@ -126,7 +133,7 @@ impl LastFailure {
     fn shared(&self) -> SharedError {
         match self {
             Self::NoRoom(no_room) => SharedError::new(no_room.clone()),
-            Self::Failed(error) => error.clone(),
+            Self::Failed(error) | Self::Start { error, .. } => error.clone(),
             Self::MachineEnded(exit) => SharedError::new(MachineEnded(exit.clone())),
         }
     }
@@ -255,6 +262,7 @@ impl Replies {
                 },
                 _ => EnterError::Failed {
                     id,
+                    part: self.failed_part(),
                     source: self.failure().cause(),
                 },
             }),
@@ -312,6 +320,13 @@ impl Replies {
         })
     }
 
+    fn failed_part(&self) -> FailedPart {
+        match &self.last_failure {
+            Some(LastFailure::Start { part, .. }) => *part,
+            _ => FailedPart::Host,
+        }
+    }
+
     fn failure(&self) -> SharedError {
         self.last_failure
             .as_ref()
@@ -323,9 +338,10 @@ fn rollback_error(id: &SandboxId, error: EnterError) -> RollbackError {
     match error {
         EnterError::NotFound(id) => RollbackError::NotFound(id),
         EnterError::Transitioning { id, state } => RollbackError::Conflict { id, state },
-        EnterError::Failed { id, source } => RollbackError::Failed { id, source },
+        EnterError::Failed { id, part, source } => RollbackError::Failed { id, part, source },
         other => RollbackError::Failed {
             id: id.clone(),
+            part: FailedPart::Host,
             source: other.into(),
         },
     }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use pool_api::{
-    Cause, CreateError, EnterError, Origin, Resources, SandboxInfo, SandboxSpec, SnapshotScope,
-    TemplateName,
+    Cause, CreateError, EnterError, FailedPart, Origin, Resources, SandboxInfo, SandboxSpec,
+    SnapshotScope, TemplateName,
 };
 use snapshotter::{MemoryMode, OpenError, Pin};
 use tracing::warn;
@@ -43,6 +43,7 @@ impl Pool {
                 }
                 let failed = |source: Cause| CreateError::Failed {
                     id: spec.id.clone(),
+                    part: FailedPart::Host,
                     source,
                 };
                 let (store, id) = (Arc::clone(&self.host.store), id.clone());
@@ -82,6 +83,7 @@ impl Pool {
         let id = spec.id.clone();
         let failed = |source: Cause| CreateError::Failed {
             id: id.clone(),
+            part: FailedPart::Host,
             source,
         };
         if self.host.closing.load(Ordering::SeqCst) {
@@ -112,7 +114,9 @@ impl Pool {
                 Ok(handle.info.borrow().clone())
             }
             Ok(Err(EnterError::NoRoom { diagnostic })) => Err(CreateError::NoRoom { diagnostic }),
-            Ok(Err(EnterError::Failed { source, .. })) => Err(failed(source)),
+            Ok(Err(EnterError::Failed { id, part, source })) => {
+                Err(CreateError::Failed { id, part, source })
+            }
             Ok(Err(error)) => Err(failed(error.into())),
             Err(_) => Err(failed(Interrupted.into())),
         }

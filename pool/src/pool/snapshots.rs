@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pool_api::{
-    Cause, ReleaseError, RollbackError, SandboxId, SandboxInfo, SandboxState, SnapshotError,
-    SnapshotId, SnapshotScope, TakenSnapshot,
+    Cause, FailedPart, ReleaseError, RollbackError, SandboxId, SandboxInfo, SandboxState,
+    SnapshotError, SnapshotId, SnapshotScope, TakenSnapshot,
 };
 use snapshotter::Pin;
 use tokio::time::Instant;
@@ -99,6 +99,7 @@ impl Pool {
         let not_found = || RollbackError::NotFound(id.clone());
         let failed = |source: Cause| RollbackError::Failed {
             id: id.clone(),
+            part: FailedPart::Host,
             source,
         };
         let handle = self.get(id).ok_or_else(not_found)?;

@@ -9,10 +9,10 @@ use super::{
     Connections, FakeNode, counter::Counted, lease::FakeLease, lock, scripted, wake::Caller,
 };
 use crate::{
-    CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused, KillError,
-    Lease, Node, Origin, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId,
-    SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope, Start,
-    StartCause, StopReason, TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
+    Broken, CreateError, EnterError, Epoch, Event, FailedPart, ForkError, ForkSpec, GuestMetrics,
+    IfPaused, KillError, Lease, Node, Origin, PauseError, ReleaseError, ResumeError, RollbackError,
+    SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope,
+    Start, StartCause, StopReason, TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
 };
 
 /// The console of guests without a scripted one.
@@ -118,6 +118,7 @@ impl Node for FakeNode {
         let started = self.wake(id, &sandbox, start, StartCause::RolledBack).await;
         started.map_err(|error| RollbackError::Failed {
             id: id.clone(),
+            part: FailedPart::Host,
             source: error.into(),
         })?;
         let info = sandbox.borrow().info.clone();
@@ -268,6 +269,14 @@ impl Node for FakeNode {
             .values()
             .map(|sandbox| sandbox.borrow().info.clone())
             .collect()
+    }
+
+    async fn broken(&self) -> Vec<Broken> {
+        lock(&self.0.script).broken.clone()
+    }
+
+    async fn spec(&self, id: &SandboxId) -> Option<SandboxSpec> {
+        Some(self.find(id)?.borrow().spec.clone())
     }
 
     async fn console(&self, id: &SandboxId, limit: usize) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use super::{FakeNode, lock, sandbox::Connections};
-use crate::Port;
+use crate::{Broken, Port};
 
 /// The behaviour of a port of every guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,16 @@ pub(super) struct Script {
     pub(super) metrics_unanswered: bool,
     pub(super) metrics_delay: Duration,
     pub(super) console: Option<Vec<u8>>,
+    pub(super) broken: Vec<Broken>,
     connections: Option<Connections>,
 }
 
 impl FakeNode {
+    /// Sets the sandboxes and snapshots that are reported as broken.
+    pub fn set_broken(&self, broken: Vec<Broken>) {
+        lock(&self.0.script).broken = broken;
+    }
+
     /// Holds wakes that begin until called with false.
     pub fn hold_wakes(&self, hold: bool) {
         self.0.hold_wakes.send_replace(hold);

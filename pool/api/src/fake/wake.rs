@@ -12,8 +12,8 @@ use super::{
     scripted,
 };
 use crate::{
-    EnterError, EventKind, PauseCause, SandboxId, SandboxState, SnapshotScope, Start, StartCause,
-    WakeReport,
+    EnterError, EventKind, FailedPart, PauseCause, SandboxId, SandboxState, SnapshotScope, Start,
+    StartCause, WakeReport,
 };
 
 /// The right of a caller to wake a paused sandbox.
@@ -93,6 +93,7 @@ impl FakeNode {
                             let id = sandbox.borrow().info.id.clone();
                             return Err(EnterError::Failed {
                                 id,
+                                part: FailedPart::Host,
                                 source: error.into(),
                             });
                         }
@@ -181,6 +182,7 @@ fn next_step(sandbox: &mut Sandbox, caller: Caller) -> Step {
 fn scripted_failure(id: &SandboxId) -> EnterError {
     EnterError::Failed {
         id: id.clone(),
+        part: FailedPart::Host,
         source: scripted(),
     }
 }
