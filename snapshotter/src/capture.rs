@@ -11,7 +11,8 @@ mod unchanged;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,7 +26,10 @@ use self::{
 };
 use crate::{
     BaseImage, Chain, Digest, DiskManifest, FileRef, LayerError, LayerRef, Layout, Manifest,
-    ManifestError, OpenError, Pin, SealError, Store, Tables, manifest::blocks, pager::working_set,
+    ManifestError, OpenError, Pin, SealError, Store, Tables,
+    manifest::blocks,
+    pager::working_set,
+    store::pins::{Needs, SharedPins},
 };
 
 /// A directory in which a snapshot is assembled.
@@ -71,8 +75,8 @@ pub struct DiskSource {
     pub base: BaseImage,
     /// The layers below its top layer.
     pub chain: Chain,
-    /// The file of its top layer, in the layout of [`Layout::new`]. The snapshot hard-links it.
-    pub top: PathBuf,
+    /// The file of its top layer, in the layout of [`Layout::new`]. It has a name, so that the snapshot can link it.
+    pub top: Arc<File>,
 }
 
 /// A durable snapshot.
@@ -164,8 +168,14 @@ impl Store {
             .map_err(|error| CommitError::Open(Box::new(error)))?;
         let disk = |disk: &DiskManifest| DiskManifest {
             chain: disk.chain.owned_by(id),
-            ..disk.clone()
+            base: BaseImage::stored(disk.base.len, disk.base.digest),
+            size: disk.size,
         };
+        for disk in &full.disks {
+            // An image that is named by path is imported.
+            self.open_base(&disk.base)
+                .map_err(|error| CommitError::Open(Box::new(error)))?;
+        }
         let manifest = Manifest {
             version: Manifest::VERSION,
             parent: Some(id.clone()),
@@ -230,7 +240,7 @@ impl Staging {
             let chain = self.seal_disk(store, number, &disk)?;
             disks.push(DiskManifest {
                 size: disk.size,
-                base: disk.base,
+                base: BaseImage::stored(disk.base.len, disk.base.digest),
                 chain,
             });
         }
@@ -337,7 +347,7 @@ impl Staging {
         self.write("manifest", &bytes)?;
         sync_dir(self.dir.path()).map_err(io("directory"))?;
         // Pinned before it exists, so that no collection removes it.
-        let pin = store.pin_with(&id, || Some(manifest.owners().cloned().collect()));
+        let pin = SharedPins::pin(&store.pins, &id, Needs::of(&manifest));
         fs::rename(self.dir.path(), store.path(&id)).map_err(io("directory"))?;
         // The directory has moved, so there is nothing to remove.
         let _moved = self.dir.keep();

@@ -49,6 +49,16 @@ pub enum OpenError {
     },
 }
 
+impl From<io::Error> for OpenError {
+    /// A failure to read a file's metadata by its descriptor.
+    fn from(source: io::Error) -> Self {
+        Self::Io {
+            path: PathBuf::from("an open file"),
+            source,
+        }
+    }
+}
+
 impl OpenError {
     /// Returns whether a file is missing or has other bytes than were written, rather than being unreadable now.
     pub fn is_damage(&self) -> bool {

@@ -37,5 +37,5 @@ pub use self::{
     open::{MemoryMode, OpenDisk, OpenMachine, OpenSnapshot},
     pager::{Damage, StackPager},
     stack::Stack,
-    store::{Pin, Store, StoreError},
+    store::{Store, StoreError, pins::Pin},
 };

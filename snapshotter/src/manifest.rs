@@ -4,7 +4,7 @@
 //! altered part is detected. A layer is referenced by the snapshot that owns it, and its file name follows from its role;
 //! no path of a layer is read from a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateName};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,9 @@ use vmm_api::PAGE_SIZE;
 
 use crate::{Digest, MAX_PAGES};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The last version that named base images by path.
+const PATHS: u32 = 2;
 /// The oldest supported version.
 const OLDEST: u32 = 1;
 const MAX_LEN: usize = 1 << 20;
@@ -88,8 +90,9 @@ pub struct DiskManifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseImage {
-    /// Its path.
-    pub path: PathBuf,
+    /// Its path, in manifests of versions 1 and 2 only: since then, images are in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
     /// Its length in bytes.
     pub len: u64,
     /// Its digest.
@@ -182,7 +185,12 @@ impl Manifest {
             return invalid("too many disks");
         }
         for disk in &self.disks {
-            if blocks(disk.size).is_none() || !disk.base.path.is_absolute() {
+            let named_by_path = self.version <= PATHS;
+            let path = disk.base.path.as_deref();
+            if blocks(disk.size).is_none()
+                || path.is_some_and(Path::is_relative)
+                || path.is_some() != named_by_path
+            {
                 return invalid("impossible disk");
             }
         }
@@ -195,6 +203,17 @@ impl Manifest {
             return invalid("impossible chain of layers");
         }
         Ok(())
+    }
+}
+
+impl BaseImage {
+    /// Describes an image of the store.
+    pub fn stored(len: u64, digest: Digest) -> Self {
+        Self {
+            path: None,
+            len,
+            digest,
+        }
     }
 }
 
@@ -268,11 +287,7 @@ mod tests {
             },
             disks: vec![DiskManifest {
                 size: 4096,
-                base: BaseImage {
-                    path: "/base".into(),
-                    len: 1,
-                    digest,
-                },
+                base: BaseImage::stored(1, digest),
                 chain: Chain::default(),
             }],
         }
@@ -305,10 +320,13 @@ mod tests {
         let mut two_own = manifest();
         two_own.memory.layers.push(own);
         let mut relative = manifest();
-        relative.disks[0].base.path = "../base".into();
+        relative.version = PATHS;
+        relative.disks[0].base.path = Some("../base".into());
+        let mut by_path = manifest();
+        by_path.disks[0].base.path = Some("/base".into());
         let mut huge = manifest();
         huge.resources.memory = 1 << 60;
-        for bad in [two_own, relative, huge] {
+        for bad in [two_own, relative, by_path, huge] {
             assert!(
                 matches!(bad.encode(), Err(ManifestError::Invalid(_))),
                 "{bad:?}"

@@ -197,12 +197,17 @@ impl Store {
         number: usize,
         disk: &DiskManifest,
     ) -> Result<OpenDisk, OpenError> {
-        let base = open_sized(&disk.base.path, disk.base.len)?;
+        let base = self.open_base(&disk.base)?;
         let blocks = blocks(disk.size).unwrap_or(0);
         let mut layers = Vec::with_capacity(disk.chain.layers.len());
         for layer in &disk.chain.layers {
             let layer = self.open_layer(id, layer, &format!("disk{number}"), blocks)?;
-            self.verified.check(&layer)?;
+            let checked = self.verified.check(layer.digest(), layer.file(), || {
+                layer.verify()?;
+                Ok::<_, OpenError>(true)
+            });
+            // A layer that does not match is an error of `verify`.
+            let _matches = checked?;
             let file = layer.file().try_clone();
             layers.push(DiskLayer {
                 file: file.map_err(|source| OpenError::Io {
@@ -221,7 +226,7 @@ impl Store {
     }
 }
 
-fn open_sized(path: &Path, len: u64) -> Result<File, OpenError> {
+pub(crate) fn open_sized(path: &Path, len: u64) -> Result<File, OpenError> {
     let io = |source| OpenError::Io {
         path: path.to_owned(),
         source,

@@ -1,13 +1,22 @@
 //! The newest layer of a disk.
 
-use std::fs::{self, OpenOptions};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::fd::AsRawFd,
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, CWD, linkat};
 
 use super::{
     CommitError, DiskSource, Staging,
     fold::{self, fold, fold_from, layers},
-    io, seal,
+    io as failed_io, seal,
 };
 use crate::{Bitmap, Chain, LayerRef, Layout, Store, Tables, manifest::blocks};
+
+const WHAT: &str = "disk layer";
 
 impl Staging {
     /// Seals a disk's top layer as the snapshot's newest layer, folded with older ones if the chain is long.
@@ -17,17 +26,9 @@ impl Staging {
         number: usize,
         disk: &DiskSource,
     ) -> Result<Chain, CommitError> {
-        const WHAT: &str = "disk layer";
         let blocks = blocks(disk.size).ok_or(CommitError::Invalid("impossible disk size"))?;
         let layout = Layout::new(blocks);
-        let bitmap_path = self.dir.path().join(format!("bitmap{number}"));
-        if fs::metadata(&bitmap_path).map_err(io(WHAT))?.len() != Bitmap::len_for(blocks) as u64 {
-            return Err(CommitError::Invalid("disk bitmap of another length"));
-        }
-        let bytes = fs::read(&bitmap_path).map_err(io(WHAT))?;
-        fs::remove_file(&bitmap_path).map_err(io(WHAT))?;
-        let written = Bitmap::from_bytes(blocks, bytes)
-            .ok_or(CommitError::Invalid("disk bitmap of another length"))?;
+        let written = self.read_bitmap(number, blocks)?;
         if written.count() == 0 {
             return Ok(disk.chain.clone());
         }
@@ -35,32 +36,38 @@ impl Staging {
         let path = self.dir.path().join(&name);
         let from = fold_from(&disk.chain);
         let (unfolded, folded) = disk.chain.layers.split_at(from);
-        let top = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&disk.top)
-            .map_err(io(WHAT))?;
-        top.set_len(layout.len()).map_err(io(WHAT))?;
-        let mut tables = Tables::of_blocks(&top, &layout, &written).map_err(seal)?;
+        let top = &*disk.top;
+        top.set_len(layout.len()).map_err(failed_io(WHAT))?;
+        let mut tables = Tables::of_blocks(top, &layout, &written).map_err(seal)?;
         let digest = if folded.is_empty() {
-            fs::hard_link(&disk.top, &path).map_err(io(WHAT))?;
-            tables.seal(&top, &layout).map_err(seal)?
+            link(top, &path).map_err(failed_io(WHAT))?;
+            let digest = tables.seal(top, &layout).map_err(seal)?;
+            store
+                .verified
+                .insert(digest, top)
+                .map_err(failed_io(WHAT))?;
+            digest
         } else {
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create_new(true)
                 .open(&path)
-                .map_err(io(WHAT))?;
-            file.set_len(layout.len()).map_err(io(WHAT))?;
-            fold::copy(&top, &file, &layout, &tables).map_err(io(WHAT))?;
+                .map_err(failed_io(WHAT))?;
+            file.set_len(layout.len()).map_err(failed_io(WHAT))?;
+            fold::copy(top, &file, &layout, &tables).map_err(failed_io(WHAT))?;
             fold(
                 &file,
                 &layout,
                 &mut tables,
                 &layers(store, folded, &name, blocks)?,
             )?;
-            tables.seal(&file, &layout).map_err(seal)?
+            let digest = tables.seal(&file, &layout).map_err(seal)?;
+            store
+                .verified
+                .insert(digest, &file)
+                .map_err(failed_io(WHAT))?;
+            digest
         };
         let own = LayerRef {
             owner: None,
@@ -71,4 +78,23 @@ impl Staging {
             layers: unfolded.iter().cloned().chain([own]).collect(),
         })
     }
+
+    /// Reads and removes the bitmap of the blocks that a disk's top layer has.
+    fn read_bitmap(&self, number: usize, blocks: u32) -> Result<Bitmap, CommitError> {
+        let invalid = CommitError::Invalid("disk bitmap of another length");
+        let path = self.dir.path().join(format!("bitmap{number}"));
+        if fs::metadata(&path).map_err(failed_io(WHAT))?.len() != Bitmap::len_for(blocks) as u64 {
+            return Err(invalid);
+        }
+        let bytes = fs::read(&path).map_err(failed_io(WHAT))?;
+        fs::remove_file(&path).map_err(failed_io(WHAT))?;
+        Bitmap::from_bytes(blocks, bytes).ok_or(invalid)
+    }
+}
+
+/// Links an open file to a path. The file's own name may belong to another file by now.
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, by_descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    Ok(())
 }

@@ -140,7 +140,7 @@ fn collection_keeps_referenced_snapshots() {
     let gone = other.pin.id().clone();
     drop((first, other));
     assert_eq!(rig.store.collect().unwrap(), 1);
-    assert!(!rig.store.contains(&gone));
+    assert!(!rig.store.contains(&gone).unwrap());
     rig.open(second.pin.id(), MemoryMode::Cow).unwrap();
     // A new process has only its own pins.
     let id = second.pin.id().clone();
@@ -154,7 +154,7 @@ fn collection_keeps_referenced_snapshots() {
 }
 
 #[test]
-fn unreadable_pinned_snapshot_disables_removal() {
+fn unreadable_pin_protects_existing_snapshots() {
     let rig = Rig::new();
     let first = rig.snapshot(&Lineage::default(), &[(1, 1)], &[]).unwrap();
     let second = rig
@@ -162,14 +162,27 @@ fn unreadable_pinned_snapshot_disables_removal() {
         .unwrap();
     let id = second.pin.id().clone();
     drop((first, second));
-    fs::write(rig.store.path(&id).join("manifest"), "{}").unwrap();
-    let pin = rig.store.pin(&id);
-    assert_eq!(rig.store.collect().unwrap(), 0);
+    let manifest = rig.store.path(&id).join("manifest");
+    let bytes = fs::read(&manifest).unwrap();
+    fs::write(&manifest, "{}").unwrap();
+    let store = Store::open(&rig.dir.path().join("store")).unwrap();
+    let pin = store.pin(&id);
+    assert_eq!(store.collect_all().unwrap(), 0);
     assert!(matches!(
-        rig.open(&id, MemoryMode::Auto),
+        store.open_snapshot(&id, MemoryMode::Auto, |damage| panic!("{damage}")),
         Err(OpenError::Manifest { .. })
     ));
+    // Snapshots that are made later are removed as usual.
+    let later = store.derive_disk_only(&id);
+    assert!(later.is_err(), "{later:?}");
+    fs::write(&manifest, bytes).unwrap();
+    drop(store.derive_disk_only(&id).unwrap());
+    assert_eq!(store.collect().unwrap(), 1);
+    // The references are known now, but other unreadable objects may exist.
     drop(pin);
+    assert_eq!((store.collect_all().unwrap(), rig.count()), (0, 2));
+    let store = Store::open(&rig.dir.path().join("store")).unwrap();
+    assert_eq!((store.collect_all().unwrap(), rig.count()), (2, 0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::Write,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    sync::Arc,
 };
 
 use pool_api::{Resources, SnapshotId, SnapshotScope};
@@ -15,7 +15,7 @@ use vmm_api::{
 };
 
 use crate::{
-    BaseImage, Bitmap, CaptureSource, Chain, CommitError, Committed, Digest, DiskSource, Layout,
+    BaseImage, Bitmap, CaptureSource, Chain, CommitError, Committed, DiskSource, Layout,
     MemoryMode, OpenError, OpenSnapshot, Staging, Store,
 };
 
@@ -53,17 +53,13 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("base");
         fs::write(&path, vec![b'b'; 8192]).unwrap();
-        let base = BaseImage {
-            digest: Digest::of_reader(File::open(&path).unwrap()).unwrap(),
-            path,
-            len: 8192,
-        };
         let store = Store::open(&dir.path().join("store")).unwrap();
+        let base = store.import_base(&path, None).unwrap();
         Self { dir, store, base }
     }
 
-    pub(super) fn top(&self, blocks: &[(u32, u8)]) -> PathBuf {
-        let (file, path) = tempfile::NamedTempFile::new_in(self.dir.path())
+    pub(super) fn top(&self, blocks: &[(u32, u8)]) -> File {
+        let (file, _) = tempfile::NamedTempFile::new_in(self.dir.path())
             .unwrap()
             .keep()
             .unwrap();
@@ -71,7 +67,7 @@ impl Rig {
             file.write_all_at(&[*byte; PAGE_SIZE], Layout::new(BLOCKS).page_offset(*block))
                 .unwrap();
         }
-        path
+        file
     }
 
     pub(super) fn snapshot(
@@ -113,7 +109,7 @@ impl Rig {
             size: u64::from(BLOCKS) * 4096,
             base: self.base.clone(),
             chain: from.disk.clone(),
-            top: self.top(blocks),
+            top: Arc::new(self.top(blocks)),
         };
         let cut = CaptureSource {
             template: "base".parse().unwrap(),
