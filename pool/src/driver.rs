@@ -51,6 +51,8 @@ struct Driver {
     inbox: mpsc::Receiver<Command>,
     lifecycle: Lifecycle<Pin>,
     machine: Option<RunningMachine>,
+    /// Snapshots that the record may name although its write failed; it names another one after the next write.
+    maybe_recorded: Vec<Pin>,
     replies: Replies,
     tasks: JoinSet<Completion>,
     /// The start in progress.

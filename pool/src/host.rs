@@ -10,7 +10,9 @@ use snapshotter::Store;
 use tokio::sync::broadcast;
 use tracing::warn;
 
-use crate::{Config, blank_pool::BlankPool, blocking::blocking, capacity::Capacity};
+use crate::{
+    Config, blank_pool::BlankPool, blocking::blocking, broken::BrokenObjects, capacity::Capacity,
+};
 
 /// This host.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub(crate) struct Host {
     pub(crate) store: Arc<Store>,
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) blanks: Arc<BlankPool>,
+    pub(crate) broken: BrokenObjects,
     pub(crate) events: broadcast::Sender<Event>,
     /// A shutdown has begun: no sandbox is created.
     pub(crate) closing: AtomicBool,

@@ -22,9 +22,11 @@
 
 mod blank_pool;
 mod blocking;
+mod broken;
 mod capacity;
 mod config;
 mod driver;
+mod durable_file;
 mod fsfreeze;
 mod gate;
 mod guest_init;
@@ -44,6 +46,7 @@ mod snapshot;
 mod start;
 mod start_plan;
 mod template;
+mod top_layer;
 
 pub use self::{
     capacity::Limits,

@@ -1,5 +1,6 @@
 //! The host as its callers see it.
 
+mod broken;
 mod create;
 mod fork;
 mod lock;
@@ -32,6 +33,7 @@ use crate::{
     Config,
     blank_pool::BlankPool,
     blocking::{Interrupted, blocking},
+    broken::BrokenObjects,
     capacity::Capacity,
     driver::{Command, Handle},
     host::Host,
@@ -92,13 +94,15 @@ impl Pool {
         let store = Arc::new(Store::open(&dir).map_err(StartError::Store)?);
         let templates =
             Templates::open(part("templates"), &store).map_err(data_dir(part("templates")))?;
-        let retained =
-            RetainedSnapshots::open(part("kept"), &store).map_err(data_dir(part("kept")))?;
+        let broken = BrokenObjects::default();
+        let retained = RetainedSnapshots::open(part("kept"), &store, &broken)
+            .map_err(data_dir(part("kept")))?;
         let blanks = BlankPool::start(Arc::clone(&config.hypervisor), run_dirs, &config.blanks);
         let host = Arc::new(Host {
             capacity: Arc::new(Capacity::new(config.limits)),
             store,
             blanks,
+            broken,
             events: broadcast::Sender::new(EVENTS),
             closing: AtomicBool::new(false),
             config,
@@ -107,7 +111,10 @@ impl Pool {
         let registry = Registry::default();
         recover_sandboxes(&host, &registry, &part("sandboxes"))
             .map_err(data_dir(part("sandboxes")))?;
-        if let Err(error) = host.store.collect() {
+        if !host.broken.all().is_empty() {
+            host.store.protect_existing().map_err(StartError::Store)?;
+        }
+        if let Err(error) = host.store.collect_all() {
             warn!(error = %error_chain::chain(&error), "failed to remove unreferenced snapshots");
         }
         Ok(Arc::new(Self {
@@ -188,7 +195,7 @@ impl Node for Pool {
         if_paused: IfPaused,
     ) -> Result<Box<dyn Lease>, EnterError> {
         let not_found = || EnterError::NotFound(id.clone());
-        let handle = self.get(id).ok_or_else(not_found)?;
+        let handle = self.find(id).await?;
         if let Some(lease) = handle.try_enter() {
             return Ok(Box::new(lease));
         }
@@ -228,7 +235,7 @@ impl Node for Pool {
         scope: SnapshotScope,
     ) -> Result<SandboxInfo, ResumeError> {
         let not_found = || EnterError::NotFound(id.clone());
-        let handle = self.get(id).ok_or_else(not_found)?;
+        let handle = self.find(id).await?;
         let asked = Instant::now();
         let resumed = handle
             .ask(|reply| Command::Resume {
@@ -280,7 +287,9 @@ impl Node for Pool {
 
     async fn kill(&self, id: &SandboxId) -> Result<(), KillError> {
         let not_found = || KillError::NotFound(id.clone());
-        let handle = self.get(id).ok_or_else(not_found)?;
+        let Ok(handle) = self.find(id).await else {
+            return self.remove_broken(id).await.ok_or_else(not_found);
+        };
         handle
             .ask(|reply| Command::Kill { reply })
             .await
@@ -305,7 +314,7 @@ impl Node for Pool {
     }
 
     async fn broken(&self) -> Vec<Broken> {
-        Vec::new()
+        self.retry_broken().await
     }
 
     async fn spec(&self, id: &SandboxId) -> Option<SandboxSpec> {

@@ -12,7 +12,19 @@ use pool_api::SandboxId;
 /// A map from ids to values of type `T`. Clones share it.
 #[derive(Debug)]
 pub(crate) struct Registry<T> {
-    entries: Arc<Mutex<HashMap<SandboxId, Arc<T>>>>,
+    entries: Entries<T>,
+}
+
+/// The values; `None` for an id that is reserved for a value to come.
+type Entries<T> = Arc<Mutex<HashMap<SandboxId, Option<Arc<T>>>>>;
+
+/// An id that is taken, without a value yet. Dropping it frees the id.
+#[derive(Debug)]
+#[must_use = "the id is free as soon as the reservation is dropped"]
+pub(crate) struct ReservedId<T: Send + Sync + 'static> {
+    entries: Entries<T>,
+    id: SandboxId,
+    registration: Registration,
 }
 
 /// Keeps an id taken until dropped.
@@ -29,34 +41,56 @@ impl<T> Default for Registry<T> {
     }
 }
 
+impl<T> Clone for Registry<T> {
+    fn clone(&self) -> Self {
+        Self {
+            entries: Arc::clone(&self.entries),
+        }
+    }
+}
+
 impl<T: Send + Sync + 'static> Registry<T> {
     pub(crate) fn get(&self, id: &SandboxId) -> Option<Arc<T>> {
-        self.entries.lock().get(id).map(Arc::clone)
+        self.entries.lock().get(id)?.clone()
     }
 
-    /// Adds the value that `make` returns for a new registration, after `prepare`. Fails with `taken()` if the id exists.
-    /// `prepare` and `make` run under the registry's lock, so only one of two concurrent callers prepares.
-    pub(crate) fn insert_with<E>(
-        &self,
-        id: &SandboxId,
-        taken: impl FnOnce() -> E,
-        prepare: impl FnOnce() -> Result<(), E>,
-        make: impl FnOnce(Registration) -> Arc<T>,
-    ) -> Result<Arc<T>, E> {
+    /// Takes an id for a value to come; `None` when it is taken already.
+    pub(crate) fn reserve(&self, id: &SandboxId) -> Option<ReservedId<T>> {
         match self.entries.lock().entry(id.clone()) {
-            Entry::Occupied(_) => Err(taken()),
+            Entry::Occupied(_) => None,
             Entry::Vacant(entry) => {
-                prepare()?;
-                let (entries, id) = (Arc::clone(&self.entries), id.clone());
-                let remove = move || drop(entries.lock().remove(&id));
-                let registration = Registration(Some(Box::new(remove)));
-                Ok(Arc::clone(entry.insert(make(registration))))
+                entry.insert(None);
+                let (entries, removed) = (Arc::clone(&self.entries), id.clone());
+                let remove = move || drop(entries.lock().remove(&removed));
+                Some(ReservedId {
+                    entries: Arc::clone(&self.entries),
+                    id: id.clone(),
+                    registration: Registration(Some(Box::new(remove))),
+                })
             }
         }
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<T>> {
-        self.entries.lock().values().map(Arc::clone).collect()
+        self.entries
+            .lock()
+            .values()
+            .flatten()
+            .map(Arc::clone)
+            .collect()
+    }
+}
+
+// === impl ReservedId ===
+
+impl<T: Send + Sync + 'static> ReservedId<T> {
+    /// Adds the value that `make` returns for the registration, unless the registration is dropped by then.
+    pub(crate) fn fill(self, make: impl FnOnce(Registration) -> Arc<T>) -> Arc<T> {
+        // Under the lock, so that a value that ends at once is not added after its end.
+        let mut entries = self.entries.lock();
+        let value = make(self.registration);
+        entries.insert(self.id, Some(Arc::clone(&value)));
+        value
     }
 }
 

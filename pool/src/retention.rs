@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use pool_api::{SandboxId, SnapshotId};
 use serde::{Deserialize, Serialize};
 use snapshotter::{Pin, Store};
-use tracing::warn;
+use tracing::error;
 
-use crate::sandbox_dir::write_atomic;
+use crate::{broken::BrokenObjects, durable_file};
 
 /// The retained snapshots of this host.
 #[derive(Debug)]
@@ -38,39 +38,59 @@ struct Record {
     sandbox: SandboxId,
 }
 
+/// Failure to load an entry.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("failed to read the record")]
+    Read(#[source] io::Error),
+    #[error("the record is damaged")]
+    Damaged(#[source] serde_json::Error),
+    #[error("failed to find the snapshot")]
+    Snapshot(#[source] io::Error),
+    #[error("the snapshot is missing")]
+    NoSnapshot,
+}
+
 impl RetainedSnapshots {
-    /// Loads the entries of a directory.
-    pub(crate) fn open(dir: PathBuf, store: &Store) -> io::Result<Self> {
+    /// Loads the entries of a directory. One that cannot be read is broken; its file is kept.
+    pub(crate) fn open(dir: PathBuf, store: &Store, broken: &BrokenObjects) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        let mut entries = BTreeMap::new();
-        for entry in fs::read_dir(&dir)? {
-            let path = entry?.path();
-            let Some(id) = snapshot_id(&path) else {
+        let retained = Self {
+            dir,
+            entries: Mutex::default(),
+        };
+        for entry in fs::read_dir(&retained.dir)? {
+            let Some(id) = snapshot_id(&entry?.path()) else {
                 continue;
             };
-            match read(&path) {
-                Ok(record) if store.contains(&id) => {
-                    let pin = store.pin(&id);
-                    entries.insert(id, Retained { record, pin });
-                }
-                Ok(_) => warn!(snapshot.id = %id, "retained snapshot is missing"),
-                Err(error) => {
-                    let error = error_chain::chain(&error);
-                    warn!(path = %path.display(), %error, "failed to read retained snapshot");
-                }
+            if let Err(error) = retained.load(&id, store) {
+                let reason = error_chain::chain(&error).to_string();
+                error!(snapshot.id = %id, error = reason, "failed to load retained snapshot; it is kept");
+                broken.add_snapshot(id, reason);
             }
         }
-        Ok(Self {
-            dir,
-            entries: Mutex::new(entries),
-        })
+        Ok(retained)
+    }
+
+    /// Loads one entry. Blocks.
+    pub(crate) fn load(&self, id: &SnapshotId, store: &Store) -> Result<(), LoadError> {
+        let bytes = fs::read(self.dir.join(file_name(id))).map_err(LoadError::Read)?;
+        let record: Record = serde_json::from_slice(&bytes).map_err(LoadError::Damaged)?;
+        if !store.contains(id).map_err(LoadError::Snapshot)? {
+            return Err(LoadError::NoSnapshot);
+        }
+        let pin = store.pin(id);
+        self.entries
+            .lock()
+            .insert(id.clone(), Retained { record, pin });
+        Ok(())
     }
 
     /// Retains a snapshot, durably. Blocks.
     pub(crate) fn add(&self, pin: Pin, sandbox: SandboxId) -> io::Result<()> {
         let record = Record { sandbox };
         let bytes = serde_json::to_vec_pretty(&record)?;
-        write_atomic(&self.dir, &format!("{}.json", pin.id()), &bytes)?;
+        durable_file::replace(&self.dir, &file_name(pin.id()), &bytes)?;
         self.entries
             .lock()
             .insert(pin.id().clone(), Retained { record, pin });
@@ -79,10 +99,7 @@ impl RetainedSnapshots {
 
     /// Releases a snapshot; returns whether it was retained. Blocks.
     pub(crate) fn remove(&self, id: &SnapshotId) -> io::Result<bool> {
-        match fs::remove_file(self.dir.join(format!("{id}.json"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        durable_file::remove(&self.dir, &file_name(id))?;
         Ok(self.entries.lock().remove(id).is_some())
     }
 
@@ -104,6 +121,6 @@ fn snapshot_id(path: &Path) -> Option<SnapshotId> {
     name.strip_suffix(".json")?.parse().ok()
 }
 
-fn read(path: &Path) -> io::Result<Record> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+fn file_name(id: &SnapshotId) -> String {
+    format!("{id}.json")
 }

@@ -13,9 +13,10 @@ use vmm_api::{Exit, Machine, MemorySource};
 use crate::{
     blocking::{Interrupted, blocking},
     capacity::Reservation,
+    fsfreeze::Frozen,
     run_dir::RunDir,
-    sandbox_dir::SandboxDir,
     start_plan::StartPlan,
+    top_layer::TopFile,
 };
 
 /// The machine of a sandbox.
@@ -27,6 +28,8 @@ pub(crate) struct RunningMachine {
     pub(crate) damage: mpsc::UnboundedReceiver<Damage>,
     pub(crate) pager: Option<Arc<StackPager>>,
     pub(crate) lineage: Lineage,
+    /// Whether a failed snapshot or thaw left its filesystem frozen.
+    pub(crate) frozen: Frozen,
     /// Keeps shared memory in RAM for other forks of the same snapshot.
     pub(crate) _memory: Option<MemorySource>,
     pub(crate) _reservation: Reservation,
@@ -47,12 +50,12 @@ pub(crate) struct Lineage {
     top_layers: TopLayers,
 }
 
-/// Whether the writable layers still extend the chains of the lineage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TopLayers {
-    Current,
-    /// A snapshot sealed them; a machine that resumes needs new ones.
-    Stale,
+/// The writable layers of a machine's disks.
+#[derive(Debug, Clone)]
+struct TopLayers {
+    files: Arc<Vec<TopFile>>,
+    /// A snapshot has taken them over; a machine that resumes needs new ones.
+    sealed: bool,
 }
 
 // === impl RunningMachine ===
@@ -61,33 +64,40 @@ impl RunningMachine {
     /// Kills the VM and saves the pager's working set.
     pub(crate) async fn destroy(self) {
         self.machine.kill().await;
-        let Some(pager) = self.pager else {
-            return;
-        };
+        let (pager, lineage) = (self.pager, self.lineage);
         let stopped = blocking(move || {
-            pager.save_working_set();
-            pager.stop();
+            if let Some(pager) = pager {
+                pager.save_working_set();
+                pager.stop();
+            }
+            // Removes the top layers.
+            drop(lineage);
         });
         if let Err(Interrupted) = stopped.await {
-            warn!("failed to stop pager in order");
+            warn!("failed to release machine in order");
         }
     }
 
     /// Describes the machine for a snapshot of it.
-    pub(crate) fn capture_source(&self, dir: &SandboxDir) -> CaptureSource {
+    pub(crate) fn capture_source(&self) -> CaptureSource {
         let lineage = &self.lineage;
-        let disk = |disk: &DiskManifest| DiskSource {
+        let disk = |(disk, top): (&DiskManifest, &TopFile)| DiskSource {
             size: disk.size,
             base: disk.base.clone(),
             chain: disk.chain.clone(),
-            top: dir.top_layer_path(),
+            top: top.file(),
         };
         CaptureSource {
             template: lineage.template.clone(),
             resources: lineage.resources,
             parent: lineage.loaded_from.as_ref().map(|pin| pin.id().clone()),
             memory: lineage.memory.clone(),
-            disks: lineage.disks.iter().map(disk).collect(),
+            disks: lineage
+                .disks
+                .iter()
+                .zip(&*lineage.top_layers.files)
+                .map(disk)
+                .collect(),
             working_set: self
                 .pager
                 .as_ref()
@@ -105,6 +115,7 @@ impl Lineage {
         template: TemplateName,
         resources: Resources,
         disks: Vec<DiskManifest>,
+        top_files: Vec<TopFile>,
     ) -> Self {
         Self {
             template,
@@ -113,12 +124,17 @@ impl Lineage {
             memory: Chain::default(),
             disks,
             newest: None,
-            top_layers: TopLayers::Current,
+            top_layers: TopLayers::new(top_files),
         }
     }
 
     /// Describes a machine made from a snapshot. A fork inherits the layers of its origin.
-    pub(crate) fn loaded(pin: Pin, manifest: &Manifest, plan: StartPlan) -> Self {
+    pub(crate) fn loaded(
+        pin: Pin,
+        manifest: &Manifest,
+        plan: StartPlan,
+        top_files: Vec<TopFile>,
+    ) -> Self {
         let chain = |chain: &Chain| {
             let chain = chain.owned_by(pin.id());
             if plan.is_fork() {
@@ -141,7 +157,7 @@ impl Lineage {
             disks: manifest.disks.iter().map(disk).collect(),
             loaded_from: Some(pin),
             newest: None,
-            top_layers: TopLayers::Current,
+            top_layers: TopLayers::new(top_files),
         }
     }
 
@@ -152,23 +168,35 @@ impl Lineage {
         for (disk, captured) in self.disks.iter_mut().zip(&committed.manifest.disks) {
             let chain = captured.chain.owned_by(id);
             if chain != disk.chain {
-                self.top_layers = TopLayers::Stale;
+                self.top_layers.sealed = true;
             }
             disk.chain = chain;
         }
         self.newest = Some(committed.pin.clone());
     }
 
-    /// Returns the sizes in bytes of the top layers to replace before the machine resumes, and marks them replaced.
-    pub(crate) fn take_stale_top_layers(&mut self) -> Vec<u64> {
-        match std::mem::replace(&mut self.top_layers, TopLayers::Current) {
-            TopLayers::Current => Vec::new(),
-            TopLayers::Stale => self.disks.iter().map(|disk| disk.size).collect(),
+    /// Returns the sizes in bytes of the top layers to create before the machine resumes.
+    pub(crate) fn missing_top_layers(&self) -> Vec<u64> {
+        if self.top_layers.sealed {
+            self.disks.iter().map(|disk| disk.size).collect()
+        } else {
+            Vec::new()
         }
     }
 
-    /// Marks the top layers as replaced.
-    pub(crate) fn set_top_layers_current(&mut self) {
-        self.top_layers = TopLayers::Current;
+    /// Replaces sealed top layers; no files mean that none were created.
+    pub(crate) fn replace_top_layers(&mut self, files: Vec<TopFile>) {
+        if !files.is_empty() {
+            self.top_layers = TopLayers::new(files);
+        }
+    }
+}
+
+impl TopLayers {
+    fn new(files: Vec<TopFile>) -> Self {
+        Self {
+            files: Arc::new(files),
+            sealed: false,
+        }
     }
 }

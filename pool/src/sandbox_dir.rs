@@ -3,13 +3,13 @@
 //! ```text
 //! sandboxes/<id>/sandbox.json   the record; written with the first snapshot, so a sandbox without it cannot wake
 //!                token          its access token, mode 0600
-//!                top.blk        the writable layer of its disk while it runs
+//!                top-*.blk      the writable layers of its disks while it runs
 //!                console.log    the guest's serial console
 //! ```
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -17,10 +17,13 @@ use std::{
 
 use pool_api::{Epoch, Resources, SandboxSpec, Secret, SnapshotId, SnapshotScope};
 use serde::{Deserialize, Serialize};
-use snapshotter::Layout;
-use vmm_api::TopLayer;
 
-const MAX_RECORD: u64 = 1 << 20;
+use crate::durable_file::{self, ReplaceError};
+
+/// The bytes of a record that are read at most. The environment in it has the size of a request body at most.
+const MAX_RECORD: u64 = 16 << 20;
+/// The version of new records. Records of version 1 have no version.
+const VERSION: u32 = 2;
 
 /// The directory of one sandbox.
 #[derive(Debug, Clone)]
@@ -31,6 +34,9 @@ pub(crate) struct SandboxDir {
 /// The durable state of a sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
+    /// The version of the format.
+    #[serde(default = "version_1")]
+    version: u32,
     /// The spec it was created with, without the token.
     pub(crate) spec: SandboxSpec,
     pub(crate) epoch: Epoch,
@@ -44,13 +50,70 @@ pub(crate) struct Record {
     pub(crate) scope: SnapshotScope,
 }
 
+/// Failure to read a record.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("failed to read {0}")]
+    Read(&'static str, #[source] io::Error),
+    #[error("the record is damaged")]
+    Damaged(#[source] serde_json::Error),
+    #[error("the record is damaged: it is longer than 16 MiB")]
+    TooLong,
+    #[error(
+        "the record has version {0}, but this program supports up to {VERSION}: start the newer program"
+    )]
+    Version(u32),
+}
+
+/// The part of a record that every version has.
+#[derive(Deserialize)]
+struct VersionOnly {
+    #[serde(default = "version_1")]
+    version: u32,
+}
+
+fn version_1() -> u32 {
+    1
+}
+
+impl Record {
+    /// Describes a sandbox that wakes from this snapshot.
+    pub(crate) fn new(
+        spec: SandboxSpec,
+        epoch: Epoch,
+        started_at: SystemTime,
+        resources: Resources,
+        (snapshot, scope): (SnapshotId, SnapshotScope),
+    ) -> Self {
+        Self {
+            version: VERSION,
+            spec,
+            epoch,
+            started_at,
+            since: SystemTime::now(),
+            resources,
+            snapshot,
+            scope,
+        }
+    }
+}
+
 impl SandboxDir {
     pub(crate) fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
+    /// Returns the path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Creates the directory, durably.
     pub(crate) fn create(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)
+        fs::create_dir_all(&self.dir)?;
+        self.dir
+            .parent()
+            .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     }
 
     /// Removes the directory, retrying while a cancelled start still adds files.
@@ -69,75 +132,57 @@ impl SandboxDir {
     }
 
     /// Writes the record durably and atomically.
-    pub(crate) fn save(&self, record: &Record) -> io::Result<()> {
+    pub(crate) fn save(&self, record: &Record) -> Result<(), ReplaceError> {
         let mut record = record.clone();
         if let Some(token) = record.spec.access_token.take() {
-            self.write("token", token.expose().as_bytes())?;
+            let token = token.expose().as_bytes();
+            // A token never changes.
+            if self.read("token").ok().flatten().as_deref() != Some(token) {
+                durable_file::replace(&self.dir, "token", token)?;
+            }
         }
-        let bytes = serde_json::to_vec_pretty(&record)?;
-        self.write("sandbox.json", &bytes)
+        let bytes = serde_json::to_vec(&record)
+            .map_err(|error| ReplaceError::not_written("sandbox.json", error.into()))?;
+        durable_file::replace(&self.dir, "sandbox.json", &bytes)
     }
 
-    /// Reads the record and the token.
-    pub(crate) fn load(&self) -> io::Result<Record> {
-        let mut record: Record = serde_json::from_slice(&self.read("sandbox.json")?)?;
-        record.spec.access_token = match self.read("token") {
-            Ok(bytes) => Some(Secret::new(
-                String::from_utf8(bytes).map_err(io::Error::other)?,
-            )),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+    /// Reads the record and the token; `None` when the sandbox never had a record.
+    pub(crate) fn load(&self) -> Result<Option<Record>, RecordError> {
+        let Some(bytes) = self.read("sandbox.json")? else {
+            return Ok(None);
         };
-        Ok(record)
+        // First: a newer record may have another shape.
+        let VersionOnly { version } =
+            serde_json::from_slice(&bytes).map_err(RecordError::Damaged)?;
+        if version > VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let mut record: Record = serde_json::from_slice(&bytes).map_err(RecordError::Damaged)?;
+        record.version = VERSION;
+        if let Some(bytes) = self.read("token")? {
+            let token = String::from_utf8(bytes)
+                .map_err(|error| RecordError::Read("token", io::Error::other(error)))?;
+            record.spec.access_token = Some(Secret::new(token));
+        }
+        Ok(Some(record))
     }
 
-    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    /// Reads a file; `None` when it does not exist.
+    fn read(&self, name: &'static str) -> Result<Option<Vec<u8>>, RecordError> {
+        let read = |source| RecordError::Read(name, source);
         let mut bytes = Vec::new();
-        File::open(self.dir.join(name))?
-            .take(MAX_RECORD + 1)
-            .read_to_end(&mut bytes)?;
+        let file = match File::open(self.dir.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(read(error)),
+        };
+        file.take(MAX_RECORD + 1)
+            .read_to_end(&mut bytes)
+            .map_err(read)?;
         if bytes.len() as u64 > MAX_RECORD {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the file is longer than 1 MiB",
-            ));
+            return Err(RecordError::TooLong);
         }
-        Ok(bytes)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        write_atomic(&self.dir, name, bytes)
-    }
-
-    /// Returns the path of the writable layer.
-    pub(crate) fn top_layer_path(&self) -> PathBuf {
-        self.dir.join("top.blk")
-    }
-
-    /// Replaces the top layer by an empty one for a disk of this size in bytes.
-    pub(crate) fn new_top_layer(&self, disk: u64) -> io::Result<TopLayer> {
-        self.remove_top_layer()?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.top_layer_path())?;
-        let blocks = u32::try_from(disk / vmm_api::PAGE_SIZE as u64).map_err(io::Error::other)?;
-        let layout = Layout::new(blocks);
-        file.set_len(layout.len())?;
-        Ok(TopLayer {
-            file,
-            blocks_offset: layout.pages_offset,
-        })
-    }
-
-    /// Unlinks the top layer. A snapshot that took it over keeps the file.
-    pub(crate) fn remove_top_layer(&self) -> io::Result<()> {
-        match fs::remove_file(self.top_layer_path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        Ok(Some(bytes))
     }
 
     /// Opens the console log for appending.
@@ -160,13 +205,4 @@ impl SandboxDir {
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
-}
-
-/// Replaces a file of a directory atomically, mode 0600; the new file is durable on return.
-pub(crate) fn write_atomic(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(dir.join(name)).map_err(|error| error.error)?;
-    File::open(dir)?.sync_all()
 }

@@ -3,15 +3,17 @@
 use std::{io, sync::Arc};
 
 use pool_api::{SnapshotId, SnapshotScope};
-use snapshotter::{CaptureSource, CommitError, Committed};
+use snapshotter::{CaptureSource, CommitError, Committed, Pin};
 use tracing::warn;
-use vmm_api::{CaptureError, Machine, MachineError, TopLayer};
+use vmm_api::{CaptureError, Machine, MachineError};
 
 use crate::{
     blocking::{Interrupted, blocking},
-    fsfreeze::{FreezeError, freeze, thaw},
+    durable_file::{ReplaceError, Visible},
+    fsfreeze::{FreezeError, Frozen, freeze, thaw},
     host::Host,
     sandbox_dir::{Record, SandboxDir},
+    top_layer::TopFile,
 };
 
 /// Failure of [`take_snapshot`]. The machine is stopped and unchanged.
@@ -28,9 +30,46 @@ pub(crate) enum SnapshotError {
     #[error("failed to commit the snapshot")]
     Commit(#[source] CommitError),
     #[error("failed to record the sandbox's snapshot")]
-    Record(#[source] io::Error),
+    Record(#[source] ReplaceError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+}
+
+/// A snapshot that was not taken, or is durable but not recorded.
+#[derive(Debug)]
+pub(crate) struct NotTaken {
+    pub(crate) error: SnapshotError,
+    /// The snapshot that is not recorded. Its layers include the machine's top layers.
+    pub(crate) committed: Option<Box<Committed>>,
+}
+
+impl NotTaken {
+    /// Returns a pin of the snapshot that the record may name although its write failed.
+    pub(crate) fn maybe_recorded(&self) -> Option<Pin> {
+        match (&self.error, &self.committed) {
+            (SnapshotError::Record(error), Some(committed)) if error.visible == Visible::Maybe => {
+                Some(committed.pin.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether the filesystem may be frozen after a disk-only snapshot failed with this.
+    pub(crate) fn leaves_frozen(&self) -> Frozen {
+        match &self.error {
+            SnapshotError::Stage(_) | SnapshotError::Freeze(FreezeError::Dial(_)) => Frozen::No,
+            _ => Frozen::Maybe,
+        }
+    }
+}
+
+impl<E: Into<SnapshotError>> From<E> for NotTaken {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            committed: None,
+        }
+    }
 }
 
 /// Failure of [`resume_after_capture`]. The machine is killed.
@@ -42,8 +81,6 @@ pub(crate) enum ResumeError {
     Advance(#[source] MachineError),
     #[error("failed to resume the machine")]
     Resume(#[source] MachineError),
-    #[error("failed to thaw the guest's filesystem")]
-    Thaw(#[source] FreezeError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
@@ -59,7 +96,7 @@ pub(crate) async fn take_snapshot(
     scope: SnapshotScope,
     source: CaptureSource,
     record: Option<(SandboxDir, RecordBuilder)>,
-) -> Result<Committed, SnapshotError> {
+) -> Result<Committed, NotTaken> {
     let store = Arc::clone(&host.store);
     let (memory, disks) = (source.resources.memory, source.disks.len());
     let staging = blocking(move || store.stage(scope, memory, disks))
@@ -79,30 +116,34 @@ pub(crate) async fn take_snapshot(
         let committed = staging
             .commit(&store, &captured, source)
             .map_err(SnapshotError::Commit)?;
-        if let Some((dir, record)) = record {
-            let record = record(committed.pin.id().clone());
-            dir.save(&record).map_err(SnapshotError::Record)?;
+        let Some((dir, record)) = record else {
+            return Ok(committed);
+        };
+        match dir.save(&record(committed.pin.id().clone())) {
+            Ok(()) => Ok(committed),
+            Err(error) => Err(NotTaken {
+                error: SnapshotError::Record(error),
+                committed: Some(Box::new(committed)),
+            }),
         }
-        Ok(committed)
     })
     .await?
 }
 
-/// Resumes a machine after a snapshot of this scope, on new top layers of these sizes, if there are any. A machine that
-/// fails to resume is killed.
+/// Resumes a machine after a snapshot, on new top layers of these sizes, if there are any; returns their files. A machine
+/// that fails to resume is killed. A filesystem that cannot be thawed now is thawed later.
 pub(crate) async fn resume_after_capture(
-    machine: &dyn Machine,
+    machine: &Arc<dyn Machine>,
     dir: &SandboxDir,
     new_top_layers: Vec<u64>,
-    scope: SnapshotScope,
-) -> Result<(), ResumeError> {
-    let mut result = resume(machine, dir, new_top_layers).await;
-    if scope == SnapshotScope::DiskOnly && result.is_ok() {
-        result = thaw(machine).await.map_err(ResumeError::Thaw);
-    }
+    frozen: Frozen,
+) -> Result<Vec<TopFile>, ResumeError> {
+    let result = resume(&**machine, dir, new_top_layers).await;
     if let Err(error) = &result {
         warn!(error = %error_chain::chain(error), "failed to resume machine; killing it");
         machine.kill().await;
+    } else if frozen == Frozen::Maybe {
+        thaw(machine).await;
     }
     result
 }
@@ -111,20 +152,23 @@ async fn resume(
     machine: &dyn Machine,
     dir: &SandboxDir,
     new_top_layers: Vec<u64>,
-) -> Result<(), ResumeError> {
+) -> Result<Vec<TopFile>, ResumeError> {
+    let mut files = Vec::new();
     if !new_top_layers.is_empty() {
         let dir = dir.clone();
-        let layers = blocking(move || {
+        let created = blocking(move || {
             new_top_layers
                 .iter()
-                .map(|size| dir.new_top_layer(*size))
-                .collect::<io::Result<Vec<TopLayer>>>()
+                .map(|size| TopFile::create(dir.path(), *size))
+                .collect::<io::Result<Vec<TopFile>>>()
         });
-        let layers = layers.await?.map_err(ResumeError::TopLayer)?;
+        files = created.await?.map_err(ResumeError::TopLayer)?;
+        let layers = files.iter().map(TopFile::layer).collect::<io::Result<_>>();
         machine
-            .advance(layers)
+            .advance(layers.map_err(ResumeError::TopLayer)?)
             .await
             .map_err(ResumeError::Advance)?;
     }
-    machine.resume().await.map_err(ResumeError::Resume)
+    machine.resume().await.map_err(ResumeError::Resume)?;
+    Ok(files)
 }

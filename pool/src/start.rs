@@ -10,7 +10,7 @@ use pool_api::{
 };
 use snapshotter::{Damage, OpenError, OpenSnapshot, Pin};
 use tokio::{sync::mpsc, time::Instant};
-use vmm_api::{BootError, LoadError, MachineError, TopLayer};
+use vmm_api::{BootError, LoadError, MachineError};
 
 use self::load::{LoadedMachine, load_machine};
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     running::RunningMachine,
     sandbox_dir::SandboxDir,
     start_plan::StartPlan,
+    top_layer::TopFile,
 };
 
 /// The inputs of a start.
@@ -98,7 +99,7 @@ struct StartParts {
     ready: ReadyBlank,
     snapshot: OpenSnapshot,
     damage: mpsc::UnboundedReceiver<Damage>,
-    top_layers: Vec<TopLayer>,
+    top_files: Vec<TopFile>,
     console: std::fs::File,
 }
 
@@ -157,17 +158,17 @@ async fn gather_parts(
                 SnapshotScope::DiskOnly => store.open_disk_only(&id),
             };
             let snapshot = snapshot.map_err(|source| StartError::Open { id, source })?;
-            let top_layers = snapshot
+            let top_files = snapshot
                 .disks
                 .iter()
-                .map(|disk| dir.new_top_layer(disk.size))
+                .map(|disk| TopFile::create(dir.path(), disk.size))
                 .collect::<io::Result<Vec<_>>>();
             let console = dir.console().map_err(StartError::Files)?;
-            Ok::<_, StartError>((snapshot, top_layers.map_err(StartError::Files)?, console))
+            Ok::<_, StartError>((snapshot, top_files.map_err(StartError::Files)?, console))
         });
         Ok::<_, StartError>((opened.await??, began.elapsed()))
     };
-    let ((ready, blank_time), ((snapshot, top_layers, console), open_time)) =
+    let ((ready, blank_time), ((snapshot, top_files, console), open_time)) =
         tokio::try_join!(blank, open)?;
     times.extend([(Stage::Blank, blank_time), (Stage::Open, open_time)]);
     let found = snapshot.manifest.resources;
@@ -178,7 +179,7 @@ async fn gather_parts(
         ready,
         snapshot,
         damage,
-        top_layers,
+        top_files,
         console,
     })
 }

@@ -27,10 +27,7 @@ use self::{
     error::BuildError,
 };
 use crate::{
-    blocking::blocking,
-    host::Host,
-    sandbox_dir::{SandboxDir, write_atomic},
-    snapshot::take_snapshot,
+    blocking::blocking, durable_file, host::Host, sandbox_dir::SandboxDir, snapshot::take_snapshot,
 };
 
 /// The templates of this host.
@@ -66,21 +63,32 @@ struct Record {
 // === impl Templates ===
 
 impl Templates {
-    /// Loads the templates of a directory. An unreadable one must be built again.
+    /// Loads the templates of a directory, and removes what an interrupted build left. An unreadable template must be
+    /// built again.
     pub(crate) fn open(dir: PathBuf, store: &Store) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         let mut entries = BTreeMap::new();
         for entry in fs::read_dir(&dir)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(&path)?;
+                continue;
+            }
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
             match read_record(&path) {
-                Ok(record) if store.contains(&record.snapshot) => {
-                    let pin = store.pin(&record.snapshot);
-                    entries.insert(record.name.clone(), Template::new(record, pin));
-                }
-                Ok(record) => warn!(template = %record.name, "snapshot of template is missing"),
+                Ok(record) => match store.contains(&record.snapshot) {
+                    Ok(false) => {
+                        warn!(template = %record.name, "snapshot of template is missing");
+                    }
+                    // One that cannot be found now may be found by the next fork.
+                    _ => {
+                        let pin = store.pin(&record.snapshot);
+                        entries.insert(record.name.clone(), Template::new(record, pin));
+                    }
+                },
                 Err(error) => {
                     let error = error_chain::chain(&error);
                     warn!(path = %path.display(), %error, "failed to read template");
@@ -192,15 +200,19 @@ impl Templates {
     ) -> Result<(Pin, Record), BuildError> {
         let work_dir = tempfile::tempdir_in(&self.dir).map_err(BuildError::Files)?;
         let dir = SandboxDir::new(work_dir.path().to_owned());
-        let running = boot::boot(host, name, &dir, &artefacts.disk, resources).await?;
+        let (store, disk) = (Arc::clone(&host.store), artefacts.disk);
+        let base = blocking(move || store.import_base(&disk.path, Some(disk.digest)))
+            .await?
+            .map_err(BuildError::Base)?;
+        let running = boot::boot(host, name, &dir, &base, resources).await?;
         let taken = async {
             boot::wait_until_ready(&running, host.config.boot_timeout).await?;
             boot::warm_up(&running, host.config.boot_timeout).await;
             sleep(host.config.settle_time).await;
-            let source = running.capture_source(&dir);
+            let source = running.capture_source();
             take_snapshot(host, &*running.machine, SnapshotScope::Full, source, None)
                 .await
-                .map_err(BuildError::Snapshot)
+                .map_err(|failed| BuildError::Snapshot(failed.error))
         };
         let taken = taken.await;
         running.destroy().await;
@@ -219,9 +231,9 @@ impl Templates {
         let bytes =
             serde_json::to_vec_pretty(&record).map_err(|error| BuildError::Files(error.into()))?;
         let (dir, file) = (self.dir.clone(), format!("{name}.json"));
-        blocking(move || write_atomic(&dir, &file, &bytes))
+        blocking(move || durable_file::replace(&dir, &file, &bytes))
             .await?
-            .map_err(BuildError::Files)?;
+            .map_err(|error| BuildError::Files(error.into()))?;
         Ok((committed.pin, record))
     }
 }

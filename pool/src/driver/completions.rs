@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pool_api::{Start, WakeReport};
+use pool_api::{SnapshotScope, Start, WakeReport};
 use snapshotter::{Committed, Damage};
 use tokio::task::JoinError;
 use tracing::{error, warn};
@@ -10,31 +10,71 @@ use vmm_api::Exit;
 
 use super::{Driver, replies::LastFailure};
 use crate::{
+    fsfreeze::Frozen,
     lifecycle::Input,
     shared_error::SharedError,
-    snapshot::SnapshotError,
+    snapshot::NotTaken,
     start::{StartError, Started},
+    top_layer::TopFile,
 };
 
 /// The result of a task.
 #[derive(Debug)]
 pub(super) enum Completion {
     Started(Box<Result<Started, StartError>>),
-    /// A stopped machine resumed after this long, or was killed.
-    Resumed(Option<Duration>),
-    Snapshotted(Box<Result<Committed, SnapshotError>>),
-    /// A live capture; the machine has new top layers where its disks changed.
-    Captured(Box<Result<Committed, SnapshotError>>),
+    /// A stopped machine resumed, or was killed.
+    Resumed(Option<Resumed>),
+    Snapshotted {
+        scope: SnapshotScope,
+        taken: Box<Taken>,
+    },
+    Captured(Box<CaptureOutcome>),
     Destroyed,
+}
+
+type Taken = Result<Committed, NotTaken>;
+
+/// A stopped machine that resumed.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    /// Its new top layers, if it needed some.
+    pub(super) top_files: Vec<TopFile>,
+    /// The duration of the resume.
+    pub(super) elapsed: Duration,
+}
+
+/// The result of a live capture. The machine resumed, or was killed.
+#[derive(Debug)]
+pub(super) struct CaptureOutcome {
+    pub(super) taken: Taken,
+    /// Its new top layers, if it needed some.
+    pub(super) top_files: Vec<TopFile>,
+}
+
+/// Returns the snapshot that exists, recorded or not.
+pub(super) fn committed(taken: &Taken) -> Option<&Committed> {
+    match taken {
+        Ok(committed) => Some(committed),
+        Err(failed) => failed.committed.as_deref(),
+    }
+}
+
+/// Returns whether a snapshot of this scope left the filesystem frozen.
+pub(super) fn frozen_after(scope: SnapshotScope, taken: &Taken) -> Frozen {
+    match (scope, taken) {
+        (SnapshotScope::Full, _) => Frozen::No,
+        (SnapshotScope::DiskOnly, Ok(_)) => Frozen::Maybe,
+        (SnapshotScope::DiskOnly, Err(failed)) => failed.leaves_frozen(),
+    }
 }
 
 impl Driver {
     pub(super) async fn complete(&mut self, completion: Result<Completion, JoinError>) {
         match completion {
             Ok(Completion::Started(result)) => self.started(*result).await,
-            Ok(Completion::Resumed(elapsed)) => self.resumed(elapsed).await,
-            Ok(Completion::Snapshotted(result)) => self.snapshotted(*result).await,
-            Ok(Completion::Captured(result)) => self.captured(*result).await,
+            Ok(Completion::Resumed(resumed)) => self.resumed(resumed).await,
+            Ok(Completion::Snapshotted { scope, taken }) => self.snapshotted(scope, *taken).await,
+            Ok(Completion::Captured(outcome)) => self.captured(*outcome).await,
             Ok(Completion::Destroyed) => {}
             Err(error) if error.is_cancelled() => {}
             Err(error) => {
@@ -65,10 +105,13 @@ impl Driver {
         }
     }
 
-    async fn resumed(&mut self, elapsed: Option<Duration>) {
+    async fn resumed(&mut self, resumed: Option<Resumed>) {
         self.starting = None;
-        let input = match elapsed {
-            Some(elapsed) => {
+        let input = match resumed {
+            Some(Resumed { top_files, elapsed }) => {
+                if let Some(machine) = &mut self.machine {
+                    machine.lineage.replace_top_layers(top_files);
+                }
                 self.replies.start_reported(WakeReport {
                     start: Start::Unpause,
                     stages: vec![(pool_api::Stage::Load, elapsed)],
@@ -80,16 +123,18 @@ impl Driver {
         self.apply(input).await;
     }
 
-    async fn snapshotted(&mut self, result: Result<Committed, SnapshotError>) {
-        match result {
+    async fn snapshotted(&mut self, scope: SnapshotScope, taken: Taken) {
+        if let Some(machine) = &mut self.machine {
+            machine.frozen = frozen_after(scope, &taken);
+        }
+        self.took_snapshot(&taken);
+        match taken {
             Ok(committed) => {
-                if let Some(machine) = &mut self.machine {
-                    machine.lineage.advance(&committed);
-                }
+                self.maybe_recorded.clear();
                 self.replies.clear_failure();
                 self.apply(Input::Snapshotted(committed.pin)).await;
             }
-            Err(error) => {
+            Err(NotTaken { error, .. }) => {
                 warn!(error = %error_chain::chain(&error), "failed to pause sandbox");
                 let failure = LastFailure::Failed(SharedError::new(error));
                 self.replies.set_failure(failure);
@@ -98,21 +143,29 @@ impl Driver {
         }
     }
 
-    async fn captured(&mut self, result: Result<Committed, SnapshotError>) {
-        match result {
-            Ok(committed) => {
-                if let Some(machine) = &mut self.machine {
-                    machine.lineage.advance(&committed);
-                    // The task replaced the top layers.
-                    machine.lineage.set_top_layers_current();
-                }
-                self.apply(Input::Captured(committed.pin)).await;
-            }
-            Err(error) => {
+    async fn captured(&mut self, outcome: CaptureOutcome) {
+        let CaptureOutcome { taken, top_files } = outcome;
+        self.took_snapshot(&taken);
+        if let Some(machine) = &mut self.machine {
+            machine.lineage.replace_top_layers(top_files);
+        }
+        match taken {
+            Ok(committed) => self.apply(Input::Captured(committed.pin)).await,
+            Err(NotTaken { error, .. }) => {
                 warn!(error = %error_chain::chain(&error), "failed to capture running sandbox");
                 self.replies.set_capture_failure(SharedError::new(error));
                 self.apply(Input::CaptureFailed).await;
             }
+        }
+    }
+
+    /// Moves the machine onto the layers of a snapshot that exists, recorded or not: it has taken the top layers over.
+    fn took_snapshot(&mut self, taken: &Taken) {
+        if let (Some(machine), Some(committed)) = (&mut self.machine, committed(taken)) {
+            machine.lineage.advance(committed);
+        }
+        if let Err(failed) = taken {
+            self.maybe_recorded.extend(failed.maybe_recorded());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Effects of a sandbox's lifecycle, performed.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use pool_api::SnapshotScope;
 use snapshotter::Pin;
@@ -10,11 +10,13 @@ use tracing::warn;
 
 use super::{
     Driver,
-    completions::Completion,
+    completions::{CaptureOutcome, Completion, Resumed, committed, frozen_after},
     replies::{Context, LastFailure},
 };
 use crate::{
     blocking::blocking,
+    durable_file::Visible,
+    fsfreeze::Frozen,
     lease::{LeaseTarget, PoolLease},
     lifecycle::{Effect, Input, Waiter, WakeSource},
     sandbox_dir::Record,
@@ -31,7 +33,7 @@ impl Driver {
             Effect::OpenGate => self.open_gate(),
             Effect::ShutGate => self.shut_gate(),
             Effect::Start { plan, snapshot } => self.spawn_start(plan, snapshot),
-            Effect::Resume { after } => return self.spawn_resume(after),
+            Effect::Resume { .. } => return self.spawn_resume(),
             Effect::Snapshot { scope } => return self.spawn_snapshot(scope),
             Effect::Capture { scope } => return self.spawn_capture(scope),
             Effect::RecordRollback { waiter, target } => {
@@ -104,19 +106,23 @@ impl Driver {
         self.starting = Some(self.tasks.spawn(task));
     }
 
-    fn spawn_resume(&mut self, after: SnapshotScope) -> Option<Input<Pin>> {
+    fn spawn_resume(&mut self) -> Option<Input<Pin>> {
         let began = Instant::now();
         self.replies.start_began(began);
         let Some(running) = &mut self.machine else {
             return Some(self.no_machine(Input::StartFailed));
         };
         let machine = Arc::clone(&running.machine);
-        let new_layers = running.lineage.take_stale_top_layers();
+        let new_layers = running.lineage.missing_top_layers();
+        let frozen = std::mem::replace(&mut running.frozen, Frozen::No);
         let dir = self.dir.clone();
         self.starting = Some(self.tasks.spawn(async move {
             // The error was logged, and the machine killed.
-            let resumed = resume_after_capture(&*machine, &dir, new_layers, after).await;
-            Completion::Resumed(resumed.ok().map(|()| began.elapsed()))
+            let resumed = resume_after_capture(&machine, &dir, new_layers, frozen).await;
+            Completion::Resumed(resumed.ok().map(|top_files| Resumed {
+                top_files,
+                elapsed: began.elapsed(),
+            }))
         }));
         None
     }
@@ -126,7 +132,7 @@ impl Driver {
             return Some(self.no_machine(Input::SnapshotFailed));
         };
         let machine = Arc::clone(&running.machine);
-        let source = running.capture_source(&self.dir);
+        let source = running.capture_source();
         let record = Some((self.dir.clone(), self.record_builder(scope)));
         let (host, gate) = (Arc::clone(&self.host), Arc::clone(&self.gate));
         self.tasks.spawn(async move {
@@ -137,7 +143,10 @@ impl Driver {
                 warn!("leases were not returned in time; pausing without them");
             }
             let taken = take_snapshot(&host, &*machine, scope, source, record).await;
-            Completion::Snapshotted(Box::new(taken))
+            Completion::Snapshotted {
+                scope,
+                taken: Box::new(taken),
+            }
         });
         None
     }
@@ -148,7 +157,7 @@ impl Driver {
             return Some(self.no_machine(Input::CaptureFailed));
         };
         let machine = Arc::clone(&running.machine);
-        let source = running.capture_source(&self.dir);
+        let source = running.capture_source();
         let mut lineage = running.lineage.clone();
         let dir = self.dir.clone();
         // A crash falls back to memory only.
@@ -157,13 +166,17 @@ impl Driver {
         let host = Arc::clone(&self.host);
         self.tasks.spawn(async move {
             let taken = take_snapshot(&host, &*machine, scope, source, record).await;
-            if let Ok(committed) = &taken {
+            if let Some(committed) = committed(&taken) {
                 lineage.advance(committed);
             }
-            let new_layers = lineage.take_stale_top_layers();
+            let new_layers = lineage.missing_top_layers();
+            let frozen = frozen_after(scope, &taken);
             // A machine that cannot resume is killed, and its exit is the next input.
-            let _logged = resume_after_capture(&*machine, &dir, new_layers, scope).await;
-            Completion::Captured(Box::new(taken))
+            let resumed = resume_after_capture(&machine, &dir, new_layers, frozen).await;
+            Completion::Captured(Box::new(CaptureOutcome {
+                taken,
+                top_files: resumed.unwrap_or_default(),
+            }))
         });
         None
     }
@@ -173,11 +186,20 @@ impl Driver {
         let record = self.record_builder(target.scope)(target.snapshot.id().clone());
         let dir = self.dir.clone();
         let saved = match blocking(move || dir.save(&record)).await {
-            Ok(saved) => saved.map_err(SharedError::new),
+            Ok(Err(error)) => {
+                if error.visible == Visible::Maybe {
+                    self.maybe_recorded.push(target.snapshot.clone());
+                }
+                Err(SharedError::new(error))
+            }
+            Ok(Ok(())) => Ok(()),
             Err(interrupted) => Err(SharedError::new(interrupted)),
         };
         match saved {
-            Ok(()) => Input::RollbackRecorded { waiter, target },
+            Ok(()) => {
+                self.maybe_recorded.clear();
+                Input::RollbackRecorded { waiter, target }
+            }
             Err(error) => {
                 warn!(error = %error_chain::chain(&error), "failed to record rollback");
                 self.replies.set_failure(LastFailure::Failed(error));
@@ -190,14 +212,9 @@ impl Driver {
     fn record_builder(&self, scope: SnapshotScope) -> RecordBuilder {
         let info = self.info.borrow().clone();
         let spec = (*self.spec).clone();
-        Box::new(move |snapshot| Record {
-            spec,
-            epoch: info.epoch,
-            started_at: info.started_at,
-            since: SystemTime::now(),
-            resources: info.resources,
-            snapshot,
-            scope,
+        Box::new(move |snapshot| {
+            let source = (snapshot, scope);
+            Record::new(spec, info.epoch, info.started_at, info.resources, source)
         })
     }
 
@@ -205,10 +222,6 @@ impl Driver {
     async fn release(&mut self) {
         if let Some(machine) = self.machine.take() {
             machine.destroy().await;
-        }
-        let dir = self.dir.clone();
-        if let Ok(Err(error)) = blocking(move || dir.remove_top_layer()).await {
-            warn!(error = %error_chain::chain(&error), "failed to remove top disk layer");
         }
     }
 

@@ -92,6 +92,7 @@ impl Handle {
             inbox,
             lifecycle,
             machine: None,
+            maybe_recorded: Vec::new(),
             replies,
             tasks: JoinSet::new(),
             starting: None,

@@ -3,8 +3,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use pool_api::{
-    Cause, CreateError, EnterError, FailedPart, Origin, Resources, SandboxInfo, SandboxSpec,
-    SnapshotScope, TemplateName,
+    Cause, CreateError, EnterError, FailedPart, Origin, Resources, SandboxId, SandboxInfo,
+    SandboxSpec, SnapshotId, SnapshotScope, TemplateName,
 };
 use snapshotter::{MemoryMode, OpenError, Pin};
 use tracing::warn;
@@ -37,30 +37,42 @@ impl Pool {
                     resources,
                 })
             }
-            Origin::Snapshot(id) => {
-                if !self.host.store.contains(id) {
-                    return Err(CreateError::NoTemplate(id.as_str().to_owned()));
-                }
-                let failed = |source: Cause| CreateError::Failed {
-                    id: spec.id.clone(),
-                    part: FailedPart::Host,
-                    source,
-                };
-                let (store, id) = (Arc::clone(&self.host.store), id.clone());
-                let source = blocking(move || {
-                    let snapshot = store.pin(&id);
-                    let manifest = store.manifest(&id)?;
-                    let scope = manifest.scope();
-                    Ok::<_, OpenError>(ForkSource {
-                        snapshot: WakeSource { snapshot, scope },
-                        resources: manifest.resources,
-                    })
-                });
-                source
-                    .await
-                    .map_err(|error| failed(error.into()))?
-                    .map_err(|error| failed(error.into()))
-            }
+            Origin::Snapshot(id) => self.snapshot_source(&spec.id, id).await,
+        }
+    }
+
+    /// Pins a snapshot to fork from.
+    async fn snapshot_source(
+        &self,
+        sandbox: &SandboxId,
+        id: &SnapshotId,
+    ) -> Result<ForkSource, CreateError> {
+        let failed = |part, source: Cause| CreateError::Failed {
+            id: sandbox.clone(),
+            part,
+            source,
+        };
+        let (store, snapshot) = (Arc::clone(&self.host.store), id.clone());
+        let source = blocking(move || {
+            let pin = store.pin(&snapshot);
+            let exists = store.contains(&snapshot).map_err(OpenError::from)?;
+            let manifest = exists.then(|| store.manifest(&snapshot)).transpose()?;
+            Ok::<_, OpenError>(manifest.map(|manifest| ForkSource {
+                snapshot: WakeSource {
+                    snapshot: pin,
+                    scope: manifest.scope(),
+                },
+                resources: manifest.resources,
+            }))
+        });
+        let source = source
+            .await
+            .map_err(|error| failed(FailedPart::Host, error.into()))?;
+        match source {
+            Ok(Some(source)) => Ok(source),
+            Ok(None) => Err(CreateError::NoTemplate(id.as_str().to_owned())),
+            Err(error) if error.is_damage() => Err(failed(FailedPart::Snapshot, error.into())),
+            Err(error) => Err(failed(FailedPart::Host, error.into())),
         }
     }
 
@@ -95,19 +107,25 @@ impl Pool {
             resources: source.resources,
             reply,
         };
+        let exists = || CreateError::Exists(id.clone());
+        if self.host.broken.is_broken(&id) {
+            return Err(exists());
+        }
+        let reserved = self.registry.reserve(&id).ok_or_else(exists)?;
         let dir = self.sandbox_dir(&id);
-        let handle = self.registry.insert_with(
-            &id,
-            || CreateError::Exists(id.clone()),
-            || {
-                let created = dir.remove().and_then(|()| dir.create());
-                created.map_err(|error| failed(error.into()))
-            },
-            |registration| {
-                let (host, dir) = (Arc::clone(&self.host), dir.clone());
-                Handle::spawn(host, Arc::new(spec), dir, registration, initial)
-            },
-        )?;
+        let prepared = dir.clone();
+        blocking(move || prepared.remove().and_then(|()| prepared.create()))
+            .await
+            .map_err(|error| failed(error.into()))?
+            .map_err(|error| failed(error.into()))?;
+        // Again: a shutdown ends the sandboxes that are registered by now.
+        if self.host.closing.load(Ordering::SeqCst) {
+            return Err(failed(Interrupted.into()));
+        }
+        let handle = reserved.fill(|registration| {
+            let host = Arc::clone(&self.host);
+            Handle::spawn(host, Arc::new(spec), dir, registration, initial)
+        });
         match started.await {
             Ok(Ok(lease)) => {
                 drop(lease);

@@ -84,6 +84,7 @@ impl Pool {
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(|error| failed(error.into()))?;
+        self.host.broken.remove_snapshot(snapshot);
         if removed {
             self.host.collect().await;
         }

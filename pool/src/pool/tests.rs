@@ -1,5 +1,6 @@
 //! The pool over the fake hypervisor: real files and sockets, no KVM.
 
+mod broken;
 mod capacity;
 mod contract;
 mod disk_only;

@@ -39,7 +39,6 @@ pub(super) async fn flush_before_boot(host: &Host, inputs: &mut StartInputs) {
 
 /// Restores the guest, captures its disk and destroys it. Each call to the guest has its own timeout.
 async fn flush(host: &Host, inputs: StartInputs) -> Result<Pin, FlushError> {
-    let dir = inputs.dir.clone();
     let inputs = StartInputs {
         plan: StartPlan::Restore,
         ..inputs
@@ -49,12 +48,12 @@ async fn flush(host: &Host, inputs: StartInputs) -> Result<Pin, FlushError> {
     let mut running = restored
         .map_err(|error| FlushError::Restore(Box::new(error)))?
         .machine;
-    let source = running.capture_source(&dir);
+    let source = running.capture_source();
     let machine = std::sync::Arc::clone(&running.machine);
     // A guest that waits for a damaged page never answers.
     let taken = tokio::select! {
         taken = take_snapshot(host, &*machine, SnapshotScope::DiskOnly, source, None) => {
-            taken.map_err(FlushError::Capture)
+            taken.map_err(|failed| FlushError::Capture(failed.error))
         }
         Some(damage) = running.damage.recv() => Err(FlushError::Damaged(damage)),
     };

@@ -5,16 +5,18 @@ use std::{fs::File, sync::Arc};
 use pool_api::Stage;
 use snapshotter::{Damage, OpenDisk, OpenMachine, StackPager};
 use tokio::{sync::mpsc, time::Instant};
-use vmm_api::{Blank, BootSpec, Disk, LoadSpec, Machine, MemorySource, TopLayer};
+use vmm_api::{Blank, BootSpec, Disk, LoadSpec, Machine, MemorySource};
 
 use super::{StageTimes, StartError, StartParts};
 use crate::{
     blank_pool::ReadyBlank,
     capacity::Reservation,
+    fsfreeze::Frozen,
     host::Host,
     run_dir::RunDir,
     running::{Lineage, RunningMachine},
     start_plan::StartPlan,
+    top_layer::TopFile,
 };
 
 /// A machine whose guest has no identity yet.
@@ -38,22 +40,24 @@ pub(super) async fn load_machine(
         ready: ReadyBlank { blank, run_dir },
         snapshot,
         mut damage,
-        top_layers,
+        top_files,
         console,
     } = parts;
-    let lineage = Lineage::loaded(snapshot.pin, &snapshot.manifest, plan);
-    let disk = |(disk, top): (OpenDisk, TopLayer)| Disk {
-        size: disk.size,
-        base: disk.base,
-        layers: disk.layers,
-        top,
+    let disk = |(disk, top): (OpenDisk, &TopFile)| {
+        Ok(Disk {
+            size: disk.size,
+            base: disk.base,
+            layers: disk.layers,
+            top: top.layer().map_err(StartError::Files)?,
+        })
     };
     let disks: Vec<Disk> = snapshot
         .disks
         .into_iter()
-        .zip(top_layers)
+        .zip(&top_files)
         .map(disk)
-        .collect();
+        .collect::<Result<_, StartError>>()?;
+    let lineage = Lineage::loaded(snapshot.pin, &snapshot.manifest, plan, top_files);
     let image = snapshot.machine;
     let memory = image.as_ref().map(|image| image.memory.clone());
     let pager = image.as_ref().and_then(|image| image.pager.clone());
@@ -135,6 +139,7 @@ impl LoadedMachine {
             damage: self.damage,
             pager: self.pager,
             lineage: self.lineage,
+            frozen: Frozen::No,
             _memory: self.memory,
             _reservation: reservation,
             _run_dir: self.run_dir,

@@ -9,7 +9,7 @@ use std::{
 
 use pool_api::Resources;
 use serde::{Deserialize, Serialize};
-use snapshotter::{BaseImage, Digest};
+use snapshotter::Digest;
 
 use super::error::BuildError;
 use crate::Artefacts;
@@ -24,11 +24,18 @@ pub(super) struct Fingerprint {
     digest: Digest,
 }
 
+/// The root disk's image.
+pub(super) struct DiskImage {
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+    pub(super) digest: Digest,
+}
+
 /// The artefacts as they are on disk.
 pub(super) struct ResolvedArtefacts {
     /// The digest of all of them.
     pub(super) digest: Digest,
-    pub(super) disk: BaseImage,
+    pub(super) disk: DiskImage,
     pub(super) files: Vec<Fingerprint>,
 }
 
@@ -43,7 +50,7 @@ pub(super) fn resolve(
     let digests = [kernel.digest, disk.digest, command_line];
     Ok(ResolvedArtefacts {
         digest: Digest::of(&digests.map(|digest| *digest.as_bytes()).concat()),
-        disk: BaseImage {
+        disk: DiskImage {
             path: disk.path.clone(),
             len: disk.len,
             digest: disk.digest,

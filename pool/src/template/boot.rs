@@ -11,10 +11,12 @@ use vmm_api::{BootSpec, Disk, Exit, Machine};
 
 use super::error::BuildError;
 use crate::{
+    fsfreeze::Frozen,
     guest_init::wait_until_healthy,
     host::Host,
     running::{Lineage, RunningMachine},
     sandbox_dir::SandboxDir,
+    top_layer::TopFile,
 };
 
 /// Bytes of the console to log after a failed build.
@@ -40,13 +42,12 @@ pub(super) async fn boot(
             source,
         })
     };
+    let top = TopFile::create(dir.path(), resources.disk).map_err(BuildError::Files)?;
     let disk = Disk {
         size: resources.disk,
-        base: artefact(&base.path)?,
+        base: host.store.open_base(base).map_err(BuildError::Base)?,
         layers: Vec::new(),
-        top: dir
-            .new_top_layer(resources.disk)
-            .map_err(BuildError::Files)?,
+        top: top.layer().map_err(BuildError::Files)?,
     };
     let spec = BootSpec {
         kernel: artefact(&host.config.artefacts.kernel)?,
@@ -72,7 +73,8 @@ pub(super) async fn boot(
         machine,
         damage,
         pager: None,
-        lineage: Lineage::booted(name.clone(), resources, disks),
+        lineage: Lineage::booted(name.clone(), resources, disks, vec![top]),
+        frozen: Frozen::No,
         _memory: None,
         _reservation: reservation,
         _run_dir: ready.run_dir,

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use snapshotter::OpenError;
 use vmm_api::{BootError, Exit};
 
 use crate::{
@@ -24,6 +25,8 @@ pub(super) enum BuildError {
     Blank(#[source] BlankError),
     #[error("failed to create files of the template")]
     Files(#[source] io::Error),
+    #[error("failed to store the root disk")]
+    Base(#[source] OpenError),
     #[error("failed to boot the guest")]
     Boot(#[source] BootError),
     #[error("the guest ended before it was ready: {0}")]
