@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -13,7 +14,10 @@ const PIDFILE: &str = "monitor.pid";
 
 /// A monitor's run directory; removed when dropped.
 #[derive(Debug)]
-pub(crate) struct RunDir(PathBuf);
+pub(crate) struct RunDir {
+    path: PathBuf,
+    root: DirIdentity,
+}
 
 /// The parent of the run directories.
 #[derive(Debug)]
@@ -22,12 +26,31 @@ pub(crate) struct RunDirs {
     next: AtomicU64,
 }
 
+/// The content of a pidfile.
+///
+/// A directory's copy has another inode, and a directory whose pool is alive is in use: only the directory that started a
+/// monitor kills it, and only once its pool is gone.
+#[derive(Debug, PartialEq, Eq)]
+struct Pidfile {
+    monitor: Process,
+    /// The pool that spawned it.
+    pool: Process,
+    root: DirIdentity,
+}
+
 /// A process. Start time and executable distinguish it from a later one with the same pid.
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
     pid: u32,
     started: String,
     executable: PathBuf,
+}
+
+/// The device and inode of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DirIdentity {
+    device: u64,
+    inode: u64,
 }
 
 // === impl RunDirs ===
@@ -45,7 +68,10 @@ impl RunDirs {
             .root
             .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir_all(&path)?;
-        Ok(RunDir(path))
+        Ok(RunDir {
+            path,
+            root: DirIdentity::of(&self.root)?,
+        })
     }
 
     /// Kills the monitors that an earlier pool left behind, and removes their directories.
@@ -54,7 +80,7 @@ impl RunDirs {
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
             if let Ok(pidfile) = fs::read_to_string(path.join(PIDFILE)) {
-                kill_stale_monitor(&pidfile);
+                kill_stale_monitor(&pidfile, DirIdentity::of(&self.root)?);
             }
             fs::remove_dir_all(&path)?;
         }
@@ -62,13 +88,19 @@ impl RunDirs {
     }
 }
 
-fn kill_stale_monitor(pidfile: &str) {
-    let Some(process) = Process::parse(pidfile) else {
+fn kill_stale_monitor(pidfile: &str, root: DirIdentity) {
+    let Some(pidfile) = Pidfile::parse(pidfile) else {
         return;
     };
-    if process.pid == std::process::id()
-        || Process::read(process.pid).ok().as_ref() != Some(&process)
-    {
+    let process = pidfile.monitor;
+    if process.pid == std::process::id() || !process.is_alive() {
+        return;
+    }
+    if pidfile.root != root || pidfile.pool.is_alive() {
+        warn!(
+            pid = process.pid,
+            "monitor of another data directory is left alone"
+        );
         return;
     }
     let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else {
@@ -87,7 +119,7 @@ fn kill_stale_monitor(pidfile: &str) {
 
 impl RunDir {
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Writes the pidfile. A monitor in this process needs none.
@@ -95,16 +127,20 @@ impl RunDir {
         if pid == std::process::id() {
             return Ok(());
         }
-        let process = Process::read(pid)?;
-        fs::write(self.0.join(PIDFILE), process.to_pidfile())
+        let pidfile = Pidfile {
+            monitor: Process::read(pid)?,
+            pool: Process::read(std::process::id())?,
+            root: self.root,
+        };
+        fs::write(self.path.join(PIDFILE), pidfile.to_text())
     }
 }
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
             let error = error_chain::chain(&error);
-            warn!(path = %self.0.display(), %error, "failed to remove run directory");
+            warn!(path = %self.path.display(), %error, "failed to remove run directory");
         }
     }
 }
@@ -127,23 +163,67 @@ impl Process {
         })
     }
 
-    fn to_pidfile(&self) -> String {
+    fn is_alive(&self) -> bool {
+        Self::read(self.pid).ok().as_ref() == Some(self)
+    }
+
+    fn to_line(&self) -> String {
         format!(
-            "{}\n{}\n{}\n",
+            "{} {} {}",
             self.pid,
             self.started,
             self.executable.display()
         )
     }
 
-    fn parse(pidfile: &str) -> Option<Self> {
-        let mut lines = pidfile.lines();
-        let pid = lines.next()?.parse().ok()?;
-        let started = lines.next()?.to_owned();
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.splitn(3, ' ');
         Some(Self {
-            pid,
-            started,
-            executable: lines.next()?.into(),
+            pid: words.next()?.parse().ok()?,
+            started: words.next()?.to_owned(),
+            executable: words.next()?.into(),
+        })
+    }
+}
+
+// === impl DirIdentity ===
+
+impl DirIdentity {
+    fn of(dir: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(dir)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+// === impl Pidfile ===
+
+impl Pidfile {
+    fn to_text(&self) -> String {
+        format!(
+            "{}\n{}\n{} {}\n",
+            self.monitor.to_line(),
+            self.pool.to_line(),
+            self.root.device,
+            self.root.inode
+        )
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let monitor = Process::parse(lines.next()?)?;
+        let pool = Process::parse(lines.next()?)?;
+        let (device, inode) = lines.next()?.split_once(' ')?;
+        let root = DirIdentity {
+            device: device.parse().ok()?,
+            inode: inode.parse().ok()?,
+        };
+        Some(Self {
+            monitor,
+            pool,
+            root,
         })
     }
 }
@@ -164,24 +244,38 @@ mod tests {
         }
     }
 
+    fn sleeper() -> Reaped {
+        Reaped(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    /// Changes the pidfile of a run directory.
+    fn edit(dir: &RunDir, change: impl FnOnce(&mut Pidfile)) {
+        let path = dir.path().join(PIDFILE);
+        let mut pidfile = Pidfile::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut pidfile);
+        fs::write(path, pidfile.to_text()).unwrap();
+    }
+
+    /// The pool that spawned the monitor is gone.
+    fn end_pool(pidfile: &mut Pidfile) {
+        pidfile.pool.started = "1".to_owned();
+    }
+
     #[test]
     fn stale_monitor_is_killed_and_other_process_is_not() {
         use std::os::unix::process::ExitStatusExt;
         let dir = tempfile::tempdir().unwrap();
-        let spawn = || Reaped(Command::new("sleep").arg("600").spawn().unwrap());
-        let (mut stale_monitor, mut unrelated) = (spawn(), spawn());
+        let (mut stale_monitor, mut unrelated) = (sleeper(), sleeper());
         let dirs = RunDirs::new(dir.path().join("run"));
         let (first, second) = (dirs.create().unwrap(), dirs.create().unwrap());
         first.write_pidfile(stale_monitor.0.id()).unwrap();
         second.write_pidfile(unrelated.0.id()).unwrap();
-        // The second pidfile is of an earlier process with the same pid.
-        let pidfile = fs::read_to_string(second.path().join(PIDFILE)).unwrap();
-        let process = Process {
-            started: "1".to_owned(),
-            ..Process::parse(&pidfile).unwrap()
-        };
-        fs::write(second.path().join(PIDFILE), process.to_pidfile()).unwrap();
-
+        edit(&first, end_pool);
+        edit(&second, |pidfile| {
+            end_pool(pidfile);
+            // An earlier process with the same pid.
+            pidfile.monitor.started = "1".to_owned();
+        });
         RunDirs::new(dir.path().join("run")).reap().unwrap();
         assert_eq!(stale_monitor.0.wait().unwrap().signal(), Some(9));
         assert!(unrelated.0.try_wait().unwrap().is_none());
@@ -190,9 +284,44 @@ mod tests {
     }
 
     #[test]
+    fn copied_directory_kills_no_monitor_of_the_original() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut of_live_pool, mut of_dead_pool) = (sleeper(), sleeper());
+        let dirs = RunDirs::new(dir.path().join("run"));
+        let (first, second) = (dirs.create().unwrap(), dirs.create().unwrap());
+        first.write_pidfile(of_live_pool.0.id()).unwrap();
+        second.write_pidfile(of_dead_pool.0.id()).unwrap();
+        edit(&second, end_pool);
+        let copy = dir.path().join("copy");
+        for run_dir in [&first, &second] {
+            let to = copy.join(run_dir.path().file_name().unwrap());
+            fs::create_dir_all(&to).unwrap();
+            fs::copy(run_dir.path().join(PIDFILE), to.join(PIDFILE)).unwrap();
+        }
+        RunDirs::new(copy.clone()).reap().unwrap();
+        // The same directory, while its pool is alive: that of a rename, for example.
+        edit(&second, |pidfile| {
+            pidfile.pool = Process::read(std::process::id()).unwrap();
+        });
+        RunDirs::new(dir.path().join("run")).reap().unwrap();
+        assert_eq!(fs::read_dir(&copy).unwrap().count(), 0);
+        for monitor in [&mut of_live_pool, &mut of_dead_pool] {
+            assert!(monitor.0.try_wait().unwrap().is_none());
+        }
+        std::mem::forget((first, second));
+    }
+
+    #[test]
     fn malformed_pidfile_is_ignored() {
-        for pidfile in ["", "x", "1", "4294967296\n1\n/x", "1\n2"] {
-            assert_eq!(Process::parse(pidfile), None, "{pidfile:?}");
+        let process = "1 2 /x";
+        for pidfile in [
+            "",
+            "x",
+            "1",
+            &format!("{process}\n{process}\n1"),
+            "1\n2\n3 4",
+        ] {
+            assert_eq!(Pidfile::parse(pidfile), None, "{pidfile:?}");
         }
     }
 }
