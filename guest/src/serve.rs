@@ -21,7 +21,7 @@ use tokio::{
     task::spawn_local,
     time::timeout,
 };
-use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use tracing::{debug, warn};
 
 use self::rewind::{Protocol, Rewind};
@@ -76,35 +76,47 @@ pub async fn vsock(state: Rc<AgentState>) -> io::Result<Infallible> {
     let host = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, HOST_VSOCK_PORT))?;
     let clients = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_VSOCK_PORT))?;
     let relays = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, RELAY_VSOCK_PORT))?;
+    let host_limit = ConnectionLimit::default();
     let client_limit = ConnectionLimit::default();
     let relay_limit = ConnectionLimit::default();
     loop {
         tokio::select! {
-            accepted = host.accept() => match accepted {
-                Ok((stream, _)) => {
-                    spawn_local(serve_http(Rc::clone(&state), stream, Peer::Host));
-                }
-                Err(error) => accept_backoff(&error).await,
-            },
-            accepted = clients.accept() => match accepted {
-                Ok((stream, _)) => {
-                    if let Some(guard) = client_limit.try_acquire() {
-                        let connection = serve_http(Rc::clone(&state), stream, Peer::Other);
-                        spawn_local(guard.hold_during(connection));
-                    }
-                }
-                Err(error) => accept_backoff(&error).await,
-            },
-            accepted = relays.accept() => match accepted {
-                Ok((stream, _)) => {
-                    if let Some(guard) = relay_limit.try_acquire() {
-                        spawn_local(guard.hold_during(serve_relay(stream)));
-                    }
-                }
-                Err(error) => accept_backoff(&error).await,
-            },
+            (stream, guard) = accept_host(&host, &host_limit) => {
+                let connection = serve_http(Rc::clone(&state), stream, Peer::Host);
+                spawn_local(guard.hold_during(connection));
+            }
+            (stream, guard) = accept_host(&clients, &client_limit) => {
+                let connection = serve_http(Rc::clone(&state), stream, Peer::Other);
+                spawn_local(guard.hold_during(connection));
+            }
+            (stream, guard) = accept_host(&relays, &relay_limit) => {
+                spawn_local(guard.hold_during(serve_relay(stream)));
+            }
         }
     }
+}
+
+/// Accepts the next connection of the host within the limit. Connections of processes in the guest, which reach a vsock
+/// port through the guest's own or the loopback address, are closed.
+async fn accept_host(
+    listener: &VsockListener,
+    limit: &ConnectionLimit,
+) -> (VsockStream, ConnectionGuard) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) if is_host(peer) => {
+                if let Some(guard) = limit.try_acquire() {
+                    return (stream, guard);
+                }
+            }
+            Ok((_, peer)) => warn!(cid = peer.cid(), "connection from inside the guest refused"),
+            Err(error) => accept_backoff(&error).await,
+        }
+    }
+}
+
+fn is_host(peer: VsockAddr) -> bool {
+    peer.cid() == VMADDR_CID_HOST
 }
 
 /// Serves one connection until it closes, in HTTP/1 or HTTP/2.

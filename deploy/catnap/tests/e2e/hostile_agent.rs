@@ -96,3 +96,38 @@ async fn request(gateway: &Gateway, sandbox: &Sandbox, port: u16) -> reqwest::Re
     let request = sandbox.request(gateway, Method::GET, port, "/files?path=a");
     Reply::read(request.send().await?).await
 }
+
+/// Connects to each vsock address of the guest and tries to take over the agent's token.
+const TAKEOVER: &str = r#"
+import socket
+body = b'{"accessToken":"stolen00000000000000000000"}'
+head = b'POST /init HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n' % len(body)
+for cid in (0, 1, 2, 3, 0xffffffff):
+    for port in (1024, 1025, 1026, 49983):
+        try:
+            s = socket.socket(socket.AF_VSOCK)
+            s.settimeout(5)
+            s.connect((cid, port))
+            s.sendall(head + body)
+            if s.recv(100):
+                print('answered', cid, port)
+        except OSError:
+            pass
+print('done')
+"#;
+
+#[tokio::test]
+async fn guest_process_cannot_speak_as_the_host() {
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    let sandbox = gateway.create(json!({})).await;
+    let tried = sandbox
+        .run(&gateway, "nobody", &["python3", "-c", TAKEOVER])
+        .await;
+    assert_eq!((tried.code, tried.stdout.trim()), (0, "done"), "{tried:?}");
+    // The owner's token is still the agent's.
+    let run = sandbox.run(&gateway, "root", &["true"]).await;
+    assert_eq!(run.code, 0, "{run:?}");
+    gateway.finish().await;
+}
