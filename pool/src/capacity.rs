@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::{Notify, futures::Notified};
 
 /// The machines that may run at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub struct Limits {
 pub(crate) struct Capacity {
     limits: Limits,
     used: Mutex<Limits>,
+    freed: Notify,
 }
 
 /// Memory and a slot for one machine, freed when dropped.
@@ -41,7 +43,18 @@ impl Capacity {
                 memory: 0,
                 machines: 0,
             }),
+            freed: Notify::new(),
         }
+    }
+
+    /// Completes when a reservation is dropped after this call.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// Returns whether a machine of this size fits on the host without others.
+    pub(crate) fn fits_when_empty(&self, memory: u64) -> bool {
+        self.limits.machines > 0 && memory <= self.limits.memory
     }
 
     /// Reserves capacity for a machine with `memory` bytes.
@@ -79,6 +92,8 @@ impl Drop for Reservation {
         let mut used = self.capacity.used.lock();
         used.memory -= self.memory;
         used.machines -= 1;
+        drop(used);
+        self.capacity.freed.notify_waiters();
     }
 }
 

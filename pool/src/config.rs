@@ -36,6 +36,14 @@ pub struct Config {
     pub settle_time: Duration,
     /// Children of one fork that start concurrently.
     pub parallel_starts: usize,
+    /// Machines of the host that start concurrently; further starts queue in order of arrival.
+    pub concurrent_starts: usize,
+    /// Snapshots of machines that are taken concurrently; further ones queue in order of arrival.
+    pub concurrent_captures: usize,
+    /// The time that a sandbox runs at least before it is paused for being idle.
+    pub least_awake: Duration,
+    /// Bytes of the data directory's filesystem that are kept free for pauses: no sandbox is created below.
+    pub disk_reserve: u64,
     /// Whether a clean shutdown pauses running sandboxes. Otherwise they are lost, as in a crash.
     pub pause_on_shutdown: bool,
 }
@@ -75,6 +83,7 @@ impl Config {
             memory: 512 << 20,
             disk: 0,
         };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             data_dir,
             artefacts,
@@ -92,6 +101,10 @@ impl Config {
             boot_timeout: Duration::from_secs(180),
             settle_time: Duration::from_secs(2),
             parallel_starts: 4,
+            concurrent_starts: processors.max(2),
+            concurrent_captures: processors.max(2),
+            least_awake: Duration::from_secs(5),
+            disk_reserve: 1 << 30,
             pause_on_shutdown: true,
         }
     }

@@ -18,6 +18,7 @@ use snapshotter::{Damage, Pin};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinError, JoinSet},
+    time::Instant,
 };
 use tracing::info;
 use vmm_api::Exit;
@@ -29,6 +30,7 @@ pub(crate) use self::{
 };
 use self::{completions::Completion, replies::Replies};
 use crate::{
+    backoff::Backoff,
     gate::Gate,
     host::Host,
     idle::idle,
@@ -54,6 +56,8 @@ struct Driver {
     /// Snapshots that the record may name although its write failed; it names another one after the next write.
     maybe_recorded: Vec<Pin>,
     replies: Replies,
+    wake_backoff: Backoff,
+    pause_backoff: Backoff,
     tasks: JoinSet<Completion>,
     /// The start in progress.
     starting: Option<AbortHandle>,
@@ -94,9 +98,18 @@ impl Driver {
     }
 
     async fn next_event(&mut self) -> DriverEvent {
-        let watches_machine = self.lifecycle.watches_machine();
         let gate = Arc::clone(&self.gate);
         let window = self.spec.idle.filter(|_| self.lifecycle.may_idle());
+        let least_awake = self.replies.running_since() + self.host.config.least_awake;
+        let earliest = self
+            .pause_backoff
+            .until()
+            .unwrap_or(least_awake)
+            .max(least_awake);
+        let (watches_exit, watches_damage) = (
+            self.lifecycle.watches_exit(),
+            self.lifecycle.watches_damage(),
+        );
         let (exit, damage) = match &mut self.machine {
             Some(machine) => (Some(machine.exit.clone()), Some(&mut machine.damage)),
             None => (None, None),
@@ -104,10 +117,10 @@ impl Driver {
         tokio::select! {
             biased;
             Some(completion) = self.tasks.join_next() => DriverEvent::Completion(completion),
-            exit = exited(exit), if watches_machine => DriverEvent::Exit(exit),
-            damage = damaged(damage), if watches_machine => DriverEvent::Damage(damage),
+            exit = exited(exit), if watches_exit => DriverEvent::Exit(exit),
+            damage = damaged(damage), if watches_damage => DriverEvent::Damage(damage),
             command = self.inbox.recv() => DriverEvent::Command(command),
-            () = idle_for(&gate, window) => DriverEvent::Idle,
+            () = idle_for(&gate, window, earliest) => DriverEvent::Idle,
         }
     }
 
@@ -212,9 +225,9 @@ async fn damaged(damage: Option<&mut mpsc::UnboundedReceiver<Damage>>) -> Damage
     }
 }
 
-async fn idle_for(gate: &Gate, window: Option<Duration>) {
+async fn idle_for(gate: &Gate, window: Option<Duration>, earliest: Instant) {
     match window {
-        Some(window) => idle(gate, window).await,
+        Some(window) => idle(gate, window, earliest).await,
         None => future::pending().await,
     }
 }

@@ -7,11 +7,12 @@ use std::{
 
 use pool_api::Event;
 use snapshotter::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tracing::warn;
 
 use crate::{
     Config, blank_pool::BlankPool, blocking::blocking, broken::BrokenObjects, capacity::Capacity,
+    driver::Handle, registry::Registry,
 };
 
 /// This host.
@@ -19,7 +20,12 @@ use crate::{
 pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store>,
+    pub(crate) registry: Registry<Handle>,
     pub(crate) capacity: Arc<Capacity>,
+    /// Bounds the starts under way.
+    pub(crate) start_permits: Semaphore,
+    /// Bounds the snapshots under way.
+    pub(crate) capture_permits: Semaphore,
     pub(crate) blanks: Arc<BlankPool>,
     pub(crate) broken: BrokenObjects,
     pub(crate) events: broadcast::Sender<Event>,

@@ -20,13 +20,16 @@
 
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod blank_pool;
 mod blocking;
 mod broken;
 mod capacity;
 mod config;
+mod disk_space;
 mod driver;
 mod durable_file;
+mod eviction;
 mod fsfreeze;
 mod gate;
 mod guest_init;

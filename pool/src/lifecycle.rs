@@ -192,6 +192,14 @@ pub(crate) struct Lifecycle<S> {
     source: Option<WakeSource<S>>,
 }
 
+/// The machine that a task uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MachineState {
+    Alive,
+    /// It ended by itself, or was killed because its memory is damaged.
+    Ended,
+}
+
 #[derive(Debug)]
 enum Phase<S> {
     Starting(PendingStart),
@@ -259,9 +267,19 @@ impl<S: Clone> Lifecycle<S> {
         matches!(self.phase, Phase::Stopped(_))
     }
 
-    /// Returns whether an exit or damage of the machine is an input now. During a live capture it is not: the capture
-    /// ends first.
-    pub(crate) fn watches_machine(&self) -> bool {
+    /// Returns whether damage of the machine's memory is an input now. A task that uses the machine would wait for the
+    /// damaged page without end.
+    pub(crate) fn watches_damage(&self) -> bool {
+        match &self.phase {
+            Phase::Starting(start) => start.resumes(),
+            Phase::Running(capture) => capture.as_ref().is_none_or(Capture::machine_is_alive),
+            Phase::Pausing(pause) => pause.machine_is_alive(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether an exit of the machine is an input now. During a live capture it is not: the capture ends first.
+    pub(crate) fn watches_exit(&self) -> bool {
         match &self.phase {
             Phase::Running(capture) => capture.is_none(),
             Phase::Pausing(pause) => pause.machine_is_alive(),

@@ -26,7 +26,10 @@ use pool_api::{
     TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
 };
 use snapshotter::{Store, StoreError};
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::{Semaphore, broadcast},
+    time::Instant,
+};
 use tracing::warn;
 
 use crate::{
@@ -98,7 +101,11 @@ impl Pool {
         let retained = RetainedSnapshots::open(part("kept"), &store, &broken)
             .map_err(data_dir(part("kept")))?;
         let blanks = BlankPool::start(Arc::clone(&config.hypervisor), run_dirs, &config.blanks);
+        let registry = Registry::default();
         let host = Arc::new(Host {
+            registry: registry.clone(),
+            start_permits: Semaphore::new(config.concurrent_starts.max(1)),
+            capture_permits: Semaphore::new(config.concurrent_captures.max(1)),
             capacity: Arc::new(Capacity::new(config.limits)),
             store,
             blanks,
@@ -108,7 +115,6 @@ impl Pool {
             config,
             _lock: lock,
         });
-        let registry = Registry::default();
         recover_sandboxes(&host, &registry, &part("sandboxes"))
             .map_err(data_dir(part("sandboxes")))?;
         if !host.broken.all().is_empty() {

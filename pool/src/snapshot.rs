@@ -97,6 +97,8 @@ pub(crate) async fn take_snapshot(
     source: CaptureSource,
     record: Option<(SandboxDir, RecordBuilder)>,
 ) -> Result<Committed, NotTaken> {
+    // The semaphore is never closed.
+    let _permit = host.capture_permits.acquire().await;
     let store = Arc::clone(&host.store);
     let (memory, disks) = (source.resources.memory, source.disks.len());
     let staging = blocking(move || store.stage(scope, memory, disks))

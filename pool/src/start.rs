@@ -17,6 +17,7 @@ use crate::{
     blank_pool::{BlankError, ReadyBlank},
     blocking::{Interrupted, blocking},
     capacity::NoRoom,
+    eviction::reserve_or_evict,
     guest_init::{GuestInitError, Identity, init_guest},
     host::Host,
     running::RunningMachine,
@@ -115,8 +116,11 @@ pub(crate) async fn start(host: &Host, mut inputs: StartInputs) -> Result<Starte
 }
 
 async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, StartError> {
-    let reservation = host.capacity.reserve(inputs.resources.memory)?;
-    let mut times = StageTimes::new();
+    let reservation = reserve_or_evict(host, inputs.resources.memory).await?;
+    let queued = Instant::now();
+    // The semaphore is never closed.
+    let _permit = host.start_permits.acquire().await;
+    let mut times = StageTimes::from([(Stage::Queue, queued.elapsed())]);
     let parts = gather_parts(host, &inputs, &mut times).await?;
     let mut loaded = load_machine(host, inputs.plan, parts, &mut times).await?;
     match run(host, &inputs, &mut loaded, &mut times).await {

@@ -1,8 +1,8 @@
 //! Calls on a sandbox, as its driver receives them.
 
 use pool_api::{
-    EnterError, Epoch, IfPaused, PauseCause, PauseError, ResumeError, RollbackError, SnapshotScope,
-    TakenSnapshot,
+    EnterError, Epoch, IfPaused, PauseCause, PauseError, ResumeError, RollbackError, SandboxState,
+    SnapshotScope, TakenSnapshot,
 };
 use snapshotter::Pin;
 use tokio::{sync::oneshot, time::Instant};
@@ -43,6 +43,10 @@ pub(crate) enum Command {
         cause: PauseCause,
         reply: oneshot::Sender<Result<TakenSnapshot, PauseError>>,
     },
+    /// Pauses it unless a lease is out.
+    PauseIfIdle {
+        reply: oneshot::Sender<Result<TakenSnapshot, PauseError>>,
+    },
     Kill {
         reply: oneshot::Sender<()>,
     },
@@ -60,6 +64,9 @@ pub(crate) enum Command {
 impl Driver {
     /// Turns a call into an input of the lifecycle.
     pub(super) async fn command(&mut self, command: Command) {
+        let Some(command) = self.refuse_early(command) else {
+            return;
+        };
         let replies = &mut self.replies;
         let input = match command {
             Command::Enter {
@@ -97,6 +104,12 @@ impl Driver {
                 scope,
                 cause,
             },
+            Command::PauseIfIdle { reply } => Input::Pause {
+                waiter: replies.add(Pending::Pause(reply)),
+                epoch: None,
+                scope: SnapshotScope::Full,
+                cause: PauseCause::Idle,
+            },
             Command::Capture { scope, reply } => Input::Capture {
                 waiter: replies.add(Pending::Capture(reply)),
                 scope,
@@ -108,5 +121,38 @@ impl Driver {
             }
         };
         self.apply(input).await;
+    }
+
+    /// Replies to calls that the clock or the gate refuses, and returns the others. A wake that a request asks for waits
+    /// for the end of its back-off; one that the owner asks for does not.
+    fn refuse_early(&mut self, command: Command) -> Option<Command> {
+        let id = self.spec.id.clone();
+        let state = self.lifecycle.state();
+        match command {
+            Command::Enter {
+                if_paused: IfPaused::Wake,
+                reply,
+                asked,
+            } if state == SandboxState::Paused => {
+                let Some(retry_after) = self.wake_backoff.remaining(Instant::now()) else {
+                    return Some(Command::Enter {
+                        if_paused: IfPaused::Wake,
+                        asked,
+                        reply,
+                    });
+                };
+                // The caller may have left.
+                let _received = reply.send(Err(EnterError::Backoff { id, retry_after }));
+                None
+            }
+            Command::PauseIfIdle { reply }
+                if !(self.lifecycle.may_idle() && self.gate.shut_if_idle()) =>
+            {
+                // The caller may have left.
+                let _received = reply.send(Err(PauseError::Conflict { id, state }));
+                None
+            }
+            command => Some(command),
+        }
     }
 }

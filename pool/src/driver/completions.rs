@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pool_api::{SnapshotScope, Start, WakeReport};
 use snapshotter::{Committed, Damage};
-use tokio::task::JoinError;
+use tokio::{task::JoinError, time::Instant};
 use tracing::{error, warn};
 use vmm_api::Exit;
 
@@ -93,12 +93,16 @@ impl Driver {
         match result {
             Ok(Started { machine, report }) => {
                 self.machine = Some(machine);
+                self.wake_backoff.succeeded();
                 self.replies.start_succeeded(report);
                 self.apply(Input::Started).await;
             }
             Err(error) => {
                 let failure = LastFailure::of_start(error);
                 warn!(error = failure.text(), "failed to start sandbox");
+                if !matches!(failure, LastFailure::NoRoom(_)) {
+                    self.wake_backoff.failed(Instant::now());
+                }
                 self.replies.set_failure(failure);
                 self.apply(Input::StartFailed).await;
             }
@@ -131,11 +135,13 @@ impl Driver {
         match taken {
             Ok(committed) => {
                 self.maybe_recorded.clear();
+                self.pause_backoff.succeeded();
                 self.replies.clear_failure();
                 self.apply(Input::Snapshotted(committed.pin)).await;
             }
             Err(NotTaken { error, .. }) => {
                 warn!(error = %error_chain::chain(&error), "failed to pause sandbox");
+                self.pause_backoff.failed(Instant::now());
                 let failure = LastFailure::Failed(SharedError::new(error));
                 self.replies.set_failure(failure);
                 self.apply(Input::SnapshotFailed).await;

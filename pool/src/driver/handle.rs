@@ -19,6 +19,7 @@ use super::{
     replies::{Pending, Replies},
 };
 use crate::{
+    backoff::Backoff,
     gate::Gate,
     host::Host,
     lease::{LeaseTarget, PoolLease},
@@ -94,6 +95,8 @@ impl Handle {
             machine: None,
             maybe_recorded: Vec::new(),
             replies,
+            wake_backoff: Backoff::of_wakes(),
+            pause_backoff: Backoff::of_pauses(),
             tasks: JoinSet::new(),
             starting: None,
             shutdown: None,
@@ -107,6 +110,11 @@ impl Handle {
         let pass = self.gate.enter()?;
         let target = self.target.read().as_ref().map(Arc::clone)?;
         Some(PoolLease::new(target, pass))
+    }
+
+    /// Returns the time since which no lease has been out; `None` while one is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.gate.is_empty().then(|| self.gate.empty_since())
     }
 
     /// Returns the running machine without a lease: its use does not keep the sandbox from being idle.

@@ -269,6 +269,11 @@ impl Replies {
         }
     }
 
+    /// Returns the time since which the sandbox runs.
+    pub(super) fn running_since(&self) -> Instant {
+        self.gate_opened
+    }
+
     /// Reports the start that a caller waited for; `None` when the sandbox ran before it asked.
     fn report_for(&self, asked: Instant) -> Option<WakeReport> {
         (asked <= self.gate_opened).then(|| self.report_since(asked))
@@ -277,7 +282,11 @@ impl Replies {
     fn report_since(&self, asked: Instant) -> WakeReport {
         let mut report = self.report.clone();
         let queued = self.start_began.saturating_duration_since(asked);
-        report.stages.insert(0, (Stage::Queue, queued));
+        match report.stages.first_mut() {
+            // The start itself waited as well.
+            Some((Stage::Queue, waited)) => *waited += queued,
+            _ => report.stages.insert(0, (Stage::Queue, queued)),
+        }
         report
     }
 

@@ -3,8 +3,8 @@
 use pool_api::{IfPaused, PauseCause, SnapshotScope, StartCause};
 
 use super::{
-    Effect, Input, Lifecycle, MachineLoss, Phase, Reply, StateChange, Waiter, WakeSource, reply,
-    starting::PendingStart,
+    Effect, Input, Lifecycle, MachineLoss, MachineState, Phase, Reply, StateChange, Waiter,
+    WakeSource, reply, starting::PendingStart,
 };
 
 /// A pause in progress.
@@ -17,13 +17,6 @@ pub(super) struct Pause {
     wakers: Vec<Waiter>,
     /// The scope that the first waker asked for.
     wake_scope: SnapshotScope,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MachineState {
-    Alive,
-    /// It ended by itself.
-    Ended,
 }
 
 impl Pause {

@@ -3,8 +3,8 @@
 use pool_api::{PauseCause, SnapshotScope, StartCause};
 
 use super::{
-    Effect, Input, Lifecycle, MachineLoss, Phase, Reply, Waiter, WakeSource, pausing::Pause, reply,
-    starting::PendingStart,
+    Effect, Input, Lifecycle, MachineLoss, MachineState, Phase, Reply, Waiter, WakeSource,
+    pausing::Pause, reply, starting::PendingStart,
 };
 
 /// A live capture in progress.
@@ -12,8 +12,15 @@ use super::{
 pub(super) struct Capture<S> {
     waiter: Waiter,
     scope: SnapshotScope,
+    machine: MachineState,
     /// Inputs to replay once it has ended, in order of arrival.
     deferred: Vec<Input<S>>,
+}
+
+impl<S> Capture<S> {
+    pub(super) fn machine_is_alive(&self) -> bool {
+        self.machine == MachineState::Alive
+    }
 }
 
 impl<S: Clone> Lifecycle<S> {
@@ -32,9 +39,7 @@ impl<S: Clone> Lifecycle<S> {
                 effects.extend(self.stop_machine(waiter, Vec::new(), interrupted(capture)));
                 effects
             }
-            Input::Exited | Input::Damaged | Input::TaskPanicked => {
-                self.lose_running_machine(capture)
-            }
+            Input::Exited | Input::TaskPanicked => self.lose_running_machine(capture),
             input => match capture {
                 Some(capture) => self.step_capturing(capture, input),
                 None => self.step_undisturbed(input),
@@ -46,6 +51,7 @@ impl<S: Clone> Lifecycle<S> {
     fn step_undisturbed(&mut self, input: Input<S>) -> Vec<Effect<S>> {
         self.phase = Phase::Running(None);
         match input {
+            Input::Damaged => self.lose_running_machine(None),
             Input::Idle => {
                 self.begin_pause(Pause::new(SnapshotScope::Full, PauseCause::Idle, None))
             }
@@ -64,6 +70,7 @@ impl<S: Clone> Lifecycle<S> {
                 self.phase = Phase::Running(Some(Capture {
                     waiter,
                     scope,
+                    machine: MachineState::Alive,
                     deferred: Vec::new(),
                 }));
                 vec![Effect::Capture { scope }]
@@ -97,6 +104,12 @@ impl<S: Clone> Lifecycle<S> {
                 Reply::Captured(snapshot)
             }
             Input::CaptureFailed => Reply::CaptureFailed,
+            // The capture uses the machine, and fails when it is killed.
+            Input::Damaged if capture.machine_is_alive() => {
+                capture.machine = MachineState::Ended;
+                self.phase = Phase::Running(Some(capture));
+                return vec![Effect::KillMachine];
+            }
             Input::Pause { .. } | Input::Capture { .. } | Input::Rollback { .. } => {
                 capture.deferred.push(input);
                 self.phase = Phase::Running(Some(capture));
@@ -107,9 +120,14 @@ impl<S: Clone> Lifecycle<S> {
                 return self.conflict(input.waiter());
             }
         };
-        self.phase = Phase::Running(None);
         let mut effects = reply([capture.waiter], outcome);
-        effects.push(Effect::CollectGarbage);
+        if capture.machine_is_alive() {
+            self.phase = Phase::Running(None);
+            effects.push(Effect::CollectGarbage);
+        } else {
+            let replies = std::mem::replace(&mut effects, vec![Effect::ShutGate]);
+            effects.extend(self.lose_machine(MachineLoss::CRASH, replies));
+        }
         effects.push(Effect::Replay(capture.deferred));
         effects
     }

@@ -2,7 +2,9 @@
 
 use pool_api::{PauseCause, StartCause, StopReason};
 
-use super::{Effect, Input, Lifecycle, MachineLoss, Phase, Reply, StateChange, Waiter, reply};
+use super::{
+    Effect, Input, Lifecycle, MachineLoss, MachineState, Phase, Reply, StateChange, Waiter, reply,
+};
 
 /// A start in progress.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ pub(super) struct PendingStart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MachineOrigin {
     New,
-    Resumed,
+    Resumed(MachineState),
 }
 
 impl PendingStart {
@@ -29,7 +31,7 @@ impl PendingStart {
     }
 
     pub(super) fn of_resumed_machine(cause: StartCause, wakers: Vec<Waiter>) -> Self {
-        let machine = MachineOrigin::Resumed;
+        let machine = MachineOrigin::Resumed(MachineState::Alive);
         Self {
             cause,
             machine,
@@ -37,9 +39,14 @@ impl PendingStart {
         }
     }
 
+    /// Returns whether a live machine resumes.
+    pub(super) fn resumes(&self) -> bool {
+        self.machine == MachineOrigin::Resumed(MachineState::Alive)
+    }
+
     fn loss(&self) -> MachineLoss {
         match self.machine {
-            MachineOrigin::Resumed => MachineLoss::CRASH,
+            MachineOrigin::Resumed(_) => MachineLoss::CRASH,
             MachineOrigin::New => MachineLoss {
                 cause: PauseCause::StartFailed,
                 reason: StopReason::StartFailed,
@@ -60,6 +67,12 @@ impl<S: Clone> Lifecycle<S> {
             }
             Input::Kill(waiter) => {
                 return self.stop_machine(waiter, start.wakers, Vec::new());
+            }
+            // The resume of a killed machine fails.
+            Input::Damaged if start.resumes() => {
+                start.machine = MachineOrigin::Resumed(MachineState::Ended);
+                self.phase = Phase::Starting(start);
+                return vec![Effect::KillMachine];
             }
             Input::Started => {
                 self.phase = Phase::Running(None);

@@ -1,6 +1,9 @@
 //! Creating a sandbox from a template or a snapshot.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use pool_api::{
     Cause, CreateError, EnterError, FailedPart, Origin, Resources, SandboxId, SandboxInfo,
@@ -12,8 +15,10 @@ use tracing::warn;
 use super::Pool;
 use crate::{
     blocking::{Interrupted, blocking},
+    disk_space,
     driver::{Handle, InitialState},
     lifecycle::WakeSource,
+    sandbox_dir::SandboxDir,
 };
 
 /// The snapshot that a sandbox forks from, pinned.
@@ -113,11 +118,7 @@ impl Pool {
         }
         let reserved = self.registry.reserve(&id).ok_or_else(exists)?;
         let dir = self.sandbox_dir(&id);
-        let prepared = dir.clone();
-        blocking(move || prepared.remove().and_then(|()| prepared.create()))
-            .await
-            .map_err(|error| failed(error.into()))?
-            .map_err(|error| failed(error.into()))?;
+        self.prepare_dir(&id, dir.clone()).await?;
         // Again: a shutdown ends the sandboxes that are registered by now.
         if self.host.closing.load(Ordering::SeqCst) {
             return Err(failed(Interrupted.into()));
@@ -138,5 +139,30 @@ impl Pool {
             Ok(Err(error)) => Err(failed(error.into())),
             Err(_) => Err(failed(Interrupted.into())),
         }
+    }
+
+    /// Creates a sandbox's directory, unless the disk is full.
+    async fn prepare_dir(&self, id: &SandboxId, dir: SandboxDir) -> Result<(), CreateError> {
+        let failed = |source: Cause| CreateError::Failed {
+            id: id.clone(),
+            part: FailedPart::Host,
+            source,
+        };
+        let config = &self.host.config;
+        let (data_dir, reserve) = (config.data_dir.clone(), config.disk_reserve);
+        let prepare = blocking(move || {
+            if let Err(no_space) = disk_space::check(&data_dir, reserve)? {
+                return Ok(Err(no_space));
+            }
+            dir.remove()?;
+            dir.create().map(Ok)
+        });
+        prepare
+            .await
+            .map_err(|error| failed(error.into()))?
+            .map_err(|error: io::Error| failed(error.into()))?
+            .map_err(|no_space| CreateError::NoDiskSpace {
+                diagnostic: no_space.to_string(),
+            })
     }
 }

@@ -101,6 +101,8 @@ impl Rig {
         }];
         config.memory = MemoryMode::Cow;
         config.settle_time = Duration::ZERO;
+        config.least_awake = Duration::ZERO;
+        config.disk_reserve = 0;
         config
     }
 

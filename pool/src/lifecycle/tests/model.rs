@@ -136,14 +136,18 @@ impl Model {
                 target.snapshot = self.new_snapshot();
             }
             Input::Idle => return self.lifecycle.may_idle().then_some(input),
-            Input::Exited | Input::Damaged => {
-                if !self.lifecycle.watches_machine() {
+            Input::Exited => {
+                if !self.lifecycle.watches_exit() {
                     return None;
                 }
                 assert_eq!(self.machine, Machine::Alive, "watched without a machine");
-                if matches!(input, Input::Exited) {
-                    self.machine = Machine::Ended;
+                self.machine = Machine::Ended;
+            }
+            Input::Damaged => {
+                if !self.lifecycle.watches_damage() {
+                    return None;
                 }
+                assert_eq!(self.machine, Machine::Alive, "watched without a machine");
             }
             Input::RollbackRecorded { .. } | Input::RollbackNotRecorded(_) => return None,
             Input::Started if self.cancelled_start => {
@@ -158,6 +162,7 @@ impl Model {
     /// Ends the task that the input is a completion of; `None` when another task or none is in progress.
     fn complete_task(&mut self, mut input: Input<u32>) -> Option<Input<u32>> {
         match (&mut input, self.task) {
+            (Input::Started, Task::Resume) if self.machine == Machine::Ended => return None,
             (Input::Started, Task::Start | Task::Resume) => self.machine = Machine::Alive,
             (Input::StartFailed, Task::Start) => {}
             // A machine that fails to resume is killed.
@@ -316,7 +321,7 @@ impl Model {
         if matches!(state, SandboxState::Paused) || stopped {
             assert_eq!(self.machine, Machine::None);
         }
-        if state == SandboxState::Pausing && !self.lifecycle.watches_machine() {
+        if state == SandboxState::Pausing && !self.lifecycle.watches_exit() {
             assert_eq!(self.machine, Machine::Ended, "a lost machine still runs");
         }
         if !stopped && let Some(source) = &self.source {

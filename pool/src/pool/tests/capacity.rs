@@ -1,6 +1,8 @@
 //! Admission and the blank pool. Specification: "Lifecycle of sandboxes".
 
-use pool_api::{CreateError, EnterError, IfPaused, Node, SandboxState};
+use std::time::Duration;
+
+use pool_api::{CreateError, EnterError, IfPaused, Node, SandboxState, Stage};
 use vmm_api::fake::Fault;
 
 use super::{Limits, MEMORY, Rig, id, spec};
@@ -54,4 +56,100 @@ async fn blank_pool_refills_and_reports_spawn_failure() {
     };
     assert!(super::source_text(&*source).contains("spawn monitor"));
     none.create("a").await;
+}
+
+#[tokio::test]
+async fn full_host_pauses_the_longest_idle_sandbox() {
+    let rig = Rig::with(|config| {
+        config.limits = Limits {
+            memory: 2 * MEMORY,
+            machines: 9,
+        }
+    })
+    .await;
+    let create = async |name: &str| {
+        let mut spec = spec(name);
+        spec.idle = Some(Duration::from_secs(3600));
+        rig.pool.create(spec).await.unwrap();
+    };
+    create("old").await;
+    rig.say("old", "write 7 kept").await;
+    create("used").await;
+    rig.say("old", "hello").await;
+    let lease = rig.enter("used").await;
+    create("new").await;
+    assert_eq!(rig.state("old").await, SandboxState::Paused);
+    // A lease keeps its sandbox running, so the host has no room now but for the newest.
+    rig.say("old", "read 7").await;
+    assert_eq!(rig.state("new").await, SandboxState::Paused);
+    assert_eq!(rig.state("used").await, SandboxState::Running);
+    let other = rig.enter("old").await;
+    let refused = rig.pool.enter(&id("new"), IfPaused::Wake).await;
+    assert!(
+        matches!(refused, Err(EnterError::NoRoom { .. })),
+        "{refused:?}"
+    );
+    drop((lease, other));
+    rig.say("new", "hello").await;
+}
+
+#[tokio::test]
+async fn sandbox_without_an_idle_window_is_not_evicted() {
+    let rig = Rig::with(|config| config.limits.machines = 1).await;
+    rig.create("a").await;
+    let refused = rig.pool.create(spec("b")).await;
+    assert!(
+        matches!(refused, Err(CreateError::NoRoom { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(rig.state("a").await, SandboxState::Running);
+}
+
+#[tokio::test]
+async fn concurrent_starts_are_bounded_and_report_their_queue() {
+    let rig = Rig::with(|config| config.concurrent_starts = 1).await;
+    for name in ["a", "b"] {
+        rig.create(name).await;
+        rig.pause(name).await;
+    }
+    let loads = rig.fake.counts().loads;
+    rig.fake.hold_loads();
+    let wake = |name: &'static str| {
+        let pool = std::sync::Arc::clone(&rig.pool);
+        tokio::spawn(async move { pool.enter(&id(name), IfPaused::Wake).await })
+    };
+    let first = wake("a");
+    while rig.fake.counts().loads == loads {
+        tokio::task::yield_now().await;
+    }
+    let second = wake("b");
+    while rig.state("b").await != SandboxState::Starting {
+        tokio::task::yield_now().await;
+    }
+    let held = std::time::Instant::now();
+    assert_eq!(rig.fake.counts().loads, loads + 1);
+    rig.fake.release_loads();
+    drop(first.await.unwrap().unwrap());
+    let lease = second.await.unwrap().unwrap();
+    let waited = held.elapsed();
+    let report = lease.wake().expect("the lease waited for a wake");
+    let queued = report
+        .stages
+        .iter()
+        .find(|(stage, _)| *stage == Stage::Queue);
+    assert!(queued.is_some_and(|(_, time)| !time.is_zero() && *time <= waited + held.elapsed()));
+}
+
+#[tokio::test]
+async fn create_below_the_disk_reserve_names_the_figures() {
+    let rig = Rig::with(|config| config.disk_reserve = u64::MAX).await;
+    let refused = rig.pool.create(spec("a")).await;
+    let Err(CreateError::NoDiskSpace { diagnostic }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        diagnostic.contains("MiB are reserved for pauses"),
+        "{diagnostic}"
+    );
+    assert_eq!(rig.count("sandboxes"), 0);
 }

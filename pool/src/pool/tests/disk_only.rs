@@ -6,7 +6,7 @@ use pool_api::{
 };
 use vmm_api::fake::Fault;
 
-use super::{Kind, Rig, id, spec, wait_for_event};
+use super::{Kind, Rig, id, spec, try_say, wait_for_event};
 
 #[tokio::test]
 async fn disk_only_pause_boots_with_the_same_identity() {
@@ -160,6 +160,21 @@ async fn failed_disk_only_capture_thaws_the_filesystem() {
             "{taken:?}"
         );
         assert_eq!(rig.say("a", "disk-write 9 on").await, "ok");
+    }
+    assert_eq!(rig.fake.counts().live, 1);
+}
+
+#[tokio::test]
+async fn failed_thaw_is_retried_and_keeps_the_machine() {
+    let rig = Rig::with_data("a").await;
+    rig.fake.fail_next(Fault::Thaw);
+    let taken = rig.pool.snapshot(&id("a"), SnapshotScope::DiskOnly).await;
+    taken.unwrap();
+    assert_eq!(rig.say("a", "read 7").await, "memory");
+    let write = async || try_say(&*rig.enter("a").await, "disk-write 9 on").await;
+    assert_eq!(write().await, None, "the disk is frozen");
+    while write().await.as_deref() != Some("ok") {
+        tokio::task::yield_now().await;
     }
     assert_eq!(rig.fake.counts().live, 1);
 }

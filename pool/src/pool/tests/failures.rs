@@ -3,8 +3,8 @@
 use std::{fs, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use pool_api::{
-    CreateError, Epoch, ForkError, ForkSpec, IfPaused, Node, PauseCause, PauseError, SandboxState,
-    SnapshotError, SnapshotScope, StopReason,
+    CreateError, EnterError, Epoch, ForkError, ForkSpec, IfPaused, Node, PauseCause, PauseError,
+    SandboxState, SnapshotError, SnapshotScope, StopReason,
 };
 use vmm_api::fake::Fault;
 
@@ -74,9 +74,39 @@ async fn failed_restore_stays_paused_and_next_request_works() {
         assert_eq!(info.state, SandboxState::Paused);
         assert!(info.last_error.is_some());
         assert_eq!(rig.fake.counts().live, 0, "{fault:?}");
+        assert_eq!(rig.say("a", "read 7").await, "kept");
+        assert_eq!(rig.pool.info(&id("a")).await.unwrap().last_error, None);
+        rig.pause("a").await;
     }
-    assert_eq!(rig.say("a", "read 7").await, "kept");
-    assert_eq!(rig.pool.info(&id("a")).await.unwrap().last_error, None);
+}
+
+#[tokio::test]
+async fn repeated_wake_failures_back_off() {
+    let rig = Rig::new().await;
+    rig.create("a").await;
+    rig.pause("a").await;
+    for _ in 0..2 {
+        rig.fake.fail_next(Fault::Load);
+        failed(rig.pool.enter(&id("a"), IfPaused::Wake).await);
+    }
+    let loads = rig.fake.counts().loads;
+    let refused = rig.pool.enter(&id("a"), IfPaused::Wake).await;
+    let Err(EnterError::Backoff { retry_after, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(!retry_after.is_zero());
+    assert_eq!(
+        rig.fake.counts().loads,
+        loads,
+        "no attempt before it is due"
+    );
+    // The owner's call is not refused, and its success ends the back-off.
+    rig.pool
+        .resume(&id("a"), SnapshotScope::Full)
+        .await
+        .unwrap();
+    rig.pause("a").await;
+    rig.say("a", "hello").await;
 }
 
 #[tokio::test]

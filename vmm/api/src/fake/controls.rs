@@ -27,6 +27,8 @@ pub enum Fault {
     Init,
     /// The agent's response to `POST /freeze`.
     Freeze,
+    /// The agent's response to `POST /unfreeze`.
+    Thaw,
     /// Sealing the top layers.
     Advance,
 }

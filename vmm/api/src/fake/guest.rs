@@ -103,7 +103,11 @@ fn respond(
             instance.guest.lock().frozen = true;
         }
     } else if head.starts_with("POST /unfreeze ") {
-        instance.guest.lock().frozen = false;
+        if instance.controls.take_fault(Fault::Thaw) {
+            status = FAILURE;
+        } else {
+            instance.guest.lock().frozen = false;
+        }
     } else if head.starts_with("POST /init ") {
         if instance.controls.take_fault(Fault::Init) {
             status = FAILURE;
