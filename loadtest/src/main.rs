@@ -7,8 +7,10 @@
 #![deny(unsafe_code)]
 
 mod floor;
+mod gateway;
 mod histogram;
 mod report;
+mod scale;
 #[allow(unsafe_code)]
 mod sys;
 mod wake;
@@ -33,6 +35,8 @@ enum Command {
     Floor,
     /// Measure forks and restores, stage by stage.
     Wake(wake::Args),
+    /// Measure a host with many paused sandboxes.
+    Scale(scale::Args),
 }
 
 #[tokio::main]
@@ -42,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
     match args.command {
         Command::Floor => floor::Floor::measure()?.report(&mut report),
         Command::Wake(wake) => wake::measure(&wake, &mut report).await?,
+        Command::Scale(scale) => scale::measure(&scale, &mut report).await?,
     }
     report.print(args.json)
 }

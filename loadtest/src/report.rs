@@ -8,6 +8,8 @@ use crate::histogram::Histogram;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    /// Facts that are no durations.
+    notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,11 @@ impl Report {
             count,
             floor,
         });
+    }
+
+    /// Adds a line of text.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
@@ -76,6 +83,13 @@ impl Report {
                 "{:<52} {p50:>12} {p99:>12} {:>7} {floor:>12} {ratio:>7}",
                 row.name, row.count
             )?;
+        }
+        for note in &self.notes {
+            if json {
+                writeln!(out, "{}", serde_json::json!({ "note": note }))?;
+            } else {
+                writeln!(out, "{note}")?;
+            }
         }
         Ok(())
     }

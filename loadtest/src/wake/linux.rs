@@ -1,14 +1,11 @@
 //! Requests through a gateway to a paused Linux sandbox, to the first byte of the response.
 
-mod gateway;
-
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
 use serde_json::json;
 
-use self::gateway::Gateway;
-use crate::{histogram::Histogram, report::Report};
+use crate::{gateway::Gateway, histogram::Histogram, report::Report};
 
 /// Stages of a wake in their order, with their names in `Server-Timing`.
 const STAGES: [&str; 8] = [
@@ -30,7 +27,8 @@ pub(super) async fn measure(
             "Paged, working set of the previous wake",
         ),
     ] {
-        let gateway = Gateway::start(dir.path(), guest, memory).await?;
+        let gateway =
+            Gateway::start(&dir.path().join("data"), guest, &["--memory", memory]).await?;
         let wakes = wakes(&gateway, count, working_sets)
             .await
             .with_context(|| format!("failed to measure wakes with memory {memory}"))?;

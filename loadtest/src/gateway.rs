@@ -1,4 +1,4 @@
-//! Gateway process of the benchmark, and a client to it.
+//! A gateway process, and a client to it.
 
 use std::{
     collections::BTreeMap,
@@ -27,37 +27,31 @@ use tokio::{
 const KEY: &str = "e2b_0000000000000000000000000000000000000000";
 /// Time limit for building the template and responding.
 const READY_TIMEOUT: Duration = Duration::from_secs(240);
+/// The time between two health checks of a gateway that starts.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A `catnap up` process. Dropping it kills it.
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     address: SocketAddr,
     data: PathBuf,
 }
 
 impl Gateway {
-    /// Starts `catnap` from the directory of this program.
-    pub(super) async fn start(
-        dir: &Path,
+    /// Starts `catnap` from the directory of this program and waits until it is healthy.
+    pub(crate) async fn start(
+        data: &Path,
         guest: Option<&Path>,
-        memory: &str,
+        arguments: &[&str],
     ) -> anyhow::Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let program = std::env::current_exe()?.with_file_name("catnap");
         let mut command = Command::new(&program);
-        command.args([
-            "up",
-            "--listen",
-            &address.to_string(),
-            "--api-key",
-            KEY,
-            "--memory",
-            memory,
-            "--data-dir",
-        ]);
-        let data = dir.join("data");
         command
-            .arg(&data)
+            .args(["up", "--listen", &address.to_string(), "--api-key", KEY])
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(data)
             // Log writes would disturb the measurement.
             .env("RUST_LOG", "warn")
             .kill_on_drop(true)
@@ -71,7 +65,7 @@ impl Gateway {
         let mut gateway = Self {
             child,
             address,
-            data,
+            data: data.to_owned(),
         };
         let started = Instant::now();
         while !gateway.is_healthy().await {
@@ -82,13 +76,13 @@ impl Gateway {
                 started.elapsed() < READY_TIMEOUT,
                 "the gateway did not become ready"
             );
-            sleep(Duration::from_millis(100)).await;
+            sleep(POLL).await;
         }
         Ok(gateway)
     }
 
     /// Shuts the gateway down and waits for its exit.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let pid = self.child.id().context("the gateway has exited")?;
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         let status = self.child.wait().await?;
@@ -96,8 +90,34 @@ impl Gateway {
         Ok(())
     }
 
+    /// Returns the process id.
+    pub(crate) fn pid(&self) -> anyhow::Result<Pid> {
+        let pid = self.child.id().context("the gateway has exited")?;
+        Ok(Pid::from_raw(i32::try_from(pid)?))
+    }
+
+    #[allow(dead_code)]
+    /// Kills the gateway and waits for its exit.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child
+            .kill()
+            .await
+            .context("failed to kill the gateway")
+    }
+
+    /// Returns the resident memory of the gateway in KiB.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number
+            .context("no VmRSS")?
+            .parse()
+            .context("failed to parse VmRSS")
+    }
+
     /// Removes the recorded working sets, so that every page of the next wake faults.
-    pub(super) fn remove_working_sets(&self) -> anyhow::Result<()> {
+    pub(crate) fn remove_working_sets(&self) -> anyhow::Result<()> {
         for snapshot in fs::read_dir(self.data.join("snapshots"))? {
             let working_set = snapshot?.path().join("working-set");
             match fs::remove_file(&working_set) {
@@ -120,7 +140,7 @@ impl Gateway {
     }
 
     /// Calls the API and returns the JSON of the response.
-    pub(super) async fn api(
+    pub(crate) async fn api(
         &self,
         method: &str,
         path: &str,
@@ -150,7 +170,7 @@ impl Gateway {
 
     /// Requests `/health` of the sandbox's agent; returns the time to the response head, and the stages that it
     /// reports.
-    pub(super) async fn request(
+    pub(crate) async fn request(
         &self,
         id: &str,
     ) -> anyhow::Result<(Duration, BTreeMap<String, Duration>)> {
