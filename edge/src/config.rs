@@ -46,8 +46,21 @@ pub struct Tls {
 pub struct Limits {
     /// Connections of all clients. Further ones are closed at once.
     pub connections: usize,
-    /// Concurrent requests to one sandbox, including WebSockets and streams. Further ones receive 429.
+    /// Connections of one client address. Further ones are closed at once.
+    pub connections_per_address: u32,
+    /// Requests in flight of all clients. Further ones receive 503 without a body.
+    pub requests: usize,
+    /// Requests in flight of one client address. Further ones receive 429.
+    pub requests_per_address: u32,
+    /// Requests of one client address that wait for a wake. Further ones receive 429.
+    pub wakes_per_address: u32,
+    /// Requests in flight to the API. Further ones receive 503.
+    pub api_requests: usize,
+    /// Concurrent requests to one sandbox, including WebSockets and streams: fewer than the vsock streams of a guest.
+    /// Further ones receive 429.
     pub connections_per_sandbox: u32,
+    /// Bytes of responses that are read ahead of slow clients.
+    pub read_ahead: ReadAheadLimits,
     /// Bytes of a request head: its target and its headers. A larger one receives 431, or its connection is closed.
     pub head_bytes: usize,
     /// The time from the first byte of a request head to its last. The TLS handshake and the first head share it.
@@ -56,10 +69,21 @@ pub struct Limits {
     pub idle_connection: Duration,
     /// The time without a byte of a body after which a request is ended.
     pub idle_stream: Duration,
+    /// The time for which a client may not read a response of the gateway itself or of the API.
+    pub stalled_response: Duration,
     /// Concurrent streams of one HTTP/2 connection.
     pub streams: u32,
     /// The burst of streams of one HTTP/2 connection that the client may reset. A tenth of it refills each second.
     pub resets: u32,
+}
+
+/// Bounds of read-ahead in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadAheadLimits {
+    /// Of one request.
+    pub request: usize,
+    /// Of all requests.
+    pub all: usize,
 }
 
 impl Config {
@@ -85,11 +109,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            connections_per_sandbox: 2_000,
+            connections_per_address: 15_000,
+            requests: 10_000,
+            requests_per_address: 7_500,
+            wakes_per_address: 256,
+            api_requests: 1_000,
+            connections_per_sandbox: 900,
+            read_ahead: ReadAheadLimits {
+                request: 256 << 10,
+                all: 256 << 20,
+            },
             head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(30),
             idle_connection: Duration::from_secs(60),
             idle_stream: Duration::from_secs(600),
+            stalled_response: Duration::from_secs(30),
             streams: 250,
             resets: 500,
         }

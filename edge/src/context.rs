@@ -1,10 +1,11 @@
 //! The state of one request until its end.
 
 use bytes::Bytes;
-use pool_api::DialError;
+use pool_api::{DialError, SandboxId};
 use tokio::time::Instant;
 
 use crate::{
+    budget::{ApiShare, RequestShare},
     client::Client,
     limiter::Slot,
     metrics::{Direction, RequestGuard, TargetLabel},
@@ -25,6 +26,8 @@ pub(crate) struct RequestContext {
     pub(crate) kind: RequestKind,
     /// The start of the connection attempt to the upstream.
     pub(crate) dial_started: Option<Instant>,
+    /// The share of the budget, until the response is written.
+    pub(crate) share: Option<RequestShare>,
 }
 
 /// A request, by its destination.
@@ -33,9 +36,18 @@ pub(crate) enum RequestKind {
     /// The destination is not resolved, or the request has ended.
     Unresolved,
     /// A request to the API.
-    Api(IdleWatchdog),
+    Api(ApiRequest),
     /// A request to a sandbox that granted a lease.
     Sandbox(Box<SandboxRequest>),
+}
+
+/// A request to the API.
+#[derive(Debug)]
+pub(crate) struct ApiRequest {
+    /// Ends the request when its bodies stall.
+    pub(crate) watchdog: IdleWatchdog,
+    /// Counts towards the limit of the API.
+    pub(crate) _share: ApiShare,
 }
 
 /// A request that holds a lease of its sandbox.
@@ -50,7 +62,7 @@ pub(crate) struct SandboxRequest {
     /// Ends the request when its lease is revoked or its bodies stall.
     pub(crate) watchdog: IdleWatchdog,
     /// Counts towards the concurrency limit of the sandbox.
-    pub(crate) _slot: Slot,
+    pub(crate) _slot: Slot<SandboxId>,
 }
 
 impl RequestContext {
@@ -60,6 +72,7 @@ impl RequestContext {
             guard,
             kind: RequestKind::Unresolved,
             dial_started: None,
+            share: None,
         }
     }
 
@@ -71,7 +84,7 @@ impl RequestContext {
         self.guard.body_bytes(direction, chunk.len());
         match &self.kind {
             RequestKind::Sandbox(request) => request.watchdog.touch(),
-            RequestKind::Api(watchdog) => watchdog.touch(),
+            RequestKind::Api(request) => request.watchdog.touch(),
             RequestKind::Unresolved => {}
         }
     }
@@ -87,6 +100,7 @@ impl RequestContext {
     /// Step 9 of a request: releases its lease, its slot and its watchdog.
     pub(crate) fn finish(&mut self) {
         self.kind = RequestKind::Unresolved;
+        self.share = None;
     }
 }
 

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use coordinator::{Access, Coordinator};
 use guest_api::envd;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use pingora::{http::RequestHeader, protocols::http::ServerSession, proxy::Session};
-use pool_api::{Lease, Node, SandboxState};
+use pool_api::{Lease, Node, SandboxId, SandboxState};
 use tokio::time::Instant;
 
 use crate::{
     access::{self, Denied, Permit},
     admit::{AdmitError, admit},
+    api_key::{self, ApiKey},
+    budget::RequestBudget,
     client::Client,
     config::Config,
-    context::{RequestKind, SandboxRequest},
+    context::{ApiRequest, RequestContext, RequestKind, SandboxRequest},
     limiter::{ConcurrencyLimiter, Slot},
     rejection::Rejection,
     rewrite::Rewrite,
@@ -31,14 +33,15 @@ pub(crate) struct Dispatcher {
     config: Config,
     node: Arc<dyn Node>,
     coordinator: Arc<Coordinator>,
-    limiter: ConcurrencyLimiter,
+    limiter: ConcurrencyLimiter<SandboxId>,
+    budget: RequestBudget,
 }
 
 /// A request with checked tokens and a slot.
 struct AuthorizedRequest {
     target: Target,
     permit: Permit,
-    slot: Slot,
+    slot: Slot<SandboxId>,
     tls: bool,
     masked_host: Option<String>,
     timing: Timing,
@@ -47,39 +50,70 @@ struct AuthorizedRequest {
 impl Dispatcher {
     pub(crate) fn new(config: Config, node: Arc<dyn Node>, coordinator: Arc<Coordinator>) -> Self {
         let limiter = ConcurrencyLimiter::new(config.limits.connections_per_sandbox);
+        let budget = RequestBudget::new(&config.limits);
         Self {
             config,
             node,
             coordinator,
             limiter,
+            budget,
         }
     }
 
-    /// Takes a request through steps 1 to 4.
+    /// Takes a request through steps 1 to 4. Its share of the budget stays in `context` until its end.
     pub(crate) async fn dispatch(
         &self,
         session: &mut Session,
-        client: Option<&Client>,
+        context: &mut RequestContext,
     ) -> Result<RequestKind, Rejection> {
-        let request = session.req_header();
         let limits = &self.config.limits;
+        // Until the request is admitted to a sandbox, its response is small and complete.
+        session
+            .as_downstream_mut()
+            .set_write_timeout(Some(limits.stalled_response));
+        let share = context.share.insert(self.budget.take(session)?);
+        let request = session.req_header();
         if head_size(request) > limits.head_bytes {
             return Err(Rejection::HeadTooLarge {
                 limit: limits.head_bytes,
             });
         }
+        let client = context.client.as_ref();
         match target::resolve(request, self.config.domain.as_deref())? {
-            Destination::Api => Ok(RequestKind::Api(IdleWatchdog::spawn(
-                None,
-                client.cloned(),
-                limits.idle_stream,
-            ))),
+            Destination::Api => self.api(request, client).map(RequestKind::Api),
             Destination::Sandbox(target) => {
                 let request = self.authorize(&request.headers, target).await?;
+                let _wake = self.budget.take_wake(share)?;
                 let request = self.enter(session, request, client).await?;
+                session
+                    .as_downstream_mut()
+                    .set_write_timeout(Some(limits.idle_stream));
                 Ok(RequestKind::Sandbox(Box::new(request)))
             }
         }
+    }
+
+    /// Admits a request to the API: nothing is dialed for one without the key.
+    fn api(
+        &self,
+        request: &RequestHeader,
+        client: Option<&Client>,
+    ) -> Result<ApiRequest, Rejection> {
+        let key = self.config.api_key.as_ref();
+        let key = key.map_or(ApiKey::Valid, |key| api_key::check(&request.headers, key));
+        let is_health = api_key::is_health(request.uri.path());
+        match key {
+            // The API answers preflights, which have no key.
+            ApiKey::Missing | ApiKey::Invalid if request.method == Method::OPTIONS => {}
+            ApiKey::Missing | ApiKey::Invalid if is_health => return Err(Rejection::Health),
+            ApiKey::Missing => return Err(Rejection::ApiKeyMissing),
+            ApiKey::Invalid => return Err(Rejection::ApiKeyInvalid),
+            ApiKey::Valid => {}
+        }
+        Ok(ApiRequest {
+            _share: self.budget.take_api()?,
+            watchdog: IdleWatchdog::spawn(None, client.cloned(), self.config.limits.idle_stream),
+        })
     }
 
     /// Completes every step that precedes the admission. No sandbox wakes here.

@@ -22,6 +22,8 @@
 
 mod access;
 mod admit;
+mod api_key;
+mod budget;
 mod client;
 mod config;
 mod connection;

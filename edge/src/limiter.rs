@@ -1,76 +1,83 @@
-//! The limit of concurrent requests to each sandbox.
+//! Limits of concurrent use by key: requests of a sandbox, requests and connections of a client address.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use pool_api::SandboxId;
-
-/// Limits the concurrent requests to each sandbox. A sandbox without requests uses no memory.
-#[derive(Debug, Clone)]
-pub(crate) struct ConcurrencyLimiter {
-    in_flight: Arc<Mutex<HashMap<SandboxId, u32>>>,
+/// Limits the concurrent uses of each key. A key without uses takes no memory.
+#[derive(Debug)]
+pub(crate) struct ConcurrencyLimiter<K> {
+    in_use: Arc<Mutex<HashMap<K, u32>>>,
     limit: u32,
 }
 
-/// Counts one request to a sandbox until it is dropped.
+/// Counts one use of a key until it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping the slot frees it"]
-pub(crate) struct Slot {
-    limiter: ConcurrencyLimiter,
-    sandbox: SandboxId,
+pub(crate) struct Slot<K: Eq + Hash> {
+    in_use: Arc<Mutex<HashMap<K, u32>>>,
+    key: K,
 }
 
-/// A sandbox that has as many concurrent requests as it may.
+/// A key that has as many concurrent uses as it may.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("sandbox {sandbox} has reached its limit of {limit} concurrent requests")]
-pub(crate) struct LimitReached {
-    pub(crate) sandbox: SandboxId,
+#[error("{key} has reached its limit of {limit}")]
+pub(crate) struct LimitReached<K> {
+    pub(crate) key: K,
     pub(crate) limit: u32,
 }
 
-impl ConcurrencyLimiter {
+impl<K: Clone + Eq + Hash> ConcurrencyLimiter<K> {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
-            in_flight: Arc::default(),
+            in_use: Arc::default(),
             limit,
         }
     }
 
-    /// Takes a slot of a sandbox.
-    pub(crate) fn acquire(&self, sandbox: &SandboxId) -> Result<Slot, LimitReached> {
-        let mut in_flight = self.in_flight();
-        let count = in_flight.get(sandbox).copied().unwrap_or(0);
+    /// Takes a slot of a key.
+    pub(crate) fn acquire(&self, key: &K) -> Result<Slot<K>, LimitReached<K>> {
+        let mut in_use = lock(&self.in_use);
+        let count = in_use.get(key).copied().unwrap_or(0);
         if count >= self.limit {
             return Err(LimitReached {
-                sandbox: sandbox.clone(),
+                key: key.clone(),
                 limit: self.limit,
             });
         }
-        in_flight.insert(sandbox.clone(), count + 1);
+        in_use.insert(key.clone(), count + 1);
         Ok(Slot {
-            limiter: self.clone(),
-            sandbox: sandbox.clone(),
+            in_use: self.in_use.clone(),
+            key: key.clone(),
         })
-    }
-
-    fn in_flight(&self) -> MutexGuard<'_, HashMap<SandboxId, u32>> {
-        self.in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Slot {
+impl<K> Clone for ConcurrencyLimiter<K> {
+    fn clone(&self) -> Self {
+        Self {
+            in_use: self.in_use.clone(),
+            limit: self.limit,
+        }
+    }
+}
+
+impl<K: Eq + Hash> Drop for Slot<K> {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.limiter.in_flight().entry(self.sandbox.clone()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        let mut in_use = lock(&self.in_use);
+        if let Some(count) = in_use.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                in_use.remove(&self.key);
             }
         }
     }
+}
+
+fn lock<K>(in_use: &Mutex<HashMap<K, u32>>) -> MutexGuard<'_, HashMap<K, u32>> {
+    in_use.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -78,18 +85,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limit_applies_per_sandbox_and_drop_frees_slot() {
+    fn limit_applies_per_key_and_drop_frees_slot() {
         let limiter = ConcurrencyLimiter::new(2);
-        let (a, b): (SandboxId, SandboxId) = ("ia".parse().unwrap(), "ib".parse().unwrap());
+        let (a, b) = ("a", "b");
         let first = limiter.acquire(&a).unwrap();
         let second = limiter.acquire(&a).unwrap();
         let error = limiter.acquire(&a).unwrap_err();
-        assert_eq!((error.sandbox, error.limit), (a.clone(), 2));
+        assert_eq!((error.key, error.limit), (a, 2));
         let _other = limiter.acquire(&b).unwrap();
         drop(first);
         let third = limiter.acquire(&a).unwrap();
         assert!(limiter.acquire(&a).is_err());
         drop((second, third));
-        assert_eq!(limiter.in_flight().len(), 1, "no entry without requests");
+        assert_eq!(lock(&limiter.in_use).len(), 1, "no entry without requests");
     }
 }

@@ -88,8 +88,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         context: &mut RequestContext,
     ) -> pingora::Result<bool> {
-        let client = context.client.clone();
-        let rejection = match self.dispatcher.dispatch(session, client.as_ref()).await {
+        let rejection = match self.dispatcher.dispatch(session, context).await {
             Ok(kind) => {
                 context.guard.set_target(kind.label());
                 context.kind = kind;

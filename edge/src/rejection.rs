@@ -2,7 +2,10 @@
 
 use pool_api::SandboxId;
 
-use crate::{admit::AdmitError, limiter::LimitReached, route::RouteError, target::TargetError};
+use crate::{
+    admit::AdmitError, budget::OverBudget, limiter::LimitReached, route::RouteError,
+    target::TargetError,
+};
 
 /// The reason why a request is not dispatched.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +41,20 @@ pub(crate) enum Rejection {
     #[error("sandbox {0} is paused and the tokens do not wake it")]
     ResumeForbidden(SandboxId),
     /// The sandbox has too many concurrent requests.
+    #[error("sandbox {0}")]
+    LimitReached(#[from] LimitReached<SandboxId>),
+    /// The gateway, the API or the client has too many requests in flight.
     #[error(transparent)]
-    LimitReached(#[from] LimitReached),
+    OverBudget(#[from] OverBudget),
+    /// The request to the API has no key.
+    #[error("the request has no API key")]
+    ApiKeyMissing,
+    /// The request to the API has another key.
+    #[error("the API key is invalid")]
+    ApiKeyInvalid,
+    /// A health check without a key: the gateway answers it.
+    #[error("the gateway answers the health check")]
+    Health,
     /// The sandbox granted no lease.
     #[error(transparent)]
     Admit(#[from] AdmitError),

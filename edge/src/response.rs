@@ -5,14 +5,16 @@
 mod body;
 mod cors;
 
+use std::time::Duration;
+
 use pingora::{http::ResponseHeader, proxy::Session};
-use pool_api::{DialError, EnterError, Port, SandboxId};
+use pool_api::{DialError, EnterError, FailedPart, Port, SandboxId};
 use serde_json::json;
 
 use self::body::{Body, ordered};
 use crate::{
-    admit::AdmitError, context::SandboxRequest, limiter::LimitReached, metrics::RefusalReason,
-    rejection::Rejection, target::Address,
+    admit::AdmitError, budget::OverBudget, context::SandboxRequest, limiter::LimitReached,
+    metrics::RefusalReason, rejection::Rejection, target::Address,
 };
 
 /// `Retry-After` of a full host in seconds: about the time until an idle sandbox pauses and makes room.
@@ -36,6 +38,12 @@ pub(crate) enum ApiFailure {
     Unreachable,
     /// The connection ended before a response.
     Disconnected,
+}
+
+/// Rounds up to whole seconds.
+fn seconds(duration: Duration) -> u32 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 // === impl ErrorResponse ===
@@ -66,6 +74,15 @@ impl ErrorResponse {
             Rejection::ResumeForbidden(sandbox)
             | Rejection::Admit(AdmitError::Forbidden(sandbox)) => Self::resume_forbidden(sandbox),
             Rejection::LimitReached(error) => Self::limit_reached(error),
+            Rejection::OverBudget(error) => Self::over_budget(error),
+            Rejection::ApiKeyMissing => Self::unauthorized("authorization header is missing"),
+            Rejection::ApiKeyInvalid => Self::unauthorized(
+                "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.",
+            ),
+            Rejection::Health => {
+                let json = json!({ "status": "ok" }).to_string();
+                Self::new(200, RefusalReason::Health, Body::Json(json))
+            }
             Rejection::Admit(AdmitError::TimedOut { sandbox, .. }) => Self::sandbox(
                 504,
                 RefusalReason::WakeTimedOut,
@@ -137,7 +154,40 @@ impl ErrorResponse {
                 Self::json_or_page(503, RefusalReason::NoRoom, json, title, message.to_owned())
                     .retry_later()
             }
-            EnterError::Backoff { id, .. } | EnterError::Failed { id, .. } => Self::sandbox(
+            EnterError::Backoff { id, retry_after } => Self {
+                retry_after: Some(seconds(*retry_after)),
+                ..Self::sandbox(
+                    503,
+                    RefusalReason::WakeFailed,
+                    id,
+                    "Sandbox Wake Failed",
+                    "The sandbox could not be woken. Try again later.",
+                )
+            },
+            EnterError::Failed {
+                id,
+                part: FailedPart::Guest,
+                ..
+            } => Self::sandbox(
+                503,
+                RefusalReason::WakeFailed,
+                id,
+                "Sandbox Wake Failed",
+                "The guest agent of the sandbox did not answer. Try again in a moment.",
+            )
+            .retry_later(),
+            EnterError::Failed {
+                id,
+                part: FailedPart::Snapshot,
+                ..
+            } => Self::sandbox(
+                503,
+                RefusalReason::WakeFailed,
+                id,
+                "Sandbox Snapshot Damaged",
+                "A file of the sandbox's snapshot is missing or damaged.",
+            ),
+            EnterError::Failed { id, .. } => Self::sandbox(
                 503,
                 RefusalReason::WakeFailed,
                 id,
@@ -148,8 +198,28 @@ impl ErrorResponse {
         }
     }
 
-    fn limit_reached(error: &LimitReached) -> Self {
-        let LimitReached { sandbox, limit } = error;
+    /// Without a body, so that a client that does not read holds nothing.
+    fn over_budget(error: &OverBudget) -> Self {
+        let (status, reason) = match error {
+            OverBudget::All | OverBudget::Api => (503, RefusalReason::Overloaded),
+            OverBudget::Address(_) => (429, RefusalReason::TooMany),
+        };
+        Self {
+            retry_after: Some(1),
+            ..Self::new(status, reason, Body::Empty)
+        }
+    }
+
+    fn unauthorized(message: &str) -> Self {
+        let json = json!({ "code": 401, "message": message }).to_string();
+        Self::new(401, RefusalReason::Unauthorized, Body::Json(json))
+    }
+
+    fn limit_reached(error: &LimitReached<SandboxId>) -> Self {
+        let LimitReached {
+            key: sandbox,
+            limit,
+        } = error;
         let message =
             format!("The sandbox has too many concurrent incoming connections (limit: {limit})");
         let json = ordered(&[
@@ -290,6 +360,7 @@ impl ErrorResponse {
         if let Some(header) = cors::preflight(request)? {
             return session.write_response_header(Box::new(header), true).await;
         }
+        let retry_after = self.retry_after;
         let (content_type, text) = self.body.render(&request.headers);
         let is_head = request.method == http::Method::HEAD;
         let mut header = ResponseHeader::build(self.status, Some(5))?;
@@ -297,13 +368,14 @@ impl ErrorResponse {
         header.insert_header(http::header::CONTENT_TYPE, content_type)?;
         header.insert_header(http::header::CONTENT_LENGTH, text.len())?;
         header.insert_header(http::header::CACHE_CONTROL, "no-store")?;
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = retry_after {
             header.insert_header(http::header::RETRY_AFTER, seconds)?;
         }
+        let is_end = is_head || text.is_empty();
         session
-            .write_response_header(Box::new(header), is_head)
+            .write_response_header(Box::new(header), is_end)
             .await?;
-        if !is_head {
+        if !is_end {
             session.write_response_body(Some(text.into()), true).await?;
         }
         Ok(())

@@ -1,6 +1,11 @@
 //! Accepts connections and serves them in the caller's runtime.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use coordinator::Coordinator;
 use error_chain::chain;
@@ -19,6 +24,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Limits},
     connection::{self, ConnectionContext},
+    limiter::ConcurrencyLimiter,
     listen::{BindError, BoundListener},
     metrics::{Metrics, wakes},
     proxy::Proxy,
@@ -151,7 +157,10 @@ impl Edge {
         shutdown: &watch::Receiver<bool>,
     ) -> io::Result<Vec<impl Future<Output = ()> + use<>>> {
         let connections = self.limits.connections.min(Semaphore::MAX_PERMITS);
-        let connections = Arc::new(Semaphore::new(connections));
+        let limit = ConnectionLimit {
+            all: Arc::new(Semaphore::new(connections)),
+            by_address: ConcurrencyLimiter::new(self.limits.connections_per_address),
+        };
         let context = ConnectionContext {
             proxy: self.proxy,
             limits: self.limits,
@@ -172,14 +181,21 @@ impl Edge {
                     acceptor,
                     ..context.clone()
                 };
-                Ok(accept(listener, context, connections.clone()))
+                Ok(accept(listener, context, limit.clone()))
             })
             .collect()
     }
 }
 
+/// The limits of open connections.
+#[derive(Debug, Clone)]
+struct ConnectionLimit {
+    all: Arc<Semaphore>,
+    by_address: ConcurrencyLimiter<IpAddr>,
+}
+
 /// Accepts connections until the shutdown, then waits for them to end. Dropping the future aborts them.
-async fn accept(listener: TcpListener, context: ConnectionContext, limit: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, context: ConnectionContext, limit: ConnectionLimit) {
     let mut shutdown = context.shutdown.clone();
     let mut connections = JoinSet::new();
     loop {
@@ -209,15 +225,18 @@ fn spawn_connection(
     socket: TcpStream,
     peer: SocketAddr,
     context: &ConnectionContext,
-    limit: &Arc<Semaphore>,
+    limit: &ConnectionLimit,
 ) {
     // Dropping the socket closes a connection beyond the limit.
-    let Ok(permit) = limit.clone().try_acquire_owned() else {
+    let Ok(slot) = limit.by_address.acquire(&peer.ip()) else {
+        return context.metrics.connection_refused();
+    };
+    let Ok(permit) = limit.all.clone().try_acquire_owned() else {
         return context.metrics.connection_refused();
     };
     let context = context.clone();
     connections.spawn(async move {
         connection::serve(context, socket, peer).await;
-        drop(permit);
+        drop((permit, slot));
     });
 }

@@ -2,16 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, client::conn::http1};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use nix::{
     sys::signal::{Signal, kill},
@@ -30,45 +32,51 @@ const READY_TIMEOUT: Duration = Duration::from_secs(240);
 /// The time between two health checks of a gateway that starts.
 const POLL: Duration = Duration::from_millis(10);
 
+/// A client of a gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    address: SocketAddr,
+}
+
 /// A `catnap up` process. Dropping it kills it.
 pub(crate) struct Gateway {
     child: Child,
-    address: SocketAddr,
+    client: Client,
     data: PathBuf,
 }
 
-impl Gateway {
-    /// Starts `catnap` from the directory of this program and waits until it is healthy.
-    pub(crate) async fn start(
+/// The way to start a gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) guest: Option<PathBuf>,
+    pub(crate) arguments: Vec<String>,
+    /// The file for the log; `None` for this program's stderr.
+    pub(crate) log: Option<PathBuf>,
+}
+
+impl Launch {
+    /// Launches a gateway on a free port.
+    pub(crate) fn new(
         data: &Path,
         guest: Option<&Path>,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let program = std::env::current_exe()?.with_file_name("catnap");
-        let mut command = Command::new(&program);
-        command
-            .args(["up", "--listen", &address.to_string(), "--api-key", KEY])
-            .args(arguments)
-            .arg("--data-dir")
-            .arg(data)
-            // Log writes would disturb the measurement.
-            .env("RUST_LOG", "warn")
-            .kill_on_drop(true)
-            .stdout(std::process::Stdio::null());
-        if let Some(guest) = guest {
-            command.arg("--guest-dir").arg(guest);
-        }
-        let child = command
-            .spawn()
-            .with_context(|| format!("failed to start {}", program.display()))?;
-        let mut gateway = Self {
-            child,
-            address,
+        Ok(Self {
+            address: TcpListener::bind("127.0.0.1:0")?.local_addr()?,
             data: data.to_owned(),
-        };
+            guest: guest.map(Path::to_owned),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            log: None,
+        })
+    }
+
+    /// Starts `catnap` from the directory of this program and waits until it is healthy.
+    pub(crate) async fn start(&self) -> anyhow::Result<Gateway> {
+        let mut gateway = self.spawn()?;
         let started = Instant::now();
-        while !gateway.is_healthy().await {
+        while !gateway.client.is_healthy().await {
             if let Some(status) = gateway.child.try_wait()? {
                 bail!("the gateway exited: {status}");
             }
@@ -81,12 +89,79 @@ impl Gateway {
         Ok(gateway)
     }
 
+    fn spawn(&self) -> anyhow::Result<Gateway> {
+        let program = std::env::current_exe()?.with_file_name("catnap");
+        let mut command = Command::new(&program);
+        command
+            .args([
+                "up",
+                "--listen",
+                &self.address.to_string(),
+                "--api-key",
+                KEY,
+            ])
+            .args(&self.arguments)
+            .arg("--data-dir")
+            .arg(&self.data)
+            // Log writes would disturb the measurement.
+            .env("RUST_LOG", "warn")
+            .kill_on_drop(true)
+            .stdout(Stdio::null());
+        if let Some(log) = &self.log {
+            command.stderr(File::options().create(true).append(true).open(log)?);
+        }
+        if let Some(guest) = &self.guest {
+            command.arg("--guest-dir").arg(guest);
+        }
+        let child = command
+            .spawn()
+            .with_context(|| format!("failed to start {}", program.display()))?;
+        Ok(Gateway {
+            child,
+            client: Client {
+                address: self.address,
+            },
+            data: self.data.clone(),
+        })
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway on a free port.
+    pub(crate) async fn start(
+        data: &Path,
+        guest: Option<&Path>,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        Launch::new(data, guest, arguments)?.start().await
+    }
+
+    /// Returns a client of this gateway.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Calls the API and returns the JSON of the response.
+    pub(crate) async fn api(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        self.client.api(method, path, body).await
+    }
+
     /// Shuts the gateway down and waits for its exit.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().context("the gateway has exited")?;
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
+        kill(self.pid()?, Signal::SIGTERM)?;
         let status = self.child.wait().await?;
         anyhow::ensure!(status.success(), "the gateway exited: {status}");
+        Ok(())
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        self.child.wait().await?;
         Ok(())
     }
 
@@ -94,15 +169,6 @@ impl Gateway {
     pub(crate) fn pid(&self) -> anyhow::Result<Pid> {
         let pid = self.child.id().context("the gateway has exited")?;
         Ok(Pid::from_raw(i32::try_from(pid)?))
-    }
-
-    #[allow(dead_code)]
-    /// Kills the gateway and waits for its exit.
-    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
-        self.child
-            .kill()
-            .await
-            .context("failed to kill the gateway")
     }
 
     /// Returns the resident memory of the gateway in KiB.
@@ -130,7 +196,9 @@ impl Gateway {
         }
         Ok(())
     }
+}
 
+impl Client {
     async fn is_healthy(&self) -> bool {
         let request = Request::get("/health").header("host", "api.localhost");
         match self.send(request, Bytes::new()).await {
@@ -140,22 +208,8 @@ impl Gateway {
     }
 
     /// Calls the API and returns the JSON of the response.
-    pub(crate) async fn api(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<Value> {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "api.localhost")
-            .header("x-api-key", KEY)
-            .header("content-type", "application/json");
-        let response = self.send(request, body.into()).await?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
+    async fn api(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (status, bytes) = self.call(method, path, body).await?;
         anyhow::ensure!(
             status.is_success(),
             "{method} {path}: {status} {}",
@@ -166,6 +220,44 @@ impl Gateway {
         } else {
             serde_json::from_slice(&bytes)?
         })
+    }
+
+    /// Calls the API and returns the status and body of the response.
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "api.localhost")
+            .header("x-api-key", KEY)
+            .header("content-type", "application/json");
+        self.exchange(request, body.into()).await
+    }
+
+    /// Calls the agent of a sandbox that needs no token, and returns the status and body of the response.
+    pub(crate) async fn agent(
+        &self,
+        id: &str,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let request = request.header("host", format!("49983-{id}.localhost"));
+        self.exchange(request, body).await
+    }
+
+    async fn exchange(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let response = self.send(request, body).await?;
+        let status = response.status();
+        Ok((status, response.into_body().collect().await?.to_bytes()))
     }
 
     /// Requests `/health` of the sandbox's agent; returns the time to the response head, and the stages that it

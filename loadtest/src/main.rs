@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod chaos;
 mod floor;
 mod gateway;
 mod histogram;
@@ -35,6 +36,8 @@ enum Command {
     Floor,
     /// Measure forks and restores, stage by stage.
     Wake(wake::Args),
+    /// Kill and starve a gateway at random, and check that no acknowledged pause is lost.
+    Chaos(chaos::Args),
     /// Measure a host with many paused sandboxes.
     Scale(scale::Args),
 }
@@ -46,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
     match args.command {
         Command::Floor => floor::Floor::measure()?.report(&mut report),
         Command::Wake(wake) => wake::measure(&wake, &mut report).await?,
+        Command::Chaos(chaos) => chaos::run(&chaos, &mut report).await?,
         Command::Scale(scale) => scale::measure(&scale, &mut report).await?,
     }
     report.print(args.json)

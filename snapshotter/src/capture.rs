@@ -17,7 +17,6 @@ use std::{
 };
 
 use pool_api::{Resources, SnapshotId, SnapshotScope, TemplateName};
-use tempfile::TempDir;
 use vmm_api::{CaptureSpec, Captured, MachineFiles, PageRecord};
 
 use self::{
@@ -29,13 +28,16 @@ use crate::{
     ManifestError, OpenError, Pin, SealError, Store, Tables,
     manifest::blocks,
     pager::working_set,
-    store::pins::{Needs, SharedPins},
+    store::{
+        pins::{Needs, SharedPins},
+        staging_dir::StagingDir,
+    },
 };
 
 /// A directory in which a snapshot is assembled.
 #[derive(Debug)]
 pub struct Staging {
-    dir: TempDir,
+    dir: StagingDir,
     layout: Layout,
     machine: Option<Files>,
     disk_bitmaps: Vec<File>,
@@ -131,10 +133,7 @@ impl Store {
         disks: usize,
     ) -> Result<Staging, CommitError> {
         let pages = blocks(memory).ok_or(CommitError::Invalid("impossible memory size"))?;
-        let dir = tempfile::Builder::new()
-            .prefix("new-")
-            .tempdir_in(self.staging_dir())
-            .map_err(io("directory"))?;
+        let dir = self.staging("new-").map_err(io("directory"))?;
         let file = |name: &str| {
             let options = OpenOptions::new()
                 .read(true)
@@ -349,8 +348,7 @@ impl Staging {
         // Pinned before it exists, so that no collection removes it.
         let pin = SharedPins::pin(&store.pins, &id, Needs::of(&manifest));
         fs::rename(self.dir.path(), store.path(&id)).map_err(io("directory"))?;
-        // The directory has moved, so there is nothing to remove.
-        let _moved = self.dir.keep();
+        self.dir.moved();
         sync_dir(&store.snapshots_dir()).map_err(io("directory"))?;
         Ok(Committed { pin, manifest })
     }

@@ -16,6 +16,7 @@
 pub(crate) mod bases;
 mod garbage;
 pub(crate) mod pins;
+pub(crate) mod staging_dir;
 #[cfg(test)]
 mod tests;
 
@@ -28,13 +29,17 @@ use std::{
 use pool_api::SnapshotId;
 use tracing::warn;
 
-use self::pins::{Needs, Pin, SharedPins};
+use self::{
+    pins::{Needs, Pin, SharedPins},
+    staging_dir::InUse,
+};
 use crate::{Manifest, ManifestError, OpenError, resident::Residents, verified::Verified};
 
 /// The snapshots of this host.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    staging_in_use: InUse,
     pub(crate) pins: Arc<SharedPins>,
     pub(crate) residents: Residents,
     pub(crate) verified: Verified,
@@ -71,6 +76,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self {
             root: root.to_owned(),
+            staging_in_use: InUse::default(),
             pins: Arc::default(),
             residents: Residents::default(),
             verified: Verified::default(),

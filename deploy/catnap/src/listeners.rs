@@ -34,27 +34,39 @@ pub(crate) fn limits(args: &ListenArgs) -> Result<Limits> {
     let descriptors =
         raise_descriptor_limit().context("failed to raise the file descriptor limit")?;
     let defaults = Limits::default();
-    // A connection needs one descriptor, and its request to a guest another.
-    let most = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    // A connection needs one descriptor, and a request two: both ends of the API's socket, or the two holders of a
+    // stream into a guest. The rest is for the host's own files.
+    let available = descriptors.saturating_sub(HOST_DESCRIPTORS).max(3);
+    let most = usize::try_from(available / 3).unwrap_or(usize::MAX);
     let connections = match args.connection_limit {
         Some(limit) => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             if limit > most {
                 warn!(
                     limit,
-                    descriptors, "connection limit exceeds half the file descriptor limit"
+                    descriptors, "connection limit exceeds a third of the file descriptors"
                 );
             }
             limit
         }
         None => defaults.connections.min(most),
     };
+    let requests = defaults.requests.min(most);
+    // One address never takes everything.
+    let share = |all: usize| u32::try_from(all - all / 4).unwrap_or(u32::MAX);
     Ok(Limits {
         connections,
+        connections_per_address: share(connections),
+        requests,
+        requests_per_address: share(requests),
+        api_requests: defaults.api_requests.min((requests / 2).max(1)),
         connections_per_sandbox: args.sandbox_connection_limit,
         ..defaults
     })
 }
+
+/// File descriptors that clients never take: those of the database, of snapshots and of monitors.
+const HOST_DESCRIPTORS: u64 = 512;
 
 /// Raises the soft file descriptor limit to the hard one, and returns it.
 fn raise_descriptor_limit() -> std::io::Result<u64> {
@@ -86,12 +98,16 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_capped_at_half_the_descriptors() {
+    fn clients_leave_descriptors_to_the_host() {
         let capped = limits(&parse(&["--sandbox-connection-limit", "7"])).unwrap();
         let descriptors = getrlimit(Resource::Nofile);
         assert_eq!(descriptors.current, descriptors.maximum, "it was raised");
-        let most = usize::try_from(descriptors.current.unwrap_or(u64::MAX) / 2).unwrap();
-        assert_eq!(capped.connections, most.min(20_000));
+        let all = descriptors.current.unwrap_or(u64::MAX);
+        // A connection has one descriptor, and a request two.
+        let used = u64::try_from(capped.connections + 2 * capped.requests).unwrap();
+        assert!(used + HOST_DESCRIPTORS <= all, "{capped:?} of {all}");
+        assert!(capped.requests_per_address < u32::try_from(capped.requests).unwrap());
+        assert!(capped.api_requests < capped.requests);
         assert_eq!(capped.connections_per_sandbox, 7);
         let given = limits(&parse(&["--connection-limit", "5"])).unwrap();
         assert_eq!(given.connections, 5);

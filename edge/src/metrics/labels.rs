@@ -24,6 +24,10 @@ pub(crate) enum RefusalReason {
     PortClosed,
     Disconnected,
     Unavailable,
+    Overloaded,
+    Unauthorized,
+    /// The gateway answers a health check.
+    Health,
     Internal,
 }
 
@@ -84,6 +88,9 @@ impl RefusalReason {
             Self::PortClosed => "port_closed",
             Self::Disconnected => "disconnected",
             Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::Unauthorized => "unauthorized",
+            Self::Health => "health",
             Self::Internal => "internal",
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 /// A body before content negotiation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
+    Empty,
     Text(String),
     /// JSON for programs, a page for browsers.
     JsonOrPage {
@@ -26,6 +27,7 @@ impl Body {
     pub(super) fn render(self, headers: &HeaderMap) -> (&'static str, String) {
         const JSON: &str = "application/json; charset=utf-8";
         match self {
+            Self::Empty => ("text/plain; charset=utf-8", String::new()),
             Self::Text(text) => ("text/plain; charset=utf-8", text),
             Self::JsonOrPage {
                 title,

@@ -75,7 +75,7 @@ async fn wakes(
         if working_sets == WorkingSets::Remove {
             gateway.remove_working_sets()?;
         }
-        wakes.push(gateway.request(&id).await?);
+        wakes.push(gateway.client().request(&id).await?);
     }
     gateway
         .api("DELETE", &format!("/sandboxes/{id}"), None)

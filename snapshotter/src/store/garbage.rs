@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use pool_api::SnapshotId;
 use tracing::warn;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, staging_dir::StagingDir};
 use crate::Digest;
 
 impl Store {
@@ -26,6 +26,10 @@ impl Store {
                     result = Err(error);
                 }
             }
+        }
+        if let Err(source) = self.sweep_staging() {
+            let path = self.staging_dir();
+            result = result.and(Err(StoreError::Remove { path, source }));
         }
         result.map(|()| removed)
     }
@@ -77,15 +81,12 @@ impl Store {
     }
 
     /// Moves a snapshot into `staging`; `None` when it does not exist.
-    fn unlink(&self, path: &Path) -> Result<Option<tempfile::TempDir>, StoreError> {
+    fn unlink(&self, path: &Path) -> Result<Option<StagingDir>, StoreError> {
         let remove = |source| StoreError::Remove {
             path: path.to_owned(),
             source,
         };
-        let trash = tempfile::Builder::new()
-            .prefix("removed-")
-            .tempdir_in(self.staging_dir())
-            .map_err(remove)?;
+        let trash = self.staging("removed-").map_err(remove)?;
         match fs::rename(path, trash.path().join("snapshot")) {
             Ok(()) => Ok(Some(trash)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -107,7 +108,7 @@ fn prepare(path: &Path) -> impl Fn(io::Error) -> StoreError {
     }
 }
 
-fn remove(trash: &tempfile::TempDir) -> Result<(), StoreError> {
+fn remove(trash: &StagingDir) -> Result<(), StoreError> {
     fs::remove_dir_all(trash.path()).map_err(|source| StoreError::Remove {
         path: trash.path().to_owned(),
         source,

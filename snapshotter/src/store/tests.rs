@@ -194,6 +194,17 @@ fn closed_store_removes_nothing() {
 }
 
 #[test]
+fn abandoned_staging_is_removed_by_a_collection() {
+    let rig = Rig::new();
+    let in_use = rig.store.stage(SnapshotScope::Full, MEMORY, 1).unwrap();
+    // A removal that failed leaves a directory that nothing uses.
+    fs::create_dir_all(rig.store.staging_dir().join("removed-a/snapshot")).unwrap();
+    rig.store.collect().unwrap();
+    assert_eq!(fs::read_dir(rig.store.staging_dir()).unwrap().count(), 1);
+    in_use.spec().unwrap();
+}
+
+#[test]
 fn dropped_staging_leaves_nothing() {
     let rig = Rig::new();
     let staging = rig.store.stage(SnapshotScope::Full, MEMORY, 1).unwrap();

@@ -56,11 +56,11 @@ pub(crate) struct ListenArgs {
     /// Address of the unauthenticated Prometheus endpoint (/metrics). Off by default; restrict access to it.
     #[arg(long)]
     pub(crate) metrics_listen: Option<SocketAddr>,
-    /// Maximum number of client connections. By default 20000, or half the file descriptor limit if that is lower.
+    /// Maximum number of client connections. By default 20000, or a third of the file descriptors if that is lower.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) connection_limit: Option<u32>,
     /// Maximum number of concurrent requests to one sandbox, including streams and WebSockets.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sandbox_connection_limit: u32,
 }
 
