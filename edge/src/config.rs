@@ -98,7 +98,8 @@ impl Config {
             api_key: None,
             wake_timeout: Duration::from_secs(60),
             dial_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(60),
+            // Common servers close idle connections after five seconds.
+            keep_alive: Duration::from_secs(4),
             shutdown_timeout: Duration::from_secs(5),
             limits: Limits::default(),
         }
@@ -116,7 +117,7 @@ impl Default for Limits {
             api_requests: 1_000,
             connections_per_sandbox: 900,
             read_ahead: ReadAheadLimits {
-                request: 256 << 10,
+                request: 1 << 20,
                 all: 256 << 20,
             },
             head_bytes: 64 << 10,

@@ -26,6 +26,8 @@ pub(crate) struct RequestContext {
     pub(crate) kind: RequestKind,
     /// The start of the connection attempt to the upstream.
     pub(crate) dial_started: Option<Instant>,
+    /// The request was sent again after its reused connection had closed.
+    pub(crate) retried: bool,
     /// The share of the budget, until the response is written.
     pub(crate) share: Option<RequestShare>,
 }
@@ -72,6 +74,7 @@ impl RequestContext {
             guard,
             kind: RequestKind::Unresolved,
             dial_started: None,
+            retried: false,
             share: None,
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     client::Client,
     config::Config,
     context::{ApiRequest, RequestContext, RequestKind, SandboxRequest},
+    forwarded::Forwarded,
     limiter::{ConcurrencyLimiter, Slot},
     rejection::Rejection,
     rewrite::Rewrite,
@@ -196,6 +197,7 @@ impl Dispatcher {
                 guest_path: request.target.guest_path,
                 prefix: request.target.prefix,
                 masked_host: request.masked_host,
+                forwarded: Forwarded::of(session),
             },
             timing: Timing {
                 admit: started.elapsed(),

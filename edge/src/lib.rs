@@ -29,6 +29,8 @@ mod config;
 mod connection;
 mod context;
 mod dispatch;
+mod forwarded;
+mod framing;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod limiter;

@@ -24,13 +24,14 @@ use crate::{
     config::Config,
     context::{RequestContext, RequestKind},
     dispatch::Dispatcher,
+    framing,
     metrics::{Direction, Metrics},
     response::{ApiFailure, ErrorResponse},
     upstream::{StreamMode, UpstreamSocket, Upstreams},
 };
 
 /// Read-ahead from which on the response must catch up, in bytes.
-const READ_AHEAD_HIGH: usize = 256 << 10;
+const READ_AHEAD_HIGH: usize = 64 << 10;
 /// Yields to the response for each chunk of the request: the length of Pingora's queue between the two.
 const CATCH_UP_YIELDS: usize = 4;
 
@@ -192,12 +193,15 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         context: &mut RequestContext,
     ) -> pingora::Result<()> {
-        if is_interim(response) {
-            return Ok(());
-        }
         let Some(request) = context.sandbox() else {
             return Ok(());
         };
+        framing::normalize_response(response, session.is_upgrade_req())
+            .or_err(ErrorType::InvalidHTTPHeader, "read the response")
+            .map_err(Error::into_up)?;
+        if is_interim(response) {
+            return Ok(());
+        }
         request
             .watchdog
             .start_response()
@@ -232,16 +236,25 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
-    /// Forbids retries: the guest may have received bytes of the request.
+    /// Forbids retries: the guest may have received bytes of the request. The exception is a safe request without a body
+    /// on a reused connection: a guest that closes an idle connection may do so while the request is on its way.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
-        _session: &mut Session,
+        session: &mut Session,
         mut error: Box<Error>,
-        _context: &mut RequestContext,
-        _reused: bool,
+        context: &mut RequestContext,
+        reused: bool,
     ) -> Box<Error> {
-        error.set_retry(false);
+        let retry = reused
+            && !context.retried
+            && *error.esource() == ErrorSource::Upstream
+            && session.response_written().is_none()
+            && session.req_header().method.is_safe()
+            && session.is_body_empty()
+            && is_closed(&error);
+        context.retried |= retry;
+        error.set_retry(retry);
         error
     }
 
@@ -264,6 +277,8 @@ impl ProxyHttp for Proxy {
         context: &mut RequestContext,
     ) -> FailToProxy {
         log::proxy_failed(context.sandbox(), error);
+        // The connection is closed after the response.
+        session.set_keepalive(None);
         let status = match failure_response(session, error, context) {
             Some(response) => {
                 let status = response.status();
@@ -338,7 +353,9 @@ fn failure_response(
             return None;
         }
         (ErrorSource::Downstream, _) => ErrorResponse::not_forwarded(400),
-        (_, RequestKind::Sandbox(request)) => ErrorResponse::upstream_failed(request),
+        (_, RequestKind::Sandbox(request)) => {
+            ErrorResponse::upstream_failed(request, is_malformed(error))
+        }
         (ErrorSource::Upstream, RequestKind::Api(_)) => {
             ErrorResponse::api_failed(match error.etype() {
                 ErrorType::ConnectError => ApiFailure::Unreachable,
@@ -351,6 +368,22 @@ fn failure_response(
 
 fn is_interim(response: &ResponseHeader) -> bool {
     response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Returns whether the guest answered with something that is not a usable HTTP response.
+fn is_malformed(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::InvalidHTTPHeader | ErrorType::UnknownError
+    )
+}
+
+/// Returns whether a connection ended before it carried a response.
+fn is_closed(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    )
 }
 
 fn is_disconnect(error: &Error) -> bool {

@@ -96,11 +96,18 @@ impl ErrorResponse {
     }
 
     /// Builds the response to a request that failed after its admission and before its response.
-    pub(crate) fn upstream_failed(request: &SandboxRequest) -> Self {
+    pub(crate) fn upstream_failed(request: &SandboxRequest, malformed: bool) -> Self {
         let Address { sandbox, port } = &request.peer.address;
         match request.peer.dial_error.get() {
             Some(DialError::Closed(_)) => Self::port_closed(sandbox, *port),
             _ if request.is_revoked() => Self::not_found(sandbox),
+            _ if malformed => Self::sandbox(
+                502,
+                RefusalReason::Disconnected,
+                sandbox,
+                "Malformed Response",
+                "The service in the sandbox sent a response that is not valid HTTP, or that exceeds a limit",
+            ),
             _ => Self::sandbox(
                 502,
                 RefusalReason::Disconnected,

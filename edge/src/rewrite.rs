@@ -3,10 +3,12 @@
 use http::header;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pool_api::Secret;
-use subtle::ConstantTimeEq;
 
 use crate::{
     access::TRAFFIC_TOKENS,
+    api_key::{self, API_KEY},
+    forwarded::Forwarded,
+    framing,
     target::{GuestPath, Prefix},
 };
 
@@ -19,6 +21,8 @@ pub(crate) struct Rewrite {
     pub(crate) prefix: Option<Prefix>,
     /// The `Host` for the guest; `None`: the requested one.
     pub(crate) masked_host: Option<String>,
+    /// The client.
+    pub(crate) forwarded: Forwarded,
 }
 
 impl Rewrite {
@@ -32,13 +36,12 @@ impl Rewrite {
         for name in &TRAFFIC_TOKENS {
             request.remove_header(name);
         }
-        let has_api_key = api_key.is_some_and(|key| {
-            let value = request.headers.get("x-api-key");
-            value.is_some_and(|value| value.as_bytes().ct_eq(key.expose().as_bytes()).into())
-        });
-        if has_api_key {
-            request.remove_header("x-api-key");
+        if let Some(key) = api_key {
+            remove_api_key(request, key);
         }
+        framing::join_cookies(request)?;
+        framing::normalize_request(request)?;
+        self.forwarded.apply(request)?;
         if let Some(prefix) = &self.prefix {
             request.insert_header("x-forwarded-prefix", prefix.as_str())?;
         }
@@ -46,9 +49,6 @@ impl Rewrite {
             request.set_raw_path(self.guest_path.as_bytes())?;
         }
         if let Some(masked) = &self.masked_host {
-            if let Some(requested) = request.headers.get(header::HOST).cloned() {
-                request.insert_header("x-forwarded-host", requested)?;
-            }
             request.insert_header(header::HOST, masked)?;
         }
         Ok(())
@@ -63,6 +63,9 @@ impl Rewrite {
         let Some(prefix) = &self.prefix else {
             return Ok(());
         };
+        // Sandboxes that are addressed by path share an origin with the API.
+        response.remove_header("service-worker-allowed");
+        response.remove_header("clear-site-data");
         let requested = match request.headers.get(header::HOST) {
             Some(host) => host.to_str().unwrap_or_default(),
             None => request.uri.authority().map_or("", |host| host.as_str()),
@@ -91,6 +94,19 @@ impl Rewrite {
             };
         }
         Ok(())
+    }
+}
+
+/// Removes the gateway's key from every field that may carry it.
+fn remove_api_key(request: &mut RequestHeader, key: &Secret) {
+    let headers = &request.headers;
+    let mut values = headers.get_all(API_KEY).iter();
+    if values.any(|value| api_key::is_key(value.as_bytes(), key)) {
+        request.remove_header(&API_KEY);
+    }
+    let mut values = request.headers.get_all(header::AUTHORIZATION).iter();
+    if values.any(|value| api_key::bearer(value).is_some_and(|token| api_key::is_key(token, key))) {
+        request.remove_header(&header::AUTHORIZATION);
     }
 }
 

@@ -16,7 +16,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::header;
 use pingora::{
     Error, ErrorType,
     connectors::L4Connect,
@@ -32,8 +31,8 @@ use pingora::{
 use pool_api::{DialError, Lease, Port};
 use tokio::net::UnixStream;
 
-use self::read_ahead::ReadAheadStream;
-use crate::{config::Config, target::Address};
+use self::read_ahead::{ReadAheadBudget, ReadAheadStream};
+use crate::{config::Config, framing, target::Address};
 
 pub(crate) use self::socket::UpstreamSocket;
 
@@ -54,6 +53,7 @@ pub(crate) struct Upstreams {
     group_keys: RandomState,
     dial_timeout: Duration,
     keep_alive: Duration,
+    read_ahead: Arc<ReadAheadBudget>,
 }
 
 /// A port of a guest to connect to.
@@ -83,13 +83,14 @@ pub(crate) enum StreamMode {
 
 impl StreamMode {
     /// Returns the mode that a request needs.
-    pub(crate) fn of(session: &Session) -> Self {
+    pub(crate) fn of(session: &mut Session) -> Self {
         let headers = &session.req_header().headers;
-        let length = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let is_large = headers.contains_key(header::TRANSFER_ENCODING)
-            || length.is_some_and(|length| length > MAX_BUFFERED_BODY);
+        let length = framing::content_length(headers).ok().flatten();
+        // An HTTP/2 request may have a body of any length without saying so.
+        let is_large = match length {
+            Some(length) => length > MAX_BUFFERED_BODY,
+            None => !session.is_body_empty(),
+        };
         if is_large || session.is_upgrade_req() {
             Self::Streaming
         } else {
@@ -104,6 +105,7 @@ impl Upstreams {
             group_keys: RandomState::new(),
             dial_timeout: config.dial_timeout,
             keep_alive: config.keep_alive,
+            read_ahead: Arc::new(ReadAheadBudget::new(config.limits.read_ahead)),
         }
     }
 
@@ -125,6 +127,7 @@ impl Upstreams {
             port: address.port,
             error: spec.dial_error.clone(),
             mode,
+            read_ahead: self.read_ahead.clone(),
         }));
         peer.options.total_connection_timeout = Some(self.dial_timeout);
         peer.options.idle_timeout = Some(self.keep_alive);
@@ -152,6 +155,7 @@ struct Dialer {
     port: Port,
     error: DialErrorSlot,
     mode: StreamMode,
+    read_ahead: Arc<ReadAheadBudget>,
 }
 
 impl Dialer {
@@ -187,7 +191,7 @@ impl L4Connect for Dialer {
                 let mut stream = match self.mode {
                     StreamMode::Buffered => Stream::from(stream),
                     StreamMode::Streaming => Stream::from(VirtualSocketStream::new(Box::new(
-                        ReadAheadStream::new(stream, read_ahead_len),
+                        ReadAheadStream::new(stream, read_ahead_len, self.read_ahead.clone()),
                     ))),
                 };
                 // Reuse of the connection preserves its digest, which holds the socket.

@@ -20,6 +20,7 @@ fn checked_and_forwarded(host: &str, path: &[u8]) -> Option<(GuestPath, RequestH
         guest_path: target.guest_path.clone(),
         prefix: target.prefix,
         masked_host: None,
+        forwarded: Forwarded::unknown(),
     };
     rewrite.rewrite_request(&mut request, None).unwrap();
     Some((target.guest_path, request))

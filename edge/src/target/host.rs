@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header;
+use http::{Version, header};
 use pingora::http::RequestHeader;
 
 use super::{
@@ -15,6 +15,12 @@ pub(super) fn name(request: &RequestHeader) -> Result<&str, TargetError> {
     let host = unique(&request.headers, &header::HOST);
     let host = match host.map_err(|DuplicateHeader| TargetError::Host)? {
         Some(host) => host.to_str().map_err(|_| TargetError::Host)?,
+        // RFC 9112 3.2: a request of HTTP/1.1 has a `Host`.
+        None if request.version == Version::HTTP_11 => return Err(TargetError::Host),
+        // The authority of HTTP/1.0's absolute form is not parsed, and must not be overlooked.
+        None if request.version < Version::HTTP_2 && !request.raw_path().starts_with(b"/") => {
+            return Err(TargetError::Host);
+        }
         None => request.uri.host().unwrap_or_default(),
     };
     without_port(host).ok_or(TargetError::Host)

@@ -104,8 +104,6 @@ fn other_hosts_belong_to_the_api() {
     ] {
         assert_eq!(resolve_host(host, &[]), Ok(Destination::Api), "{host}");
     }
-    let without_host = resolve(&HeaderMap::new(), b"/").unwrap();
-    assert_eq!(without_host, Ok(Destination::Api));
     for host in ["80-MINE.example:8443", "api.80-mine.example"] {
         assert_eq!(resolve_host(host, BOTH), Ok(Destination::Api), "{host}");
     }
@@ -116,10 +114,28 @@ fn other_hosts_belong_to_the_api() {
 #[test]
 fn authority_of_the_request_target_replaces_missing_host() {
     // HTTP/2 requests have an authority rather than a host.
-    let request = Request::get("https://80-iabc.x/").body(()).unwrap();
+    let request = Request::get("https://80-iabc.x/")
+        .version(http::Version::HTTP_2)
+        .body(())
+        .unwrap();
     let request = RequestHeader::from(request.into_parts().0);
     let resolved = addressed(super::resolve(&request, Some(DOMAIN)));
     assert_eq!(resolved, Ok(address("iabc", 80)));
+}
+
+#[test]
+fn missing_host_is_an_error_in_http_1_1() {
+    let resolve = |version, target: &str| {
+        let request = Request::get(target).version(version).body(()).unwrap();
+        let request = RequestHeader::from(request.into_parts().0);
+        super::resolve(&request, Some(DOMAIN))
+    };
+    for target in ["/", "http://7001-iabc.x/v2/sandboxes"] {
+        let resolved = resolve(http::Version::HTTP_11, target);
+        assert_eq!(resolved, Err(TargetError::Host), "{target}");
+    }
+    let resolved = resolve(http::Version::HTTP_10, "/");
+    assert_eq!(resolved, Ok(Destination::Api));
 }
 
 #[test]

@@ -14,17 +14,46 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::config::ReadAheadLimits;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
+
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
 };
 
-/// The most bytes that are read ahead.
-const MAX_READ_AHEAD: usize = 4 << 20;
 /// The bytes of one read.
 const CHUNK: usize = 64 << 10;
+
+/// Bounds the bytes that are read ahead, of one request and in all.
+#[derive(Debug)]
+pub(super) struct ReadAheadBudget {
+    request: usize,
+    left: AtomicUsize,
+}
+
+impl ReadAheadBudget {
+    pub(super) fn new(limits: ReadAheadLimits) -> Self {
+        Self {
+            request: limits.request,
+            left: AtomicUsize::new(limits.all),
+        }
+    }
+
+    /// Takes bytes; returns whether there were as many.
+    fn take(&self, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
 
 /// Reads ahead while a write is blocked.
 #[derive(Debug)]
@@ -33,29 +62,39 @@ pub(super) struct ReadAheadStream {
     buffer: BytesMut,
     /// The length of `buffer`, for the proxy.
     buffer_len: Arc<AtomicUsize>,
+    budget: Arc<ReadAheadBudget>,
     /// Set when read-ahead reached EOF (`Ok`) or failed (`Err`).
     end: Option<Result<(), io::ErrorKind>>,
 }
 
 impl ReadAheadStream {
-    pub(super) fn new(stream: UnixStream, buffer_len: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(
+        stream: UnixStream,
+        buffer_len: Arc<AtomicUsize>,
+        budget: Arc<ReadAheadBudget>,
+    ) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
             buffer_len,
+            budget,
             end: None,
         }
     }
 
     /// Reads until the stream has no more bytes, and registers the waker for more.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
-        while self.end.is_none() && self.buffer.len() < MAX_READ_AHEAD {
+        while self.end.is_none()
+            && self.buffer.len() < self.budget.request
+            && self.budget.take(CHUNK)
+        {
             let start = self.buffer.len();
             self.buffer.resize(start + CHUNK, 0);
             let mut chunk = ReadBuf::new(self.buffer.get_mut(start..).unwrap_or_default());
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut chunk);
             let count = chunk.filled().len();
             self.buffer.truncate(start + count);
+            self.budget.give_back(CHUNK - count);
             match read {
                 Poll::Ready(Ok(())) if count == 0 => self.end = Some(Ok(())),
                 Poll::Ready(Ok(())) => {}
@@ -63,6 +102,12 @@ impl ReadAheadStream {
                 Poll::Pending => return,
             }
         }
+    }
+}
+
+impl Drop for ReadAheadStream {
+    fn drop(&mut self) {
+        self.budget.give_back(self.buffer.len());
     }
 }
 
@@ -77,6 +122,7 @@ impl AsyncRead for ReadAheadStream {
             let count = this.buffer.len().min(buf.remaining());
             buf.put_slice(this.buffer.get(..count).unwrap_or_default());
             this.buffer.advance(count);
+            this.budget.give_back(count);
             this.buffer_len.store(this.buffer.len(), Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }

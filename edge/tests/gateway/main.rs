@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authorization;
+mod budget;
 mod clients;
 mod cors;
 mod errors;

@@ -1,8 +1,13 @@
 //! SPECIFICATION.md, Requests: connection reuse, retries and TLS towards guests.
 
+use std::net::SocketAddr;
+
 use coordinator::Access;
 use pool_api::{Port, fake::PortScript};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::{
     clients::{BOTH, https_client, url},
@@ -126,14 +131,74 @@ async fn empty_last_data_frame_keeps_upstream_connection_usable() {
     rig.sandbox("iabc", public()).await;
     let client = https_client(&rig, BOTH);
     for round in 0..3 {
-        // A body of unknown length ends with an empty DATA frame.
+        // A streamed body ends with an empty DATA frame.
         let parts = futures::stream::iter(["one ", "two"].map(Ok::<_, std::io::Error>));
         let request = client
             .post(url(&rig, "3000-iabc", "/echo"))
+            .header("content-length", "7")
             .body(reqwest::Body::wrap_stream(parts));
         let reply = request.send().await.unwrap();
         assert_eq!(reply.status().as_u16(), 200, "round {round}");
         assert_eq!(reply.text().await.unwrap(), "one two");
     }
     assert_eq!(rig.node.dials(), 1, "the connection is reused");
+}
+
+/// Serves scripted responses: one connection each.
+async fn serve_raw(responses: &'static [&'static str]) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for response in responses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            // The request fits into one read.
+            let _read = stream.read(&mut head).await.unwrap();
+            stream.write_all(response.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn malformed_guest_responses_are_502_and_close() {
+    const RESPONSES: &[&str] = &[
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nab",
+        "HTTP/9 what\r\n\r\n",
+    ];
+    let rig = Rig::new().await;
+    let id = rig.sandbox("iabc", public()).await;
+    let address = serve_raw(RESPONSES).await;
+    rig.node
+        .script_port(Port::try_from(80).unwrap(), PortScript::At(address));
+    for response in RESPONSES {
+        let reply = rig.get_port(80, &id, &[]).await;
+        assert_eq!(reply.status, 502, "{response}");
+        assert!(
+            reply.body.contains("not valid HTTP"),
+            "{response}: {}",
+            reply.body
+        );
+        assert_eq!(reply.header("connection"), "close", "{response}");
+    }
+}
+
+#[tokio::test]
+async fn safe_request_is_repeated_after_a_stale_connection() {
+    const RESPONSES: &[&str] = &[
+        // The connection closes after its response, although it promises to stay.
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2",
+    ];
+    let rig = Rig::new().await;
+    let id = rig.sandbox("iabc", public()).await;
+    let address = serve_raw(RESPONSES).await;
+    rig.node
+        .script_port(Port::try_from(80).unwrap(), PortScript::At(address));
+    for body in ["1", "2"] {
+        let reply = rig.get_port(80, &id, &[]).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, body));
+    }
 }
