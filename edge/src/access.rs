@@ -44,6 +44,8 @@ pub(crate) enum Denied {
     TrafficTokenMissing,
     /// The traffic token is invalid.
     TrafficTokenInvalid,
+    /// The agent's token is missing or invalid.
+    AgentToken,
     /// Only the host may call this path of the guest agent.
     HostOnlyPath,
 }
@@ -76,11 +78,16 @@ pub(crate) fn check(
         if is_host_only(&target.guest_path) {
             return Err(Denied::HostOnlyPath);
         }
-        // A running guest agent checks its own token; here the token decides only about the wake.
+        // The agent checks its token as well, but a request without it neither wakes the sandbox nor keeps it running.
         let token = access.envd_token.as_ref();
         let if_paused = match token.map(|token| matches(headers, &ENVD_TOKEN, token)) {
             None | Some(Some(true)) => IfPaused::Wake,
-            Some(None | Some(false)) => IfPaused::Fail,
+            Some(None | Some(false))
+                if envd::PATHS_WITHOUT_TOKEN.contains(&&*target.guest_path.path()) =>
+            {
+                IfPaused::Fail
+            }
+            Some(None | Some(false)) => return Err(Denied::AgentToken),
         };
         return Ok(permit(sandbox, access, if_paused));
     }

@@ -165,6 +165,7 @@ impl Dispatcher {
             },
             _ if is_paused && !access.auto_resume => Rejection::NotFound(sandbox),
             _ if is_paused => Rejection::ResumeForbidden(sandbox),
+            Denied::AgentToken => Rejection::AgentUnauthorized(sandbox),
             Denied::TrafficTokenMissing => Rejection::TrafficTokenMissing(sandbox),
             Denied::TrafficTokenInvalid => Rejection::TrafficTokenInvalid(sandbox),
         }

@@ -37,6 +37,9 @@ pub(crate) enum Rejection {
     /// The traffic token is invalid.
     #[error("the traffic token of sandbox {0} is invalid")]
     TrafficTokenInvalid(SandboxId),
+    /// The token of the guest agent is missing or invalid.
+    #[error("the agent token of sandbox {0} is missing or invalid")]
+    AgentUnauthorized(SandboxId),
     /// The sandbox is paused, and the tokens of the request do not wake it.
     #[error("sandbox {0} is paused and the tokens do not wake it")]
     ResumeForbidden(SandboxId),

@@ -7,6 +7,7 @@ mod cors;
 
 use std::time::Duration;
 
+use guest_api::envd;
 use pingora::{http::ResponseHeader, proxy::Session};
 use pool_api::{DialError, EnterError, FailedPart, Port, SandboxId};
 use serde_json::json;
@@ -75,6 +76,7 @@ impl ErrorResponse {
             | Rejection::Admit(AdmitError::Forbidden(sandbox)) => Self::resume_forbidden(sandbox),
             Rejection::LimitReached(error) => Self::limit_reached(error),
             Rejection::OverBudget(error) => Self::over_budget(error),
+            Rejection::AgentUnauthorized(_) => Self::unauthorized(envd::UNAUTHORIZED),
             Rejection::ApiKeyMissing => Self::unauthorized("authorization header is missing"),
             Rejection::ApiKeyInvalid => Self::unauthorized(
                 "Invalid API key, please visit https://e2b.dev/docs/api-key for more information.",

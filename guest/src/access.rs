@@ -14,9 +14,7 @@ const TOKEN_HEADER: &str = "x-access-token";
 /// A reason to refuse a request. The texts are those of E2B's agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccessDenied {
-    #[error(
-        "unauthorized access, please provide a valid access token or method signing if supported"
-    )]
+    #[error("{}", guest_api::envd::UNAUTHORIZED)]
     Unauthorized,
     #[error("missing signature query parameter")]
     MissingSignature,

@@ -58,7 +58,7 @@ fn traffic_token_is_required_except_by_agent_port() {
 }
 
 #[test]
-fn agent_token_decides_only_about_the_wake() {
+fn agent_token_is_required_except_on_open_paths() {
     let access = Access {
         envd_token: Some(Secret::new("right")),
         auto_resume: true,
@@ -74,6 +74,14 @@ fn agent_token_decides_only_about_the_wake() {
             (permit.if_paused(), permit.paused_response()),
             (if_paused, PausedResponse::Forbidden)
         );
+    }
+    for (path, allowed) in [
+        ("/", false),
+        ("/process.Process/List", false),
+        ("/files?path=a", true),
+    ] {
+        let checked = check(&target(49983, path), &access, &HeaderMap::new());
+        assert_eq!(checked.map(drop).is_ok(), allowed, "{path}");
     }
     let permit = check(&target(80, "/"), &access, &HeaderMap::new()).unwrap();
     assert_eq!(permit.if_paused(), IfPaused::Wake);

@@ -61,11 +61,28 @@ async fn agent_port_wakes_only_with_its_token() {
     let token = ("x-access-token", "right");
     let echo = rig.get_port(49983, &id, &[token]).await.echo();
     assert_eq!(echo.epoch, 2);
-    assert_eq!(
-        rig.get_port(49983, &id, &[]).await.status,
-        200,
-        "a running agent checks its own token"
-    );
+}
+
+#[tokio::test]
+async fn running_agent_is_reached_with_its_token_only() {
+    let rig = Rig::new().await;
+    let id = rig.sandbox("iabc", with_agent_token("right")).await;
+    let host = format!("49983-{id}.x");
+    for headers in [&[][..], &[("x-access-token", "wrong")]] {
+        let reply = rig.get_port(49983, &id, headers).await;
+        let body = r#"{"code":401,"message":"unauthorized access, please provide a valid access token or method signing if supported"}"#;
+        assert_eq!((reply.status, reply.body.as_str()), (401, body));
+    }
+    assert_eq!(rig.node.dials(), 0, "the guest is not asked");
+    for path in ["/health", "/files?path=a&signature=b"] {
+        assert_eq!(
+            rig.get(path, &[("host", &host)]).await.status,
+            200,
+            "{path}"
+        );
+    }
+    let token = ("x-access-token", "right");
+    assert_eq!(rig.get_port(49983, &id, &[token]).await.status, 200);
 }
 
 #[tokio::test]

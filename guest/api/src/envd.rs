@@ -14,6 +14,13 @@ pub const HOST_ONLY_PATHS: [&str; 8] = [
     "init", "freeze", "unfreeze", "collapse", "fsfreeze", "fsthaw", "upgrade", "warm",
 ];
 
+/// The message of the 401 to a caller without the agent's token.
+pub const UNAUTHORIZED: &str =
+    "unauthorized access, please provide a valid access token or method signing if supported";
+
+/// Paths that the agent serves to callers without its token: the health check, and files by signed URLs.
+pub const PATHS_WITHOUT_TOKEN: [&str; 3] = ["/health", "/files", "/files/compose"];
+
 /// Signals in the words of Go's `syscall.Signal.String`, which envd reports. The index is the number.
 const SIGNAL_NAMES: [&str; 16] = [
     "signal 0",
