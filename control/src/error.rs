@@ -1,11 +1,13 @@
 //! Errors of the service. `http/error.rs` maps them to responses.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use pool_api::{
-    CreateError, EnterError, ForkError, PauseError, ResumeError, RollbackError, SandboxId,
-    SandboxState, SnapshotError, TemplateError, TemplateName,
+    Cause, CreateError, EnterError, FailedPart, ForkError, PauseError, ResumeError, RollbackError,
+    SandboxId, SandboxState, SnapshotError, TemplateError, TemplateName,
 };
+
+use tracing::{error, warn};
 
 use crate::{
     ledger::LedgerError,
@@ -68,6 +70,29 @@ pub(crate) enum ServiceError {
         /// The resource that is exhausted.
         diagnostic: String,
     },
+    /// No such object is in quarantine.
+    #[error("\"{0}\" is not in quarantine")]
+    NotQuarantined(String),
+    /// The guest did not take on its identity.
+    #[error("the guest agent of sandbox \"{0}\" did not answer as it should")]
+    GuestFailed(SandboxId),
+    /// A file of the snapshot is missing or damaged.
+    #[error("the snapshot that sandbox \"{0}\" starts from is damaged")]
+    SnapshotDamaged(SandboxId),
+    /// The last wake failed, and the next attempt is not due.
+    #[error("the last wake of sandbox \"{id}\" failed; try again in {} s", retry_after.as_secs() + 1)]
+    Backoff {
+        /// The sandbox.
+        id: SandboxId,
+        /// The time until the next attempt.
+        retry_after: Duration,
+    },
+    /// The host's disk is full.
+    #[error("there is no disk space on this host: {diagnostic}")]
+    NoDiskSpace {
+        /// The free space and the reserve.
+        diagnostic: String,
+    },
     /// A fault of this server.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -124,6 +149,21 @@ impl ServiceError {
     /// Wraps a fault of this server.
     pub(crate) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(error))
+    }
+
+    /// A start failed. The guest's own words are not repeated.
+    fn start_failed(id: SandboxId, part: FailedPart, source: Cause) -> Self {
+        match part {
+            FailedPart::Guest => {
+                warn!(sandbox.id = %id, "failed to start sandbox: its guest agent failed");
+                Self::GuestFailed(id)
+            }
+            FailedPart::Snapshot => {
+                error!(sandbox.id = %id, error = %error_chain::chain(&*source), "failed to start sandbox");
+                Self::SnapshotDamaged(id)
+            }
+            FailedPart::Host => Self::Internal(source),
+        }
     }
 
     /// Private ports require a traffic token, which E2B only issues together with an envd token.
@@ -186,9 +226,9 @@ impl From<CreateError> for ServiceError {
         match error {
             CreateError::NoTemplate(name) => Self::TemplateNotFound { name },
             CreateError::NoRoom { diagnostic } => Self::NoRoom { diagnostic },
-            error @ (CreateError::Exists(_)
-            | CreateError::NoDiskSpace { .. }
-            | CreateError::Failed { .. }) => Self::internal(error),
+            CreateError::NoDiskSpace { diagnostic } => Self::NoDiskSpace { diagnostic },
+            CreateError::Failed { id, part, source } => Self::start_failed(id, part, source),
+            error @ CreateError::Exists(_) => Self::internal(error),
         }
     }
 }
@@ -223,7 +263,7 @@ impl From<RollbackError> for ServiceError {
                 sandbox: id,
             },
             RollbackError::Conflict { id, state } => Self::in_state(id, state),
-            error @ RollbackError::Failed { .. } => Self::internal(error),
+            RollbackError::Failed { id, part, source } => Self::start_failed(id, part, source),
         }
     }
 }
@@ -234,9 +274,9 @@ impl From<EnterError> for ServiceError {
             EnterError::NotFound(id) => Self::NotFound(id),
             EnterError::Transitioning { id, state } => Self::in_state(id, state),
             EnterError::NoRoom { diagnostic } => Self::NoRoom { diagnostic },
-            error @ (EnterError::Paused(_)
-            | EnterError::Backoff { .. }
-            | EnterError::Failed { .. }) => Self::internal(error),
+            EnterError::Backoff { id, retry_after } => Self::Backoff { id, retry_after },
+            EnterError::Failed { id, part, source } => Self::start_failed(id, part, source),
+            error @ EnterError::Paused(_) => Self::internal(error),
         }
     }
 }

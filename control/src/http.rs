@@ -10,6 +10,7 @@ mod idempotency_key;
 mod list;
 mod logs;
 mod metrics;
+mod quarantine;
 mod sandboxes;
 mod snapshots;
 mod tags;
@@ -22,7 +23,7 @@ use axum::{
     Router,
     http::StatusCode,
     middleware,
-    routing::{get, patch, post, put},
+    routing::{delete, get, patch, post, put},
 };
 
 use self::error::ApiError;
@@ -75,6 +76,12 @@ fn sandbox_routes() -> Router<Arc<SandboxService>> {
         .route("/sandboxes/{id}/logs", get(logs::v1))
         .route("/v2/sandboxes/{id}/logs", get(logs::v2))
         .route("/snapshots", get(snapshots::list))
+        .route("/catnap/v1/quarantine", get(quarantine::list))
+        .route("/catnap/v1/quarantine/{id}", delete(quarantine::discard))
+        .route(
+            "/catnap/v1/quarantine/{id}/restore",
+            post(quarantine::restore),
+        )
 }
 
 fn template_routes() -> Router<Arc<SandboxService>> {

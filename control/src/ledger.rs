@@ -7,6 +7,9 @@ mod catalogue;
 mod column;
 mod deadlines;
 mod error;
+mod identity;
+mod list;
+mod quarantine;
 mod record;
 mod responses;
 mod row;
@@ -25,15 +28,23 @@ pub use self::error::{LedgerError, OpenError};
 pub(crate) use self::{
     catalogue::{Build, NamedSnapshot, SnapshotQuery, TagRecord, Template, Visibility},
     deadlines::DeadlineChange,
+    identity::Relation,
+    list::SandboxQuery,
+    quarantine::{HostObject, Quarantined},
     record::{SandboxRecord, SandboxSettings},
     responses::StoredResponse,
     transitions::{PauseReport, StartSource},
 };
 
-/// A pool of connections to the database.
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// Connections to the database.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
-    pool: SqlitePool,
+    /// One connection: SQLite has one writer at a time, so waiting for it costs no connection of the readers.
+    writer: SqlitePool,
+    readers: SqlitePool,
 }
 
 impl Ledger {
@@ -56,23 +67,27 @@ impl Ledger {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await;
-        let pool = match pool {
-            Ok(pool) => pool,
-            Err(source) => return Err(OpenError::Open { path, source }),
+        let connect = async |connections: u32| {
+            let pool = SqlitePoolOptions::new().max_connections(connections);
+            let connected = pool.connect_with(options.clone()).await;
+            connected.map_err(|source| OpenError::Open {
+                path: path.clone(),
+                source,
+            })
         };
-        match sqlx::migrate!().run(&pool).await {
-            Ok(()) => Ok(Self { pool }),
-            Err(source) => Err(OpenError::Migrate { path, source }),
+        let writer = connect(1).await?;
+        if let Err(source) = sqlx::migrate!().run(&writer).await {
+            return Err(OpenError::Migrate { path, source });
         }
+        // After the migration, so that they have its schema.
+        let readers = connect(READERS).await?;
+        Ok(Self { writer, readers })
     }
 
     /// Closes the database.
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 
     async fn begin(
@@ -80,7 +95,7 @@ impl Ledger {
         action: &'static str,
     ) -> Result<Transaction<'static, Sqlite>, LedgerError> {
         // Takes the write lock at once: two transactions that begin by reading cannot both upgrade to writing.
-        let begun = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await;
         begun.map_err(failed(action))
     }
 }

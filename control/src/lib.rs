@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod data_dir;
 mod error;
 mod http;
 mod ids;

@@ -20,9 +20,11 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::Config,
+    data_dir::{DataDir, Identity},
     http,
-    ledger::{Ledger, OpenError},
+    ledger::{Ledger, LedgerError, OpenError, Relation},
     service::{ReconcileError, SandboxService},
+    time::Micros,
 };
 
 /// Control, reconciled with its host and ready to serve.
@@ -38,6 +40,18 @@ pub enum StartError {
     /// The ledger did not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The identity of the data directory cannot be read or written.
+    #[error("failed to read the identity of data directory {path}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// The identity of the ledger cannot be read or written.
+    #[error(transparent)]
+    Identity(#[from] LedgerError),
     /// The ledger could not be reconciled with the host.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
@@ -60,6 +74,48 @@ pub enum ServeError {
     Serve(#[source] io::Error),
 }
 
+/// Checks that the ledger and the data directory belong together, and begins their next generation.
+///
+/// A ledger that does not belong to the directory removes nothing: its file is copied first, and objects that it does not
+/// know are put into quarantine.
+async fn identify(ledger: &Ledger, path: &Path, node: &dyn Node) -> Result<(), StartError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let failed = |source| StartError::DataDir {
+        path: dir.to_owned(),
+        source,
+    };
+    let data_dir = DataDir::open(dir).map_err(failed)?;
+    let identity = data_dir.identity();
+    let relation = ledger.relation(identity).await?;
+    let has_objects = !node.list().await.is_empty() || !node.retained_snapshots().await.is_empty();
+    let problem = match relation {
+        Relation::Current => None,
+        Relation::Fresh => has_objects.then_some("is new"),
+        Relation::Older => Some("is older than its last start"),
+        Relation::Foreign => Some("belongs to another directory"),
+    };
+    if let Some(problem) = problem {
+        if relation != Relation::Fresh {
+            let now = Micros::now().seconds();
+            let copy = format!("control.db.before-{}-{now}", identity.generation + 1);
+            ledger.copy_to(&data_dir.path().join(copy)).await?;
+        }
+        warn!(
+            "ledger {} {problem}: sandboxes of data directory {} that it does not know are in quarantine; take them back \
+             with `catnap ledger rebuild`",
+            path.display(),
+            data_dir.path().display()
+        );
+    }
+    let next = Identity {
+        generation: identity.generation + 1,
+        ..identity.clone()
+    };
+    // The ledger first: a crash between the two leaves a ledger that is ahead, which is no problem.
+    ledger.set_identity(&next).await?;
+    data_dir.save(&next).map_err(failed)
+}
+
 impl Control {
     /// Opens the ledger and reconciles it with the host. On return the coordinator has the placement of every sandbox.
     pub async fn start(
@@ -68,6 +124,7 @@ impl Control {
         coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let ledger = Ledger::open(config.database.clone()).await?;
+        identify(&ledger, &config.database, &*node).await?;
         // Subscribed before the host lists its sandboxes, so that no change is missed between the two.
         let events = node.events();
         let service = SandboxService::new(config, node, coordinator, ledger);
@@ -145,6 +202,7 @@ impl Control {
             tokio::join!(
                 service.follow(events),
                 service.clone().run_expiry(),
+                service.clone().run_quarantine(),
                 service.metrics().run(metrics_events)
             );
         };

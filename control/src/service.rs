@@ -12,6 +12,7 @@ mod idempotency;
 mod locks;
 mod network;
 mod pause;
+mod quarantine;
 mod reconcile;
 mod resume;
 mod retention;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     create::CreateRequest,
     idempotency::{CreateOutcome, IdempotencyKey},
     pause::GuestCheck,
+    quarantine::RETENTION as QUARANTINE_RETENTION,
     resume::{ConnectOutcome, ResumeOptions},
     templates::ResolvedTemplate,
     view::SandboxView,

@@ -21,9 +21,9 @@ use std::{
 use async_trait::async_trait;
 use pool_api::{
     Broken, CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused,
-    KillError, Lease, Node, PauseCause, PauseError, ReleaseError, ResumeError, RollbackError,
-    SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope,
-    TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
+    KillError, Lease, Node, PauseCause, PauseError, ReleaseError, ResumeError, RetainedSnapshot,
+    RollbackError, SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId,
+    SnapshotScope, TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
 };
 use snapshotter::{Store, StoreError};
 use tokio::{
@@ -284,6 +284,17 @@ impl Node for Pool {
 
     async fn retained_snapshots(&self) -> Vec<SnapshotId> {
         self.retained.ids()
+    }
+
+    async fn retained_snapshot(&self, snapshot: &SnapshotId) -> Option<RetainedSnapshot> {
+        let sandbox = self.retained.sandbox_of(snapshot)?;
+        let (store, id) = (Arc::clone(&self.host.store), snapshot.clone());
+        let manifest = blocking(move || store.manifest(&id)).await.ok()?.ok()?;
+        Some(RetainedSnapshot {
+            sandbox,
+            scope: manifest.scope(),
+            resources: manifest.resources,
+        })
     }
 
     async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {

@@ -110,6 +110,12 @@ impl RetainedSnapshots {
         (retained.record.sandbox == *sandbox).then(|| retained.pin.clone())
     }
 
+    /// Returns the sandbox that a snapshot was taken of.
+    pub(crate) fn sandbox_of(&self, id: &SnapshotId) -> Option<SandboxId> {
+        let entries = self.entries.lock();
+        Some(entries.get(id)?.record.sandbox.clone())
+    }
+
     /// Lists the ids.
     pub(crate) fn ids(&self) -> Vec<SnapshotId> {
         self.entries.lock().keys().cloned().collect()

@@ -77,6 +77,21 @@ impl From<ServiceError> for ApiError {
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .with_error_code("sandbox_snapshot_guest_agent_unresponsive")
             },
+            ServiceError::NotQuarantined(_) => Self::new(StatusCode::NOT_FOUND, message),
+            ServiceError::GuestFailed(_) => Self {
+                retry_after: Some(5),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                    .with_error_code("sandbox_guest_agent_failed")
+            },
+            ServiceError::SnapshotDamaged(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                .with_error_code("sandbox_snapshot_damaged"),
+            ServiceError::Backoff { retry_after, .. } => Self {
+                retry_after: u32::try_from(retry_after.as_secs() + 1).ok(),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+            },
+            ServiceError::NoDiskSpace { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, message)
+            }
             ServiceError::Unsupported(_) => Self::new(StatusCode::NOT_IMPLEMENTED, message),
             ServiceError::Conflict(_) | ServiceError::NoRoom { .. } => {
                 Self::new(StatusCode::CONFLICT, message)

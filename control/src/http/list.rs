@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::ServiceError,
     ids::TemplateId,
+    ledger::SandboxQuery,
     reference::Reference,
     service::{SandboxService, SandboxView},
     time::Micros,
@@ -45,21 +46,27 @@ struct Filter {
     from: Option<PageToken>,
 }
 
+/// The most sandboxes of a list without pages.
+const MAX_LIST: usize = 10_000;
+
 /// `GET /sandboxes`: running sandboxes, in descending order of start.
 pub(super) async fn v1(
     State(service): Service,
     client: ClientKind,
     params: QueryParams,
 ) -> HandlerResult {
-    let metadata = params
-        .get("metadata")
-        .map(parse_metadata)
-        .unwrap_or_default();
-    let listed: Vec<ListedSandbox> = service
-        .list()
-        .await?
+    let query = SandboxQuery {
+        running: Some(true),
+        metadata: params
+            .get("metadata")
+            .map(parse_metadata)
+            .unwrap_or_default(),
+        ..SandboxQuery::default()
+    };
+    let page = service.list(query, MAX_LIST).await?;
+    let listed: Vec<ListedSandbox> = page
+        .views
         .iter()
-        .filter(|view| view.running && has_metadata(view, &metadata))
         .map(|view| ListedSandbox::new(view, client))
         .collect();
     Ok(error::json(StatusCode::OK, &listed))
@@ -76,32 +83,28 @@ pub(super) async fn v2(
         Some(reference) => Some(template_id(&service, reference).await?),
         None => None,
     };
-    let mut views = service.list().await?;
-    views.retain(|view| {
-        let of_template = template
-            .as_ref()
-            .is_none_or(|id| view.record.template == *id);
-        of_template && filter.matches(view)
-    });
-    let running = views.iter().filter(|view| view.running).count();
-    views.sort_by(|a, b| filter.order.compare(key(a), key(b)));
-    if let Some(from) = &filter.from {
-        views.retain(|view| from.is_before(key(view)));
-    }
-    let has_more = views.len() > filter.limit;
-    views.truncate(filter.limit);
-    let listed: Vec<ListedSandbox> = views
+    let (order, limit, counts_running) = (filter.order, filter.limit, filter.running);
+    let query = filter.query(template);
+    let running = match counts_running {
+        true => Some(service.count_running(&query).await?),
+        false => None,
+    };
+    let page = service.list(query, limit).await?;
+    let listed: Vec<ListedSandbox> = page
+        .views
         .iter()
         .map(|view| ListedSandbox::new(view, client))
         .collect();
     let mut response = error::json(StatusCode::OK, &listed);
-    if has_more && let Some(last) = views.last() {
-        let token = filter.order.token(key(last));
+    if page.has_more
+        && let Some(last) = page.views.last()
+    {
+        let token = order.token(key(last));
         if let Ok(token) = HeaderValue::try_from(token.encode()) {
             response.headers_mut().insert(NEXT_TOKEN, token);
         }
     }
-    if filter.running {
+    if let Some(running) = running {
         response
             .headers_mut()
             .insert(TOTAL_RUNNING, HeaderValue::from(running));
@@ -130,13 +133,6 @@ pub(super) fn limit(params: &QueryParams) -> Result<usize, ApiError> {
     let limit = params.get("limit").map_or(Ok(MAX_PAGE), str::parse);
     let limit = limit.ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
     limit.ok_or_else(|| ApiError::bad_request(format!("limit must be between 1 and {MAX_PAGE}")))
-}
-
-fn has_metadata(view: &SandboxView, wanted: &BTreeMap<String, String>) -> bool {
-    let metadata = &view.record.settings.metadata;
-    wanted
-        .iter()
-        .all(|(name, value)| metadata.get(name) == Some(value))
 }
 
 /// Parses the parameter `metadata`. Clients percent-encode each name and value, then the whole text, and the query parser
@@ -210,17 +206,16 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Whether a sandbox matches every filter but that of the template.
-    fn matches(&self, view: &SandboxView) -> bool {
-        let state = if view.running {
-            self.running
-        } else {
-            self.paused
-        };
-        let time = self
-            .started_after
-            .is_none_or(|time| view.record.started_at >= time);
-        state && time && has_metadata(view, &self.metadata)
+    /// Converts the filter to a query of the ledger.
+    fn query(self, template: Option<TemplateId>) -> SandboxQuery {
+        SandboxQuery {
+            running: (self.running != self.paused).then_some(self.running),
+            metadata: self.metadata,
+            template,
+            started_after: self.started_after,
+            ascending: self.order == Order::Ascending,
+            after: self.from.map(PageToken::into_key),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Ledger {
     ) -> Result<Option<TemplateId>, LedgerError> {
         let found: Option<(String,)> = sqlx::query_as("SELECT template FROM names WHERE name = ?")
             .bind(name.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await
             .map_err(failed("look up template name"))?;
         found
@@ -49,7 +49,7 @@ impl Ledger {
         let names: Vec<(String,)> =
             sqlx::query_as("SELECT name FROM names WHERE template = ? ORDER BY name")
                 .bind(id.as_str())
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await
                 .map_err(failed("list names of template"))?;
         Ok(names.into_iter().map(|(name,)| name).collect())
@@ -62,7 +62,7 @@ impl Ledger {
              FROM templates WHERE id = ?",
         )
         .bind(id.as_str())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await
         .map_err(failed("read template"))?;
         row.map(Template::try_from).transpose()
@@ -74,7 +74,7 @@ impl Ledger {
             "SELECT tag, build, created_at FROM tags WHERE template = ? ORDER BY tag",
         )
         .bind(id.as_str())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await
         .map_err(failed("list tags of template"))?;
         rows.into_iter().map(TagRecord::try_from).collect()
@@ -91,7 +91,7 @@ impl Ledger {
         )
         .bind(id.as_str())
         .bind(tag.as_str())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await
         .map_err(failed("look up tag"))?;
         row.map(TagRecord::try_from).transpose()
@@ -101,7 +101,7 @@ impl Ledger {
     pub(crate) async fn build(&self, id: BuildId) -> Result<Option<Build>, LedgerError> {
         let row: Option<BuildRow> = sqlx::query_as("SELECT * FROM builds WHERE id = ?")
             .bind(id.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await
             .map_err(failed("read build"))?;
         row.map(Build::try_from).transpose()
@@ -113,7 +113,7 @@ impl Ledger {
             "SELECT * FROM builds WHERE template = ? ORDER BY created_at DESC, id DESC",
         )
         .bind(id.as_str())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await
         .map_err(failed("list builds of template"))?;
         rows.into_iter().map(Build::try_from).collect()
@@ -122,7 +122,7 @@ impl Ledger {
     /// Every snapshot that a build references.
     pub(crate) async fn referenced_snapshots(&self) -> Result<Vec<SnapshotId>, LedgerError> {
         let rows: Vec<(String, String)> = sqlx::query_as("SELECT id, snapshot FROM builds")
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await
             .map_err(failed("list referenced snapshots"))?;
         let snapshots = rows.iter();
@@ -136,7 +136,7 @@ impl Ledger {
         let (found,): (bool,) =
             sqlx::query_as("SELECT EXISTS (SELECT 1 FROM builds WHERE snapshot = ?)")
                 .bind(snapshot.as_str())
-                .fetch_one(&self.pool)
+                .fetch_one(&self.readers)
                 .await
                 .map_err(failed("look up snapshot"))?;
         Ok(found)

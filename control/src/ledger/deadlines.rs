@@ -6,7 +6,9 @@ use pool_api::SandboxId;
 
 use super::{
     Ledger,
+    column::signed,
     error::{LedgerError, failed},
+    list::readable,
     record::SandboxRecord,
     row::SandboxRow,
 };
@@ -44,24 +46,34 @@ impl Ledger {
         .bind(max)
         .bind(change == DeadlineChange::Extend)
         .bind(id.as_str())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.writer)
         .await
         .map_err(failed("set deadline of sandbox"))?;
         Ok(moved.map(|(deadline,)| Micros(deadline)))
     }
 
-    /// Defers a deadline that has passed.
-    pub(crate) async fn defer(&self, id: &SandboxId, until: Micros) -> Result<(), LedgerError> {
-        sqlx::query(
+    /// Claims the expiry of a sandbox by deferring its deadline, unless the deadline, the epoch or the state has changed
+    /// since `seen` was read. Returns whether it did.
+    pub(crate) async fn claim_expiry(
+        &self,
+        seen: &SandboxRecord,
+        until: Micros,
+    ) -> Result<bool, LedgerError> {
+        let done = sqlx::query(
             "UPDATE sandboxes SET end_at = CASE state WHEN 'running' THEN ?1 ELSE end_at END, \
-             doomed_at = CASE WHEN doomed_at IS NULL THEN NULL ELSE ?1 END WHERE id = ?2",
+             doomed_at = CASE WHEN doomed_at IS NULL THEN NULL ELSE ?1 END \
+             WHERE id = ?2 AND end_at = ?3 AND doomed_at IS ?4 AND epoch = ?5 AND state = ?6",
         )
         .bind(until.0)
-        .bind(id.as_str())
-        .execute(&self.pool)
+        .bind(seen.id.as_str())
+        .bind(seen.end_at.0)
+        .bind(seen.kill_at.map(|at| at.0))
+        .bind(signed(seen.epoch.0))
+        .bind(if seen.running { "running" } else { "paused" })
+        .execute(&self.writer)
         .await
         .map_err(failed("defer deadline of sandbox"))?;
-        Ok(())
+        Ok(done.rows_affected() > 0)
     }
 
     /// The earliest deadline.
@@ -70,7 +82,7 @@ impl Ledger {
             "SELECT min(first) FROM (SELECT min(end_at) AS first FROM sandboxes WHERE state = 'running' \
              UNION ALL SELECT min(doomed_at) FROM sandboxes WHERE doomed_at IS NOT NULL)",
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.readers)
         .await
         .map_err(failed("read next deadline"))?;
         Ok(next.map(Micros))
@@ -82,9 +94,9 @@ impl Ledger {
             "SELECT * FROM sandboxes WHERE (state = 'running' AND end_at <= ?1) OR doomed_at <= ?1",
         )
         .bind(now.0)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await
         .map_err(failed("list expired sandboxes"))?;
-        rows.into_iter().map(SandboxRecord::try_from).collect()
+        Ok(readable(rows).0)
     }
 }

@@ -60,7 +60,7 @@ impl Ledger {
             sqlx::query_as("SELECT digest, body FROM answers WHERE key = ? AND created_at >= ?")
                 .bind(key)
                 .bind(Micros::now().before(RETENTION).0)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.readers)
                 .await
                 .map_err(failed("read stored response"))?;
         Ok(found.map(|(digest, body)| StoredResponse {

@@ -117,6 +117,11 @@ impl TryFrom<SandboxRow> for SandboxRecord {
 }
 
 impl SandboxRow {
+    /// Returns the start and the id, which order lists.
+    pub(super) fn key(&self) -> (Micros, String) {
+        (Micros(self.started_at), self.id.clone())
+    }
+
     fn settings(&self) -> Result<SandboxSettings, LedgerError> {
         let seconds = |number: i64, column| {
             u64::try_from(number)

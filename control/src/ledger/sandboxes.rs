@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     Ledger,
     error::{LedgerError, failed},
+    list::readable,
     record::SandboxRecord,
     responses::StoredResponse,
     row::SandboxRow,
@@ -38,20 +39,20 @@ impl Ledger {
     pub(crate) async fn get(&self, id: &SandboxId) -> Result<Option<SandboxRecord>, LedgerError> {
         let row: Option<SandboxRow> = sqlx::query_as("SELECT * FROM sandboxes WHERE id = ?")
             .bind(id.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await
             .map_err(failed("read sandbox"))?;
         row.map(SandboxRecord::try_from).transpose()
     }
 
-    /// Reads every sandbox, in descending order of start.
-    pub(crate) async fn all(&self) -> Result<Vec<SandboxRecord>, LedgerError> {
+    /// Reads every sandbox, in descending order of start. Returns as well the ids of rows that cannot be read.
+    pub(crate) async fn all(&self) -> Result<(Vec<SandboxRecord>, Vec<String>), LedgerError> {
         let rows: Vec<SandboxRow> =
             sqlx::query_as("SELECT * FROM sandboxes ORDER BY started_at DESC, id DESC")
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await
                 .map_err(failed("list sandboxes"))?;
-        rows.into_iter().map(SandboxRecord::try_from).collect()
+        Ok(readable(rows))
     }
 
     /// Replaces the network of a sandbox and its traffic token. Returns whether the sandbox exists.
@@ -65,7 +66,7 @@ impl Ledger {
             .bind(network.to_stored().as_ref().map(Value::to_string))
             .bind(traffic_token.map(Secret::expose))
             .bind(id.as_str())
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await
             .map_err(failed("set network of sandbox"))?;
         Ok(done.rows_affected() > 0)
@@ -75,7 +76,7 @@ impl Ledger {
     pub(crate) async fn remove(&self, id: &SandboxId) -> Result<bool, LedgerError> {
         let done = sqlx::query("DELETE FROM sandboxes WHERE id = ?")
             .bind(id.as_str())
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await
             .map_err(failed("remove sandbox"))?;
         Ok(done.rows_affected() > 0)

@@ -88,7 +88,7 @@ async fn record_and_response_are_inserted_atomically() {
 
     // After a day the response has expired and the key is free.
     sqlx::query("UPDATE answers SET created_at = created_at - 86400000001")
-        .execute(&ledger.pool)
+        .execute(&ledger.writer)
         .await
         .unwrap();
     assert_eq!(ledger.response("k").await.unwrap(), None);
@@ -109,7 +109,7 @@ async fn oldest_responses_beyond_the_maximum_are_removed() {
          INSERT INTO answers (number, key, digest, body, created_at) SELECT i, 'k' || i, 'd', 'b', ? FROM n",
     )
     .bind(now)
-    .execute(&ledger.pool)
+    .execute(&ledger.writer)
     .await
     .unwrap();
     let response = StoredResponse {
@@ -122,7 +122,7 @@ async fn oldest_responses_beyond_the_maximum_are_removed() {
         .await
         .unwrap();
     let row = sqlx::query("SELECT count(*), min(number) FROM answers")
-        .fetch_one(&ledger.pool)
+        .fetch_one(&ledger.writer)
         .await
         .unwrap();
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (100_000, 5));
@@ -138,7 +138,7 @@ async fn unreadable_network_is_replaced_with_the_default() {
     for network in ["[1]", "{", r#"{"rules":5}"#] {
         sqlx::query("UPDATE sandboxes SET network = ?")
             .bind(network)
-            .execute(&ledger.pool)
+            .execute(&ledger.writer)
             .await
             .unwrap();
         let read = ledger.get(&inserted.id).await.unwrap().unwrap();
@@ -159,7 +159,7 @@ async fn malformed_row_is_reported_with_its_column() {
         let record = record("itwo");
         ledger.insert(&record, None).await.unwrap();
         let sql = sqlx::AssertSqlSafe(format!("UPDATE sandboxes SET {change} WHERE id = 'itwo'"));
-        sqlx::query(sql).execute(&ledger.pool).await.unwrap();
+        sqlx::query(sql).execute(&ledger.writer).await.unwrap();
         let error = ledger.get(&record.id).await.unwrap_err().to_string();
         assert_eq!(error, format!("ledger row itwo has an invalid {column}"));
         assert!(ledger.remove(&record.id).await.unwrap());
@@ -205,7 +205,7 @@ async fn concurrent_builds_of_one_name_share_a_template() {
     assert_eq!(ledger.template_named(&name).await.unwrap(), None);
     assert_eq!(ledger.remove_template(&templates[0]).await.unwrap(), None);
     let left = sqlx::query("SELECT (SELECT count(*) FROM templates) + (SELECT count(*) FROM tags) + (SELECT count(*) FROM builds)")
-        .fetch_one(&ledger.pool)
+        .fetch_one(&ledger.writer)
         .await
         .unwrap();
     assert_eq!(left.get::<i64, _>(0), 0);

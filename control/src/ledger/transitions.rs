@@ -76,7 +76,7 @@ impl Ledger {
         .bind(source == StartSource::Rollback)
         .bind(source != StartSource::Host)
         .bind(record.id.as_str())
-        .execute(&self.pool)
+        .execute(&self.writer)
         .await
         .map_err(failed("record start of sandbox"))?;
         Ok(done.rows_affected() > 0)
@@ -103,7 +103,7 @@ impl Ledger {
         .bind(kept == DeadlineKept::Always)
         .bind(kept == DeadlineKept::WithoutIdleTimeout)
         .bind(id.as_str())
-        .execute(&self.pool)
+        .execute(&self.writer)
         .await
         .map_err(failed("record pause of sandbox"))?;
         Ok(done.rows_affected() > 0)
@@ -120,7 +120,7 @@ impl Ledger {
             .bind(signed(epoch.0))
             .bind(scope_text(scope))
             .bind(id.as_str())
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await
             .map_err(failed("lower epoch of sandbox"))?;
         Ok(())
@@ -137,7 +137,7 @@ impl Ledger {
         )
         .bind(id.as_str())
         .bind(signed(epoch.0))
-        .execute(&self.pool)
+        .execute(&self.writer)
         .await
         .map_err(failed("clear deadline of sandbox"))?;
         Ok(())

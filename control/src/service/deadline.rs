@@ -12,12 +12,24 @@ impl SandboxService {
         id: &SandboxId,
         lifetime: Lifetime,
     ) -> Result<(), ServiceError> {
+        // An expiry that has begun completes first.
+        let _lock = self.locks.shared(id).await;
         self.change_deadline(id, lifetime, DeadlineChange::Set)
             .await
     }
 
     /// Moves the deadline of a running sandbox to a later time, or leaves it unchanged.
     pub(crate) async fn extend_deadline(
+        &self,
+        id: &SandboxId,
+        lifetime: Lifetime,
+    ) -> Result<(), ServiceError> {
+        let _lock = self.locks.shared(id).await;
+        self.extend_deadline_locked(id, lifetime).await
+    }
+
+    /// Extends the deadline of a sandbox whose lock the caller holds.
+    pub(super) async fn extend_deadline_locked(
         &self,
         id: &SandboxId,
         lifetime: Lifetime,

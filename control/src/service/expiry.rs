@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use error_chain::chain;
-use pool_api::SandboxState;
+use pool_api::{SandboxId, SandboxState};
 use tracing::{error, info, warn};
 
 use super::{SandboxService, pause::GuestCheck};
@@ -56,19 +56,24 @@ impl SandboxService {
         for record in expired {
             // Deferred first: expiry takes time, and other sandboxes expire meanwhile. After a crash it is retried.
             let retry_at = Micros::now().after(RETRY_DELAY);
-            if let Err(error) = self.ledger.defer(&record.id, retry_at).await {
-                error!(sandbox.id = %record.id, error = %chain(&error), "failed to defer deadline of sandbox");
-                tokio::time::sleep(RETRY_DELAY).await;
-                return;
+            match self.ledger.claim_expiry(&record, retry_at).await {
+                Ok(true) => {}
+                // Its deadline or its state has changed.
+                Ok(false) => continue,
+                Err(error) => {
+                    error!(sandbox.id = %record.id, error = %chain(&error), "failed to defer deadline of sandbox");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                    return;
+                }
             }
             let service = self.clone();
-            tokio::spawn(async move { service.expire(record).await });
+            tokio::spawn(async move { service.expire(record, retry_at).await });
         }
     }
 
-    async fn expire(&self, record: SandboxRecord) {
+    async fn expire(&self, record: SandboxRecord, claimed: Micros) {
         let id = record.id.clone();
-        match self.try_expire(record).await {
+        match self.try_expire(&id, claimed).await {
             // A concurrent request was faster.
             Ok(())
             | Err(ServiceError::Conflict(Conflict::AlreadyPaused(_) | Conflict::BeingKilled(_))) => {
@@ -84,7 +89,20 @@ impl SandboxService {
         }
     }
 
-    async fn try_expire(&self, record: SandboxRecord) -> Result<(), ServiceError> {
+    /// Ends a sandbox whose expiry was claimed, unless its deadline was changed since. No caller changes it meanwhile.
+    async fn try_expire(&self, id: &SandboxId, claimed: Micros) -> Result<(), ServiceError> {
+        let _lock = self.locks.exclusive(id).await;
+        let Some(record) = self.ledger.get(id).await? else {
+            return Ok(());
+        };
+        let deadline = if record.running {
+            Some(record.end_at)
+        } else {
+            record.kill_at
+        };
+        if deadline != Some(claimed) {
+            return Ok(());
+        }
         let info = self.node.info(&record.id).await;
         if record.running
             && let Some(info) = info.filter(|info| info.state == SandboxState::Paused)
@@ -92,10 +110,9 @@ impl SandboxService {
             // It was paused just before its deadline, and the ledger has not recorded that yet.
             return self.reconcile_sandbox(record, &info).await;
         }
-        let id = &record.id;
         if record.running && record.settings.auto_pause {
             let scope = record.settings.auto_pause_scope;
-            self.pause(id, scope, GuestCheck::Skip).await?;
+            self.pause_locked(id, scope, GuestCheck::Skip).await?;
             info!(sandbox.id = %id, "expired sandbox paused");
         } else {
             self.kill(id).await?;

@@ -25,6 +25,17 @@ impl SandboxService {
         let missing = || ServiceError::NotFound(id.clone());
         self.ledger.get(id).await?.ok_or_else(missing)?;
         let _lock = self.locks.shared(id).await;
+        self.pause_locked(id, scope, check).await
+    }
+
+    /// Pauses a sandbox whose lock the caller holds.
+    pub(super) async fn pause_locked(
+        &self,
+        id: &SandboxId,
+        scope: SnapshotScope,
+        check: GuestCheck,
+    ) -> Result<(), ServiceError> {
+        let missing = || ServiceError::NotFound(id.clone());
         let info = self.node.info(id).await.ok_or_else(missing)?;
         if check == GuestCheck::RequireResponsive
             && info.state == SandboxState::Running

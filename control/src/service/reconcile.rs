@@ -10,12 +10,16 @@ use tracing::{error, info, warn};
 use super::SandboxService;
 use crate::{
     error::ServiceError,
-    ledger::{PauseReport, SandboxRecord, StartSource},
+    ledger::{HostObject, PauseReport, SandboxRecord, StartSource},
     time::Micros,
 };
 
 /// The minimum lifetime after a wake by a request.
 const MIN_WAKE_LIFETIME: Duration = Duration::from_secs(300);
+
+/// The delays before the ledger is reconciled after a failure.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Control could not bring the ledger in line with the host.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +29,8 @@ pub struct ReconcileError(#[source] Box<dyn std::error::Error + Send + Sync>);
 /// When the whole ledger is reconciled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Occasion {
-    /// Before requests and events. Unrecorded sandboxes are killed, because no caller knows their ids. The epochs of the
-    /// host apply even if they are lower: after a crash it restores a sandbox from its last pause.
+    /// Before requests and events. Unrecorded sandboxes are put into quarantine. The epochs of the host apply even if
+    /// they are lower: after a crash it restores a sandbox from its last pause.
     Startup,
     /// While requests are served. A request may be about to record an unrecorded sandbox, and may have recorded a later
     /// epoch than the list of the host contains.
@@ -43,19 +47,30 @@ impl SandboxService {
         snapshots.map_err(|error| ReconcileError(Box::new(error)))
     }
 
-    /// Applies the host's events until the host closes them.
+    /// Applies the host's events until the host closes them. After an event that could not be applied, the whole ledger
+    /// is reconciled, again and again until that succeeds.
     pub(crate) async fn follow(&self, mut events: broadcast::Receiver<Event>) {
+        let mut retry: Option<Duration> = None;
         loop {
-            let applied = match events.recv().await {
-                Ok(event) => self.apply(event).await,
-                Err(RecvError::Lagged(missed)) => {
-                    warn!(missed, "missed events of the host");
-                    self.reconcile_all(Occasion::MissedEvents).await
+            let applied = tokio::select! {
+                () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {
+                    let reconciled = self.reconcile_all(Occasion::MissedEvents).await;
+                    retry = retry.filter(|_| reconciled.is_err());
+                    reconciled
                 }
-                Err(RecvError::Closed) => return,
+                event = events.recv() => match event {
+                    Ok(event) => self.apply(event).await,
+                    Err(RecvError::Lagged(missed)) => {
+                        warn!(missed, "missed events of the host");
+                        self.reconcile_all(Occasion::MissedEvents).await
+                    }
+                    Err(RecvError::Closed) => return,
+                },
             };
             if let Err(error) = applied {
                 error!(error = %chain(&error), "failed to apply event of the host");
+                let doubled = retry.map_or(FIRST_RETRY, |delay| delay * 2);
+                retry = Some(doubled.min(LAST_RETRY));
             }
         }
     }
@@ -116,7 +131,14 @@ impl SandboxService {
             .into_iter()
             .map(|info| (info.id.clone(), info))
             .collect();
-        for mut record in self.ledger.all().await? {
+        let (records, unreadable) = self.ledger.all().await?;
+        // A row that cannot be read belongs to a sandbox all the same.
+        on_host.retain(|id, _| {
+            !unreadable
+                .iter()
+                .any(|unreadable| unreadable == id.as_str())
+        });
+        for mut record in records {
             if let Some(info) = on_host.remove(&record.id) {
                 if occasion == Occasion::Startup && info.epoch < record.epoch {
                     self.ledger
@@ -125,19 +147,37 @@ impl SandboxService {
                     (record.epoch, record.pause_scope) = (info.epoch, Some(info.scope));
                 }
                 self.reconcile_sandbox(record, &info).await?;
+            } else if let Some(reason) = self.broken_reason(&record.id).await {
+                error!(sandbox.id = %record.id, error = reason, "sandbox is broken; its record is kept");
+                self.publish(&record).await?;
             } else {
                 info!(sandbox.id = %record.id, "recorded sandbox is missing on the host");
                 self.remove_record(&record.id).await?;
             }
         }
         if occasion == Occasion::Startup {
-            for id in on_host.into_keys() {
+            self.quarantine_unrecorded(on_host).await?;
+        }
+        self.deadlines_changed.notify_one();
+        Ok(())
+    }
+
+    /// Puts sandboxes without a record into quarantine. One that never had a snapshot is killed: its caller got no
+    /// response, and nothing of it would outlive a restart.
+    async fn quarantine_unrecorded(
+        &self,
+        unrecorded: HashMap<SandboxId, SandboxInfo>,
+    ) -> Result<(), ServiceError> {
+        for (id, info) in unrecorded {
+            if info.snapshot.is_some() || info.state == SandboxState::Paused {
+                warn!(sandbox.id = %id, "unrecorded sandbox put into quarantine");
+                self.ledger.quarantine(&HostObject::Sandbox(id)).await?;
+            } else {
                 warn!(sandbox.id = %id, "killing unrecorded sandbox");
                 // An error means that it has stopped by itself.
                 drop(self.node.kill(&id).await);
             }
         }
-        self.deadlines_changed.notify_one();
         Ok(())
     }
 

@@ -64,7 +64,7 @@ impl SandboxService {
             Ok(record) => Ok(ConnectOutcome::Resumed(record)),
             Err(ServiceError::Conflict(Conflict::AlreadyRunning(_))) => {
                 if let Some(lifetime) = options.lifetime {
-                    match self.extend_deadline(id, lifetime).await {
+                    match self.extend_deadline_locked(id, lifetime).await {
                         // The ledger may not have recorded a wake by a request yet.
                         Ok(()) | Err(ServiceError::NotFound(_)) => {}
                         Err(error) => return Err(error),

@@ -1,8 +1,8 @@
 //! Retains the snapshots that builds reference and releases the others.
 //!
 //! The host retains a snapshot before the ledger references it, and the ledger drops the reference before the host
-//! releases the snapshot. So a crash leaves at worst a snapshot without a reference, which the next startup releases,
-//! never a reference to a released snapshot. The host may return one snapshot twice, for example of a paused sandbox, so
+//! releases the snapshot. So a crash leaves at worst a snapshot without a reference, never a reference to a released
+//! snapshot. The next startup releases it if its reference was removed, and otherwise puts it into quarantine. The host may return one snapshot twice, for example of a paused sandbox, so
 //! nothing is released between the capture and the reference.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use pool_api::{Node, SnapshotId};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
 use tracing::{error, info, warn};
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{HostObject, Ledger, LedgerError};
 
 /// How long new snapshots wait for a release that waits for a snapshot in progress.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,13 +67,14 @@ impl SnapshotRetention {
     async fn release_unreferenced(&self, snapshots: &[SnapshotId]) -> Result<(), LedgerError> {
         let _lock = self.lock_exclusive().await;
         for snapshot in snapshots {
-            if self.ledger.is_referenced(snapshot).await? {
-                continue;
-            }
-            if let Err(error) = self.node.release_snapshot(snapshot).await {
+            if !self.ledger.is_referenced(snapshot).await?
+                && let Err(error) = self.node.release_snapshot(snapshot).await
+            {
                 // The next startup releases it.
                 warn!(snapshot.id = %snapshot, error = %chain(&error), "failed to release snapshot");
+                continue;
             }
+            self.ledger.released(snapshot).await?;
         }
         Ok(())
     }
@@ -89,7 +90,8 @@ impl SnapshotRetention {
         }
     }
 
-    /// Releases every snapshot that the host retains without a reference. Runs at startup, before requests.
+    /// Releases the snapshots whose last reference was removed, and puts those that never had one into quarantine. Runs
+    /// at startup, before requests.
     pub(super) async fn reconcile(&self) -> Result<(), LedgerError> {
         let retained = self.node.retained_snapshots().await;
         let referenced = self.ledger.referenced_snapshots().await?;
@@ -102,17 +104,17 @@ impl SnapshotRetention {
             error!(snapshot.id = %snapshot, "referenced snapshot is missing on the host");
         }
         let in_ledger: HashSet<&SnapshotId> = referenced.iter().collect();
-        let unreferenced: Vec<SnapshotId> = retained
-            .iter()
-            .filter(|snapshot| !in_ledger.contains(snapshot))
-            .cloned()
-            .collect();
-        if !unreferenced.is_empty() {
-            info!(
-                count = unreferenced.len(),
-                "releasing unreferenced snapshots"
-            );
+        let pending = self.ledger.pending_releases().await?;
+        for snapshot in &retained {
+            if !in_ledger.contains(snapshot) && !pending.contains(snapshot) {
+                warn!(snapshot.id = %snapshot, "unrecorded snapshot put into quarantine");
+                let object = HostObject::Snapshot(snapshot.clone());
+                self.ledger.quarantine(&object).await?;
+            }
         }
-        self.release_unreferenced(&unreferenced).await
+        if !pending.is_empty() {
+            info!(count = pending.len(), "releasing unreferenced snapshots");
+        }
+        self.release_unreferenced(&pending).await
     }
 }

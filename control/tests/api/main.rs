@@ -15,6 +15,7 @@ mod logs;
 mod metrics;
 mod network;
 mod pause_resume;
+mod quarantine;
 mod recovery;
 mod rig;
 mod rollback;

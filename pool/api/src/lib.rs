@@ -29,8 +29,8 @@ pub use self::{
     node::Node,
     sandbox::{
         Broken, BrokenObject, Event, EventKind, ForkSpec, GuestMetrics, IfPaused, Origin,
-        PauseCause, Resources, SandboxInfo, SandboxSpec, SandboxState, SnapshotScope, StartCause,
-        StopReason, TakenSnapshot, TemplateInfo,
+        PauseCause, Resources, RetainedSnapshot, SandboxInfo, SandboxSpec, SandboxState,
+        SnapshotScope, StartCause, StopReason, TakenSnapshot, TemplateInfo,
     },
     secret::Secret,
 };

@@ -9,9 +9,9 @@ use tokio::sync::broadcast;
 
 use crate::{
     Broken, CreateError, EnterError, Epoch, Event, ForkError, ForkSpec, GuestMetrics, IfPaused,
-    KillError, Lease, PauseError, ReleaseError, ResumeError, RollbackError, SandboxId, SandboxInfo,
-    SandboxSpec, SnapshotError, SnapshotId, SnapshotScope, TakenSnapshot, TemplateError,
-    TemplateInfo, TemplateName,
+    KillError, Lease, PauseError, ReleaseError, ResumeError, RetainedSnapshot, RollbackError,
+    SandboxId, SandboxInfo, SandboxSpec, SnapshotError, SnapshotId, SnapshotScope, TakenSnapshot,
+    TemplateError, TemplateInfo, TemplateName,
 };
 
 /// A host that runs sandboxes.
@@ -84,6 +84,9 @@ pub trait Node: fmt::Debug + Send + Sync {
 
     /// Lists the retained snapshots.
     async fn retained_snapshots(&self) -> Vec<SnapshotId>;
+
+    /// Describes a retained snapshot; `None` when it is not retained or cannot be read.
+    async fn retained_snapshot(&self, snapshot: &SnapshotId) -> Option<RetainedSnapshot>;
 
     /// Asks a running guest for its metrics; `None` when it does not run or does not answer. This neither wakes a sandbox
     /// nor counts as use.

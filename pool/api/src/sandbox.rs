@@ -96,6 +96,17 @@ pub struct TakenSnapshot {
     pub scope: SnapshotScope,
 }
 
+/// The description of a retained snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetainedSnapshot {
+    /// The sandbox that it was taken of.
+    pub sandbox: SandboxId,
+    /// The part of the machine it has.
+    pub scope: SnapshotScope,
+    /// The machine's resources.
+    pub resources: Resources,
+}
+
 /// The resources of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {

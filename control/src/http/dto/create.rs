@@ -195,7 +195,17 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), ServiceError> {
     Ok(())
 }
 
+/// The longest idle timeout.
+const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 86_400);
+
 fn idle_timeout(seconds: i64) -> Result<Duration, ServiceError> {
-    positive_seconds(seconds)
-        .ok_or_else(|| ServiceError::Invalid("idleTimeout must be greater than 0".to_owned()))
+    let idle = positive_seconds(seconds)
+        .ok_or_else(|| ServiceError::Invalid("idleTimeout must be greater than 0".to_owned()))?;
+    if idle > MAX_IDLE_TIMEOUT {
+        let days = MAX_IDLE_TIMEOUT.as_secs() / 86_400;
+        return Err(ServiceError::Invalid(format!(
+            "idleTimeout cannot be greater than {days} days"
+        )));
+    }
+    Ok(idle)
 }

@@ -54,6 +54,9 @@ pub(in crate::http) struct ListedSandbox {
     #[serde(rename = "diskSizeMB")]
     disk_size_mb: u64,
     metadata: BTreeMap<String, String>,
+    /// The last failure on the host; an extension of Catnap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
 }
 
 /// The response that describes one sandbox.
@@ -124,6 +127,7 @@ impl ListedSandbox {
             memory_mb: record.resources.memory >> 20,
             disk_size_mb: record.resources.disk >> 20,
             metadata: record.settings.metadata.clone(),
+            last_error: view.last_error.clone(),
         }
     }
 }

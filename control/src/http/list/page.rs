@@ -1,7 +1,5 @@
 //! Tokens of pages.
 
-use std::cmp::Ordering;
-
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::time::Micros;
@@ -27,14 +25,6 @@ pub(in crate::http) struct PageToken {
 }
 
 impl Order {
-    /// Compares two elements.
-    pub(in crate::http) fn compare(self, a: (Micros, &str), b: (Micros, &str)) -> Ordering {
-        match self {
-            Self::Ascending => a.cmp(&b),
-            Self::Descending => b.cmp(&a),
-        }
-    }
-
     /// Creates the token of a page that ends with an element.
     pub(in crate::http) fn token(self, (time, id): (Micros, &str)) -> PageToken {
         PageToken {
@@ -49,11 +39,6 @@ impl PageToken {
     /// The order of the list.
     pub(in crate::http) fn order(&self) -> Order {
         self.order
-    }
-
-    /// Whether an element belongs to a later page.
-    pub(in crate::http) fn is_before(&self, key: (Micros, &str)) -> bool {
-        self.order.compare((self.time, &self.id), key) == Ordering::Less
     }
 
     /// Time and id of the last element.

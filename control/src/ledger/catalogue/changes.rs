@@ -150,7 +150,7 @@ impl Ledger {
             .bind(visibility.is_public())
             .bind(Micros::now().0)
             .bind(id.as_str())
-            .execute(&self.pool)
+            .execute(&self.writer)
             .await
             .map_err(failed("set visibility of template"))?;
         Ok(())

@@ -77,7 +77,7 @@ impl Ledger {
         .bind(after.map(|(at, _)| at.0))
         .bind(after.map(|(_, build)| build.as_str()))
         .bind(i64::try_from(query.limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.readers)
         .await
         .map_err(failed("list snapshots"))?;
         rows.into_iter().map(NamedSnapshot::try_from).collect()

@@ -71,7 +71,7 @@ async fn version_1_ledger_is_migrated() {
         ledger.next_deadline().await.unwrap(),
         Some(Micros(2_000_000))
     );
-    assert_eq!(ledger.all().await.unwrap().len(), 3);
+    assert_eq!(ledger.all().await.unwrap().0.len(), 3);
     // Network rules that cannot be read are replaced with the defaults, but the sandbox stays private.
     let unreadable = ledger.get(&"iunreadable".parse().unwrap()).await;
     let access = unreadable.unwrap().unwrap().access();
@@ -79,5 +79,5 @@ async fn version_1_ledger_is_migrated() {
     assert!(access.https_ports.is_empty());
     // Opening again changes nothing.
     ledger.close().await;
-    assert_eq!(open(&dir).await.all().await.unwrap().len(), 3);
+    assert_eq!(open(&dir).await.all().await.unwrap().0.len(), 3);
 }

@@ -6,13 +6,15 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{
-    Connections, FakeNode, counter::Counted, lease::FakeLease, lock, scripted, wake::Caller,
+    Connections, FakeNode, RESOURCES, counter::Counted, lease::FakeLease, lock, scripted,
+    wake::Caller,
 };
 use crate::{
     Broken, CreateError, EnterError, Epoch, Event, FailedPart, ForkError, ForkSpec, GuestMetrics,
-    IfPaused, KillError, Lease, Node, Origin, PauseError, ReleaseError, ResumeError, RollbackError,
-    SandboxId, SandboxInfo, SandboxSpec, SandboxState, SnapshotError, SnapshotId, SnapshotScope,
-    Start, StartCause, StopReason, TakenSnapshot, TemplateError, TemplateInfo, TemplateName,
+    IfPaused, KillError, Lease, Node, Origin, PauseError, ReleaseError, ResumeError,
+    RetainedSnapshot, RollbackError, SandboxId, SandboxInfo, SandboxSpec, SandboxState,
+    SnapshotError, SnapshotId, SnapshotScope, Start, StartCause, StopReason, TakenSnapshot,
+    TemplateError, TemplateInfo, TemplateName,
 };
 
 /// The console of guests without a scripted one.
@@ -222,6 +224,15 @@ impl Node for FakeNode {
 
     async fn retained_snapshots(&self) -> Vec<SnapshotId> {
         lock(&self.0.snapshots).retained()
+    }
+
+    async fn retained_snapshot(&self, snapshot: &SnapshotId) -> Option<RetainedSnapshot> {
+        let snapshots = lock(&self.0.snapshots);
+        Some(RetainedSnapshot {
+            sandbox: snapshots.sandbox_of(snapshot)?,
+            scope: snapshots.scope(snapshot),
+            resources: RESOURCES,
+        })
     }
 
     async fn metrics(&self, id: &SandboxId) -> Option<GuestMetrics> {

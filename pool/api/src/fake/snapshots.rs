@@ -47,6 +47,12 @@ impl Snapshots {
         self.is_retained(id) && self.taken.get(id).is_some_and(|(of, _)| of == sandbox)
     }
 
+    /// Returns the sandbox that a retained snapshot was taken of.
+    pub(super) fn sandbox_of(&self, id: &SnapshotId) -> Option<SandboxId> {
+        let (of, _) = self.taken.get(id).filter(|_| self.is_retained(id))?;
+        Some(of.clone())
+    }
+
     /// Returns the scope of a snapshot.
     pub(super) fn scope(&self, id: &SnapshotId) -> SnapshotScope {
         self.taken
