@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_fields_and_lengths_of_bodiless_responses_are_removed() {
+    fn connection_fields_and_needless_lengths_are_removed() {
         let mut plain = response(
             200,
             &[

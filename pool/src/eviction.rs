@@ -2,58 +2,57 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pool_api::SandboxState;
-use tokio::time::{Instant, timeout};
-use tracing::info;
-
-use crate::{
-    capacity::{NoRoom, Reservation},
-    driver::{Command, Handle},
-    host::Host,
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
 };
+
+use crate::capacity::{Capacity, NoRoom, Reservation};
 
 /// The time for a paused sandbox's machine to free its memory.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Asks the pool to pause the sandbox that has been idle for the longest time. The reply tells if there was one.
+#[derive(Debug, Clone)]
+pub(crate) struct Evictions(mpsc::UnboundedSender<Eviction>);
+
+/// The reply to one request.
+pub(crate) type Eviction = oneshot::Sender<bool>;
+
+impl Evictions {
+    /// Creates the requests' side, and the side that carries them out one by one.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Eviction>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    async fn evict_one(&self) -> bool {
+        let (reply, evicted) = oneshot::channel();
+        // An error means that the pool is gone.
+        self.0.send(reply).is_ok() && evicted.await.unwrap_or(false)
+    }
+}
+
 /// Reserves capacity for a machine with `memory` bytes. While the host is full, it pauses idle sandboxes that have an idle
 /// window.
-pub(crate) async fn reserve_or_evict(host: &Host, memory: u64) -> Result<Reservation, NoRoom> {
+pub(crate) async fn reserve_or_evict(
+    capacity: &Arc<Capacity>,
+    evictions: &Evictions,
+    memory: u64,
+) -> Result<Reservation, NoRoom> {
     loop {
         // Created first, so that it completes when memory is freed from here on.
-        let freed = host.capacity.freed();
-        match host.capacity.reserve(memory) {
+        let freed = capacity.freed();
+        match capacity.reserve(memory) {
             Ok(reservation) => return Ok(reservation),
-            Err(no_room) if host.capacity.fits_when_empty(memory) => {
-                if !evict_one(host).await {
+            Err(no_room) if capacity.fits_when_empty(memory) => {
+                if !evictions.evict_one().await {
                     return Err(no_room);
                 }
-                // Without an end the next attempt says so.
+                // The next attempt reports it if none was freed.
                 let _late = timeout(FREE_TIMEOUT, freed).await;
             }
             Err(no_room) => return Err(no_room),
         }
     }
-}
-
-/// Pauses the sandbox that has been idle for the longest time; returns whether there was one.
-async fn evict_one(host: &Host) -> bool {
-    let now = Instant::now();
-    let mut candidates: Vec<(Instant, Arc<Handle>)> = host
-        .registry
-        .all()
-        .into_iter()
-        .filter(|handle| handle.spec.idle.is_some())
-        .filter(|handle| handle.info.borrow().state == SandboxState::Running)
-        .filter_map(|handle| Some((handle.idle_since()?, handle)))
-        .filter(|(since, _)| *since + host.config.least_awake <= now)
-        .collect();
-    candidates.sort_by_key(|(since, _)| *since);
-    for (_, handle) in candidates {
-        let paused = handle.ask(|reply| Command::PauseIfIdle { reply }).await;
-        if let Some(Ok(_)) = paused {
-            info!(sandbox.id = %handle.spec.id, "idle sandbox paused to make room");
-            return true;
-        }
-    }
-    false
 }

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     Config, blank_pool::BlankPool, blocking::blocking, broken::BrokenObjects, capacity::Capacity,
-    driver::Handle, registry::Registry,
+    eviction::Evictions,
 };
 
 /// This host.
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store>,
-    pub(crate) registry: Registry<Handle>,
+    pub(crate) evictions: Evictions,
     pub(crate) capacity: Arc<Capacity>,
     /// Bounds the starts under way.
     pub(crate) start_permits: Semaphore,

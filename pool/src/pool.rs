@@ -2,6 +2,7 @@
 
 mod broken;
 mod create;
+mod evictor;
 mod fork;
 mod lock;
 mod metrics;
@@ -39,6 +40,7 @@ use crate::{
     broken::BrokenObjects,
     capacity::Capacity,
     driver::{Command, Handle},
+    eviction::Evictions,
     host::Host,
     recovery::recover_sandboxes,
     registry::Registry,
@@ -102,8 +104,10 @@ impl Pool {
             .map_err(data_dir(part("kept")))?;
         let blanks = BlankPool::start(Arc::clone(&config.hypervisor), run_dirs, &config.blanks);
         let registry = Registry::default();
+        let (evictions, requests) = Evictions::new();
+        tokio::spawn(evictor::run(registry.clone(), config.least_awake, requests));
         let host = Arc::new(Host {
-            registry: registry.clone(),
+            evictions,
             start_permits: Semaphore::new(config.concurrent_starts.max(1)),
             capture_permits: Semaphore::new(config.concurrent_captures.max(1)),
             capacity: Arc::new(Capacity::new(config.limits)),

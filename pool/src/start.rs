@@ -116,7 +116,8 @@ pub(crate) async fn start(host: &Host, mut inputs: StartInputs) -> Result<Starte
 }
 
 async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, StartError> {
-    let reservation = reserve_or_evict(host, inputs.resources.memory).await?;
+    let reservation =
+        reserve_or_evict(&host.capacity, &host.evictions, inputs.resources.memory).await?;
     let queued = Instant::now();
     // The semaphore is never closed.
     let _permit = host.start_permits.acquire().await;

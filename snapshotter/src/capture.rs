@@ -11,7 +11,6 @@ mod unchanged;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +25,7 @@ use self::{
 use crate::{
     BaseImage, Chain, Digest, DiskManifest, FileRef, LayerError, LayerRef, Layout, Manifest,
     ManifestError, OpenError, Pin, SealError, Store, Tables,
+    files::sync_dir,
     manifest::blocks,
     pager::working_set,
     store::{
@@ -360,10 +360,6 @@ fn now() -> u64 {
     since.map_or(0, |since| {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     })
-}
-
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -17,6 +17,7 @@
 mod capture;
 mod digest;
 mod error;
+mod files;
 mod layer;
 mod manifest;
 mod open;

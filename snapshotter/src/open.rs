@@ -1,13 +1,14 @@
 //! Opening a snapshot for a machine.
 
-use std::{fs::File, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 
 use pool_api::SnapshotId;
 use vmm_api::{DiskLayer, MemorySource};
 
 use crate::{
     Damage, Digest, DiskManifest, FileRef, Layer, LayerError, LayerRef, Manifest, OpenError, Pin,
-    Stack, StackPager, Store, manifest::blocks, pager::working_set, resident::ComposeError,
+    Stack, StackPager, Store, files::open_sized, manifest::blocks, pager::working_set,
+    resident::ComposeError,
 };
 
 /// The source of guest memory.
@@ -224,19 +225,4 @@ impl Store {
             layers,
         })
     }
-}
-
-pub(crate) fn open_sized(path: &Path, len: u64) -> Result<File, OpenError> {
-    let io = |source| OpenError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() != len {
-        return Err(OpenError::Damaged {
-            path: path.to_owned(),
-            what: "cut short or too long",
-        });
-    }
-    Ok(file)
 }

@@ -1,6 +1,7 @@
 //! The command line grammar.
 
 mod client;
+mod ledger;
 mod sandbox;
 mod snapshot;
 mod template;
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use self::{
     client::ClientArgs,
+    ledger::{DiscardArgs, LedgerCommand, RebuildArgs},
     sandbox::{
         CreateArgs, ExecArgs, ForkArgs, KillArgs, ListArgs, LogsArgs, PauseArgs, ResumeArgs,
         RollbackArgs, SandboxArg, SandboxCommand, SnapshotArgs,
@@ -43,6 +45,9 @@ pub(crate) enum Command {
     /// List and delete snapshots of sandboxes.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Take back what the ledger does not know of the host.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
 }
 
 impl Cli {
@@ -50,7 +55,10 @@ impl Cli {
     pub(crate) fn default_log_filter(&self) -> &'static str {
         match self.command {
             Command::Up(_) => "info,sqlx=warn,pingora_core=off,pingora_proxy=off",
-            Command::Sandbox(_) | Command::Template(_) | Command::Snapshot(_) => "warn",
+            Command::Sandbox(_)
+            | Command::Template(_)
+            | Command::Snapshot(_)
+            | Command::Ledger(_) => "warn",
         }
     }
 }

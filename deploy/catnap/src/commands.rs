@@ -1,6 +1,7 @@
 //! The commands of the command line.
 
 mod exec;
+mod ledger;
 mod sandboxes;
 mod snapshots;
 mod templates;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::{
-    cli::{Cli, Command, SandboxCommand, SnapshotCommand, TemplateCommand},
+    cli::{Cli, Command, LedgerCommand, SandboxCommand, SnapshotCommand, TemplateCommand},
     up,
 };
 
@@ -21,6 +22,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sandbox(command) => return run_sandbox(command).await,
         Command::Template(TemplateCommand::Ls(args)) => templates::list(&args).await?,
         Command::Template(TemplateCommand::Build(args)) => templates::build(&args).await?,
+        Command::Ledger(LedgerCommand::Rebuild(args)) => ledger::rebuild(&args).await?,
+        Command::Ledger(LedgerCommand::Discard(args)) => ledger::discard(&args).await?,
         Command::Snapshot(SnapshotCommand::Ls(args)) => snapshots::list(&args).await?,
         Command::Snapshot(SnapshotCommand::Rm(args)) => snapshots::delete(&args).await?,
     }

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Output, sync::Arc};
 
-use pool_api::{Node, Secret, fake::FakeNode};
+use pool_api::{Epoch, Node, Origin, SandboxSpec, Secret, SnapshotScope, fake::FakeNode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{process::Command, sync::oneshot, task::JoinHandle};
@@ -21,7 +21,10 @@ struct Gateway {
 
 impl Gateway {
     async fn new() -> Self {
-        let fake = FakeNode::with_templates(&["base"]);
+        Self::over(FakeNode::with_templates(&["base"])).await
+    }
+
+    async fn over(fake: FakeNode) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = catnap::Config::new(
             "127.0.0.1:0".parse().unwrap(),
@@ -293,5 +296,35 @@ async fn no_memory_pauses_with_the_disk_only() {
     assert_eq!(info["pauseMode"], "filesystem");
     let resumed = gateway.json(&["sandbox", "resume", id]).await;
     assert_eq!(resumed["sandboxID"], id);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_sandbox_is_listed_and_taken_back() {
+    let fake = FakeNode::with_templates(&["base"]);
+    let spec = SandboxSpec {
+        id: "iabc".parse().unwrap(),
+        epoch: Epoch(1),
+        origin: Origin::Template("base".parse().unwrap()),
+        template: "base".parse().unwrap(),
+        idle: None,
+        env: std::collections::BTreeMap::new(),
+        access_token: None,
+    };
+    let info = fake.create(spec).await.unwrap();
+    let paused = fake.pause(&info.id, info.epoch, SnapshotScope::Full).await;
+    paused.unwrap();
+    // The ledger is new.
+    let gateway = Gateway::over(fake).await;
+    assert!(!gateway.stdout(&["sandbox", "ls"]).await.contains("iabc"));
+    let listed = gateway.stdout(&["sandbox", "ls", "--quarantined"]).await;
+    assert!(
+        listed.contains("iabc") && listed.contains("sandbox"),
+        "{listed}"
+    );
+    assert_eq!(gateway.stdout(&["ledger", "rebuild"]).await.trim(), "iabc");
+    assert!(gateway.stdout(&["sandbox", "ls"]).await.contains("paused"));
+    let discard = gateway.run(&["ledger", "discard", "iabc"]).await;
+    assert_eq!(discard.status.code(), Some(4), "it is not in quarantine");
     gateway.stop().await;
 }

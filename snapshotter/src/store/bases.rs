@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::Store;
-use crate::{BaseImage, Digest, OpenError, capture::sync_dir, open::open_sized};
+use crate::{
+    BaseImage, Digest, OpenError,
+    files::{open_sized, sync_dir},
+};
 
 /// Bytes read at once. A chunk of zeroes is a hole in the copy.
 const CHUNK: usize = 64 << 10;

@@ -65,6 +65,9 @@ pub(crate) struct ListArgs {
     /// List only sandboxes in this state: running or paused.
     #[arg(long)]
     pub(crate) state: Option<String>,
+    /// List the sandboxes and snapshots of the host that the ledger does not know.
+    #[arg(long, conflicts_with = "state")]
+    pub(crate) quarantined: bool,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }

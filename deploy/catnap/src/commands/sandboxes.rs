@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::ledger::list_quarantine;
 use crate::{
     cli::{
         ClientArgs, CreateArgs, ForkArgs, KillArgs, ListArgs, LogsArgs, PauseArgs, ResumeArgs,
@@ -54,6 +55,9 @@ fn print_sandbox(args: &ClientArgs, sandbox: &Value) -> Result<()> {
 }
 
 pub(super) async fn list(args: &ListArgs) -> Result<()> {
+    if args.quarantined {
+        return list_quarantine(&args.client).await;
+    }
     let client = Client::new(&args.client)?;
     let state = args.state.as_deref().unwrap_or("running,paused");
     let mut sandboxes: Vec<Value> = Vec::new();

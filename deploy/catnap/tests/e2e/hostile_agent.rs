@@ -123,7 +123,7 @@ async fn guest_process_cannot_speak_as_the_host() {
     };
     let sandbox = gateway.create(json!({})).await;
     let tried = sandbox
-        .run(&gateway, "nobody", &["python3", "-c", TAKEOVER])
+        .run(&gateway, "daemon", &["python3", "-c", TAKEOVER])
         .await;
     assert_eq!((tried.code, tried.stdout.trim()), (0, "done"), "{tried:?}");
     // The owner's token is still the agent's.

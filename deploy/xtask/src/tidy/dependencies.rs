@@ -16,7 +16,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("kvm-ioctls", &["vmm", "loadtest"]),
     ("kvm-bindings", &["vmm", "loadtest"]),
     ("userfaultfd", &["vmm", "loadtest"]),
-    ("sqlx", &["control"]),
+    ("sqlx", &["control", "loadtest"]),
     ("pingora*", &["edge"]),
 ];
 

@@ -141,7 +141,7 @@ async fn concurrent_starts_are_bounded_and_report_their_queue() {
 }
 
 #[tokio::test]
-async fn create_below_the_disk_reserve_names_the_figures() {
+async fn create_below_the_disk_reserve_is_refused() {
     let rig = Rig::with(|config| config.disk_reserve = u64::MAX).await;
     let refused = rig.pool.create(spec("a")).await;
     let Err(CreateError::NoDiskSpace { diagnostic }) = refused else {
