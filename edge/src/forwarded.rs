@@ -36,7 +36,7 @@ impl Forwarded {
     }
 
     /// Describes a client of the plain listener without an address.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn unknown() -> Self {
         Self {
             address: None,

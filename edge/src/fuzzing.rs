@@ -8,6 +8,7 @@ use pool_api::Secret;
 
 use crate::{
     access,
+    forwarded::Forwarded,
     rewrite::Rewrite,
     target::{self, Destination},
 };
@@ -62,6 +63,7 @@ pub fn destination(bytes: &[u8]) {
         guest_path: target.guest_path.clone(),
         prefix: target.prefix.clone(),
         masked_host: None,
+        forwarded: Forwarded::unknown(),
     };
     if rewrite.rewrite_request(&mut request, None).is_ok() {
         assert_eq!(

@@ -1,10 +1,10 @@
 //! Blanks spawned ahead of demand, so that a start does not wait for a process and a VM.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pool_api::Resources;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::sleep};
 use tracing::warn;
 use vmm_api::{Blank, BlankSpec, Hypervisor, SpawnError};
 
@@ -12,6 +12,9 @@ use crate::{
     BlankCount,
     run_dir::{RunDir, RunDirs},
 };
+
+/// The time before the pool tries to spawn a blank again.
+const REFILL_RETRY: Duration = Duration::from_secs(1);
 
 /// Virtual CPUs and bytes of memory.
 type Size = (u8, u64);
@@ -76,13 +79,25 @@ impl BlankPool {
     /// Takes a blank from the pool, or spawns one.
     pub(crate) async fn take(&self, resources: &Resources) -> Result<ReadyBlank, BlankError> {
         let size = (resources.vcpus, resources.memory);
-        let ready = self.blanks.lock().get_mut(&size).and_then(Vec::pop);
-        let ready = match ready {
+        let ready = match self.pop(size) {
             Some(ready) => ready,
             None => self.spawn(size).await?,
         };
         self.taken.notify_one();
         Ok(ready)
+    }
+
+    /// Takes a blank whose monitor lives.
+    fn pop(&self, size: Size) -> Option<ReadyBlank> {
+        let mut blanks = self.blanks.lock();
+        let ready = blanks.get_mut(&size)?;
+        while let Some(blank) = ready.pop() {
+            if blank.blank.is_alive() {
+                return Some(blank);
+            }
+            warn!(pid = blank.blank.pid(), "monitor of a blank has ended");
+        }
+        None
     }
 
     /// Returns the number of blanks in the pool.
@@ -104,9 +119,9 @@ impl BlankPool {
             match self.spawn(size).await {
                 Ok(ready) => self.blanks.lock().entry(size).or_default().push(ready),
                 Err(error) => {
-                    // The next start tries again, and its caller gets the cause.
+                    // A start tries as well, and its caller gets the cause.
                     warn!(error = %error_chain::chain(&error), "failed to refill blank pool");
-                    return;
+                    sleep(REFILL_RETRY).await;
                 }
             }
         }

@@ -26,23 +26,22 @@ pub(crate) enum StopVcpu {
     Wait,
 }
 
+/// Forwards a value that the guest writes to a doorbell port.
+pub(crate) type Doorbell = Box<dyn Fn(u32) + Send + Sync>;
+
 /// The devices of a machine.
 pub(crate) struct Bus {
     serial: Mutex<Serial>,
     devices: Vec<Mutex<Transport>>,
-    doorbell: Box<dyn Fn(u32) + Send + Sync>,
+    doorbell: Option<Doorbell>,
 }
 
 impl Bus {
-    pub(crate) fn new(
-        serial: Serial,
-        devices: Vec<Transport>,
-        doorbell: impl Fn(u32) + Send + Sync + 'static,
-    ) -> Self {
+    pub(crate) fn new(serial: Serial, devices: Vec<Transport>, doorbell: Option<Doorbell>) -> Self {
         Self {
             serial: Mutex::new(serial),
             devices: devices.into_iter().map(Mutex::new).collect(),
-            doorbell: Box::new(doorbell),
+            doorbell,
         }
     }
 
@@ -94,15 +93,22 @@ impl Bus {
                 return ControlFlow::Break(StopVcpu::Reset);
             }
             (DOORBELL_PORT | DOORBELL_WAIT_PORT, data) => {
+                let Some(doorbell) = &self.doorbell else {
+                    return ControlFlow::Continue(());
+                };
                 if let Ok(value) = data.try_into() {
-                    (self.doorbell)(u32::from_le_bytes(value));
+                    doorbell(u32::from_le_bytes(value));
                 }
                 if port == DOORBELL_WAIT_PORT {
                     return ControlFlow::Break(StopVcpu::Wait);
                 }
             }
-            (port, [byte]) if SERIAL_PORTS.contains(&port) => {
-                self.serial().write(port - SERIAL_PORTS.start(), *byte);
+            // A string instruction writes several bytes at once.
+            (port, bytes) if SERIAL_PORTS.contains(&port) => {
+                let mut serial = self.serial();
+                for byte in bytes {
+                    serial.write(port - SERIAL_PORTS.start(), *byte);
+                }
             }
             _ => {}
         }

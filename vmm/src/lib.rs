@@ -11,6 +11,7 @@
 
 mod arch;
 mod bus;
+mod confinement;
 mod emulate;
 mod image;
 mod machine;
@@ -22,4 +23,4 @@ mod sys;
 mod vcpu;
 mod virtio;
 
-pub use self::monitor::Monitor;
+pub use self::{confinement::confine, monitor::Monitor};

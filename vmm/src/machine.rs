@@ -22,7 +22,7 @@ use self::{
 pub(crate) use self::{devices::DeviceInputs, error::MachineError, vm::Vm};
 use crate::{
     arch::{boot, cpuid, registers},
-    bus::Bus,
+    bus::{Bus, Doorbell},
     image::MachineState,
     memory::PageCounts,
     serial::{SERIAL_IRQ, Serial},
@@ -105,7 +105,7 @@ impl Machine {
         mut vm: Vm,
         serial: Serial,
         transports: Vec<Transport>,
-        doorbell: Box<dyn Fn(u32) + Send + Sync>,
+        doorbell: Option<Doorbell>,
         exit: ExitNotifier,
     ) -> Result<Self, MachineError> {
         let bus = Arc::new(Bus::new(serial, transports, doorbell));

@@ -13,9 +13,15 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("CATNAP_LOG")
-                .unwrap_or_else(|_| "warn".into()),
+                // A guest can make the queue library log without end.
+                .unwrap_or_else(|_| "warn,virtio_queue=off".into()),
         )
         .init();
+    abort_on_panic();
+    if let Err(error) = vmm::confine() {
+        eprintln!("catnap-vmm: failed to give up privileges: {error}");
+        return ExitCode::FAILURE;
+    }
     if socket_type(io::stdin().as_fd()) != Ok(rustix::net::SocketType::SEQPACKET) {
         eprintln!(
             "catnap-vmm: standard input is not the host's socket; run catnap, which starts this program"
@@ -36,4 +42,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process at a panic in any thread: a machine without one of its threads must not run on.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }

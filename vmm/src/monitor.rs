@@ -25,6 +25,8 @@ use crate::{
 pub struct Monitor {
     host: Arc<HostSocket>,
     phase: Phase,
+    /// Whether the guest has the doorbell ports.
+    has_doorbell: bool,
 }
 
 /// Progress from a new process to a machine.
@@ -53,6 +55,7 @@ impl Monitor {
         Self {
             host: Arc::new(HostSocket::new(socket)),
             phase: Phase::New,
+            has_doorbell: false,
         }
     }
 
@@ -123,7 +126,11 @@ impl Monitor {
     fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         let mut fds = fds.into_iter();
         let result = match request {
-            Request::Prepare { vcpus, memory } => self.prepare(vcpus, memory, &mut fds),
+            Request::Prepare {
+                vcpus,
+                memory,
+                doorbell,
+            } => self.prepare(vcpus, memory, doorbell, &mut fds),
             Request::Boot {
                 command_line,
                 disks,

@@ -50,7 +50,7 @@ pub(super) async fn measure(
     let dir = tempfile::tempdir()?;
     let store = Store::open(&dir.path().join("store"))?;
     let benchmark = Benchmark {
-        kvm: Kvm::new(vmm)?,
+        kvm: Kvm::new(vmm)?.with_doorbell(),
         dir,
         store,
         blanks: AtomicU32::new(0),

@@ -48,6 +48,8 @@ pub struct FakeHypervisor {
 #[derive(Debug)]
 struct FakeBlank {
     spec: BlankSpec,
+    /// The crashes before it was spawned.
+    crashes: u64,
     controls: Arc<Controls>,
 }
 
@@ -136,6 +138,7 @@ impl Hypervisor for FakeHypervisor {
         self.controls.blanks.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeBlank {
             spec,
+            crashes: *self.controls.crash.borrow(),
             controls: Arc::clone(&self.controls),
         }))
     }
@@ -185,5 +188,9 @@ impl Blank for FakeBlank {
 
     fn pid(&self) -> u32 {
         std::process::id()
+    }
+
+    fn is_alive(&self) -> bool {
+        *self.controls.crash.borrow() == self.crashes
     }
 }

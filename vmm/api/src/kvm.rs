@@ -5,6 +5,7 @@
 
 mod blank;
 mod link;
+mod log;
 mod machine;
 
 use std::{io, os::fd::OwnedFd, path::PathBuf, process::Stdio};
@@ -21,6 +22,7 @@ use crate::{Blank, BlankSpec, Hypervisor, MachineError, SpawnError, wire::Reques
 #[derive(Debug, Clone)]
 pub struct Kvm {
     program: PathBuf,
+    doorbell: bool,
 }
 
 impl Kvm {
@@ -38,7 +40,10 @@ impl Kvm {
             .write(true)
             .open("/dev/kvm")
         {
-            Ok(_) => Ok(Self { program }),
+            Ok(_) => Ok(Self {
+                program,
+                doorbell: false,
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnError::NoKvm(
                 "/dev/kvm does not exist: enable virtualisation in the firmware or hypervisor of this machine and load \
                  the kvm module"
@@ -47,6 +52,15 @@ impl Kvm {
             Err(error) => Err(SpawnError::NoKvm(format!(
                 "failed to open /dev/kvm ({error}): run as root or as a member of the group that owns it"
             ))),
+        }
+    }
+
+    /// Gives guests the doorbell ports ([`crate::platform`]): for tests and measurements with the flat guest.
+    #[must_use]
+    pub fn with_doorbell(self) -> Self {
+        Self {
+            doorbell: true,
+            ..self
         }
     }
 
@@ -70,17 +84,21 @@ impl Kvm {
         .map_err(|errno| fail(errno.into()))?;
         // Only this end: the monitor polls its end and reads it blocking.
         rustix::io::ioctl_fionbio(&host_end, true).map_err(|errno| fail(errno.into()))?;
-        let child = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .stdin(Stdio::from(monitor_end))
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(fail)?;
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(log::forward(stderr, child.id().unwrap_or(0)));
+        }
         let link = Link::start(host_end, child).map_err(fail)?;
         let request = Request::Prepare {
             vcpus: spec.vcpus,
             memory: spec.memory,
+            doorbell: self.doorbell,
         };
         match link.call(&request, &[&OwnedFd::from(listener)]).await {
             Ok(()) => Ok(KvmBlank::new(link, socket)),

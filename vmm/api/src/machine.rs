@@ -35,6 +35,9 @@ pub trait Blank: fmt::Debug + Send + Sync {
 
     /// Returns the process id of the monitor.
     fn pid(&self) -> u32;
+
+    /// Returns whether the monitor's process has not ended.
+    fn is_alive(&self) -> bool;
 }
 
 /// A machine with its guest. Dropping it kills it. Once it has ended, [`Machine::resume`], [`Machine::pause`] and

@@ -21,6 +21,8 @@ pub enum Request {
         vcpus: u8,
         /// Guest memory in bytes.
         memory: u64,
+        /// Whether the guest has the doorbell ports, through which it sends messages without a bound: for tests.
+        doorbell: bool,
     },
     /// Boots a kernel. Attached: kernel, console, then the disks.
     Boot {

@@ -9,7 +9,7 @@ use super::{
     vm::Vm,
 };
 use crate::{
-    bus::FIRST_VIRTIO_IRQ,
+    bus::{Doorbell, FIRST_VIRTIO_IRQ},
     image::MachineState,
     vcpu::ExitNotifier,
     virtio::{
@@ -22,7 +22,7 @@ pub(crate) struct DeviceInputs {
     pub(crate) disks: Vec<Disk>,
     pub(crate) listener: UnixListener,
     pub(crate) console: File,
-    pub(crate) doorbell: Box<dyn Fn(u32) + Send + Sync>,
+    pub(crate) doorbell: Option<Doorbell>,
     pub(crate) exit: ExitNotifier,
 }
 

@@ -19,6 +19,7 @@ use super::{
     request_error::{RequestError, next_fd},
 };
 use crate::{
+    bus::Doorbell,
     image::MachineState,
     machine::{DeviceInputs, Machine, MachineError, Vm},
     sys::kick,
@@ -31,6 +32,7 @@ impl Monitor {
         &mut self,
         vcpus: u8,
         memory: u64,
+        doorbell: bool,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<Reply, RequestError> {
         let Phase::New = self.phase else {
@@ -43,6 +45,7 @@ impl Monitor {
         let vm = Vm::new(vcpus, memory)
             .map_err(|error| RequestError::from(MachineError::from(error)))?;
         tracing::info!(host_cpu = ?vm.host_cpu, vcpus, memory, "VM created");
+        self.has_doorbell = doorbell;
         self.phase = Phase::Blank {
             vm: Box::new(vm),
             listener,
@@ -133,11 +136,12 @@ impl Monitor {
             .map(|disk| open_disk(disk, fds))
             .collect::<Result<_, _>>()?;
         let host = Arc::clone(&self.host);
-        let doorbell = Box::new(move |value| {
+        let forward = move |value| {
             if let Err(error) = host.send(&Reply::Doorbell { value }) {
                 tracing::warn!(error = %chain(&error), "failed to forward doorbell");
             }
-        });
+        };
+        let doorbell = self.has_doorbell.then(|| Box::new(forward) as Doorbell);
         Ok(DeviceInputs {
             disks,
             listener,

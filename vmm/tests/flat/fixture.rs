@@ -51,7 +51,9 @@ impl Fixture {
             eprintln!("SKIPPED: this machine has no /dev/kvm");
             return None;
         }
-        let kvm = Kvm::new(env!("CARGO_BIN_EXE_catnap-vmm")).unwrap();
+        let kvm = Kvm::new(env!("CARGO_BIN_EXE_catnap-vmm"))
+            .unwrap()
+            .with_doorbell();
         Some(Self {
             kvm,
             dir: tempfile::tempdir().unwrap(),

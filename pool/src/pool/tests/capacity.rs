@@ -59,6 +59,20 @@ async fn blank_pool_refills_and_reports_spawn_failure() {
 }
 
 #[tokio::test]
+async fn blank_whose_monitor_ended_is_not_used() {
+    let rig = Rig::new().await;
+    while rig.pool.blanks() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let before = rig.fake.counts().blanks;
+    // Ends every monitor, the blank's too.
+    rig.fake.crash_all();
+    rig.create("a").await;
+    assert!(rig.fake.counts().blanks > before);
+    assert_eq!(rig.say("a", "hello").await, "hello");
+}
+
+#[tokio::test]
 async fn full_host_pauses_the_longest_idle_sandbox() {
     let rig = Rig::with(|config| {
         config.limits = Limits {

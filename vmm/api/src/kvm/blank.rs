@@ -132,6 +132,10 @@ impl Blank for KvmBlank {
     fn pid(&self) -> u32 {
         self.link.pid()
     }
+
+    fn is_alive(&self) -> bool {
+        self.link.exit().borrow().is_none()
+    }
 }
 
 /// Attaches the pager off the runtime's threads, because it copies the working set.

@@ -6,11 +6,13 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     process::ExitStatus,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
     process::Child,
     sync::{Mutex, MutexGuard, mpsc, watch},
+    time::{sleep, timeout},
 };
 use tokio_seqpacket::{
     UnixSeqpacket,
@@ -21,6 +23,11 @@ use crate::{
     Exit, MachineError,
     wire::{DESCRIPTOR_LIMIT, MESSAGE_LIMIT, Reply, Request, decode, encode},
 };
+
+/// The time for a reply. Capturing all of a guest's memory to a slow disk takes a while.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
+/// The time between the end of a monitor's socket and of its process.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// A reply and the descriptors attached to it.
 type Message = (Reply, VecDeque<OwnedFd>);
@@ -164,7 +171,12 @@ pub(super) struct PendingReply<'a> {
 impl PendingReply<'_> {
     /// Waits for the next message of the reply.
     pub(super) async fn next(&mut self) -> Result<Message, MachineError> {
-        match self.replies.messages.recv().await {
+        let Ok(message) = timeout(REPLY_TIMEOUT, self.replies.messages.recv()).await else {
+            tracing::error!(pid = self.link.pid, "monitor does not reply; killing it");
+            self.link.kill.send_replace(true);
+            return Err(MachineError::Io(io::ErrorKind::TimedOut.into()));
+        };
+        match message {
             Some(message) => {
                 if !matches!(message.0, Reply::Pager { .. }) {
                     self.replies.outstanding = self.replies.outstanding.saturating_sub(1);
@@ -243,15 +255,21 @@ async fn supervise(
     mut killed: watch::Receiver<bool>,
     exit: watch::Sender<Option<Exit>>,
 ) {
-    let reported = tokio::select! {
+    let mut reported = tokio::select! {
         reported = reader.run() => reported,
         // Also if the link was dropped, and the sender with it.
         _ = killed.wait_for(|killed| *killed) => Some(Exit::Killed),
     };
-    if reported.is_some()
-        // A monitor that has reported its reason exits by itself; the kill makes sure of it.
-        && let Err(error) = child.start_kill()
-    {
+    if reported.is_none() {
+        // The socket ended without a reason: the process ends as well, or is killed.
+        reported = tokio::select! {
+            status = child.wait() => Some(died(status)),
+            _ = killed.wait_for(|killed| *killed) => Some(Exit::Killed),
+            () = sleep(EXIT_GRACE) => None,
+        };
+    }
+    // A monitor that has reported its reason exits by itself; the kill makes sure of it.
+    if let Err(error) = child.start_kill() {
         tracing::debug!(error = %error_chain::chain(&error), "failed to kill monitor");
     }
     let status = child.wait().await;

@@ -10,7 +10,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use super::packet::{Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use super::packet::{DATA_LIMIT, Header, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 
 /// Bytes from the guest that are buffered for the host: the credit of the guest.
 pub(super) const BUF_ALLOC: u32 = 256 << 10;
@@ -160,7 +160,7 @@ impl Connection {
         if self.phase != Phase::Open || !self.readable || self.rx_shut {
             return None;
         }
-        let len = room.min(self.credit() as usize);
+        let len = room.min(self.credit() as usize).min(DATA_LIMIT as usize);
         if len == 0 {
             return None;
         }
