@@ -12,6 +12,7 @@ mod gateway;
 mod histogram;
 mod report;
 mod scale;
+mod storm;
 #[allow(unsafe_code)]
 mod sys;
 mod wake;
@@ -40,6 +41,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Measure a host with many paused sandboxes.
     Scale(scale::Args),
+    /// Wake many sandboxes at once.
+    Storm(storm::Args),
 }
 
 #[tokio::main]
@@ -51,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Wake(wake) => wake::measure(&wake, &mut report).await?,
         Command::Chaos(chaos) => chaos::run(&chaos, &mut report).await?,
         Command::Scale(scale) => scale::measure(&scale, &mut report).await?,
+        Command::Storm(storm) => storm::measure(&storm, &mut report).await?,
     }
     report.print(args.json)
 }

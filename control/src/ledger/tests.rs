@@ -1,3 +1,4 @@
+mod list;
 mod migration;
 
 use std::str::FromStr;

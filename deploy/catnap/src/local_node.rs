@@ -48,6 +48,7 @@ pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
         machines: args.machine_limit,
     };
     let mut config = pool::Config::new(data_dir.to_owned(), artefacts, hypervisor, limits);
+    config.disk_reserve = args.disk_reserve.saturating_mul(1 << 20);
     config.memory = match args.memory {
         Memory::Auto => MemoryMode::Auto,
         Memory::Cow => MemoryMode::Cow,
@@ -76,7 +77,7 @@ fn guest_dir(args: &UpArgs) -> Result<PathBuf> {
     })
 }
 
-/// Resolves the path of a guest file. Snapshots refer to the disk by this path, so it is absolute and without links.
+/// Resolves the path of a guest file. It is absolute and without links.
 fn artefact(dir: &Path, name: &str) -> Result<PathBuf> {
     dir.join(name).canonicalize().with_context(|| {
         format!(

@@ -34,6 +34,9 @@ pub(crate) struct UpArgs {
     /// Maximum number of running machines.
     #[arg(long, default_value_t = 1000)]
     pub(crate) machine_limit: usize,
+    /// Free space to keep on the data directory's filesystem for pauses, in MiB: no sandbox is created below it.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) disk_reserve: u64,
 }
 
 /// Arguments of the gateway's listeners.
