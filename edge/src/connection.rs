@@ -24,6 +24,11 @@ pub(crate) use self::context::ConnectionContext;
 /// Bytes that a read of the head may return beyond it: a TLS handshake, and the start of a body in the same read.
 const HEAD_OVERREAD: usize = 128 << 10;
 
+/// The response to plain HTTP on the TLS port, with nginx's sentence.
+const PLAIN_HTTP_RESPONSE: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 51\r\n\
+    Connection: close\r\n\r\nThe plain HTTP request was sent to HTTPS port: 400\n";
+
 /// Serves a connection to its end.
 pub(crate) async fn serve(context: ConnectionContext, socket: TcpStream, peer: SocketAddr) {
     let transport = match context.acceptor {
@@ -33,6 +38,9 @@ pub(crate) async fn serve(context: ConnectionContext, socket: TcpStream, peer: S
     let _open = context.metrics.connection(transport);
     if let Err(error) = socket.set_nodelay(true) {
         return warn!(error = %chain(&error), %peer, "failed to set TCP_NODELAY");
+    }
+    if context.acceptor.is_some() && refuses_plain_http(&context, &socket).await {
+        return;
     }
     let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
     if digest.peer_addr.set(Some(peer.into())).is_err() {
@@ -58,4 +66,19 @@ pub(crate) async fn serve(context: ConnectionContext, socket: TcpStream, peer: S
             }
         },
     }
+}
+
+/// Answers a client that speaks plain HTTP to the TLS port; returns whether it does.
+async fn refuses_plain_http(context: &ConnectionContext, socket: &TcpStream) -> bool {
+    let mut first = [0];
+    let peeked = tokio::time::timeout(context.limits.head_timeout, socket.peek(&mut first)).await;
+    // A TLS record starts with its type, 22; a request line with a method.
+    if !matches!(peeked, Ok(Ok(1))) || !first[0].is_ascii_uppercase() {
+        return false;
+    }
+    // The response fits into the empty send buffer; a client that has left needs none.
+    if socket.writable().await.is_ok() {
+        drop(socket.try_write(PLAIN_HTTP_RESPONSE));
+    }
+    true
 }

@@ -117,7 +117,14 @@ async fn accept_streams(context: ConnectionContext, mut h2: Connection, digest: 
                     return debug!(error = %chain(error.as_ref()), "failed to accept HTTP/2 stream");
                 }
             },
-            () = idle, if requests.is_empty() => return,
+            // The first time a client may still send the request that is on its way.
+            () = idle, if requests.is_empty() => {
+                if is_shutting_down {
+                    return;
+                }
+                h2.graceful_shutdown();
+                is_shutting_down = true;
+            }
         }
     }
 }

@@ -119,3 +119,16 @@ async fn invalid_tls_handshakes_leave_the_gateway_serving() {
     let address = format!("https://127.0.0.1:{}/", rig.tls_port.unwrap());
     assert!(untrusting.get(address).send().await.is_err());
 }
+
+#[tokio::test]
+async fn plain_http_on_the_tls_port_is_400() {
+    let rig = Rig::with_tls(|_| {}).await;
+    let mut sender = crate::rig::connect(rig.tls_port.unwrap()).await;
+    let reply = crate::rig::get_on(&mut sender, "/", &[("host", "x")]).await;
+    assert_eq!(reply.status, 400);
+    assert!(
+        reply
+            .body
+            .contains("plain HTTP request was sent to HTTPS port")
+    );
+}
