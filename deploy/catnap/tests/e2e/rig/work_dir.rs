@@ -37,7 +37,7 @@ impl WorkDir {
     pub(super) fn with_template(artefacts: &Artefacts) -> Self {
         let work = Self::empty(artefacts);
         fs::create_dir(work.data()).unwrap();
-        for part in ["templates", "snapshots"] {
+        for part in ["templates", "snapshots", "bases"] {
             let from = artefacts.template.join(part);
             hard_link_tree(&from, &work.data().join(part)).unwrap();
         }
