@@ -182,7 +182,7 @@ impl ErrorResponse {
                 RefusalReason::WakeFailed,
                 id,
                 "Sandbox Wake Failed",
-                "The guest agent of the sandbox did not answer. Try again in a moment.",
+                "The sandbox could not be woken: its guest agent did not answer. Try again in a moment.",
             )
             .retry_later(),
             EnterError::Failed {
@@ -194,7 +194,7 @@ impl ErrorResponse {
                 RefusalReason::WakeFailed,
                 id,
                 "Sandbox Snapshot Damaged",
-                "A file of the sandbox's snapshot is missing or damaged.",
+                "The sandbox could not be woken: a file of its snapshot is missing or damaged.",
             ),
             EnterError::Failed { id, .. } => Self::sandbox(
                 503,

@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::FileExt, path::Path};
 use nix::unistd::{Whence, lseek};
 use serde_json::json;
 
-use crate::rig::Gateway;
+use crate::rig::{Gateway, wait_until};
 
 const PAGE: u64 = 4096;
 
@@ -41,7 +41,15 @@ async fn assert_wake_fails(name: &str, corrupt: fn(&mut CorruptFile)) {
     assert_eq!(sandbox.get(&gateway, "/count").await.status, 503);
 
     file.repair();
-    let woken = sandbox.get(&gateway, "/count").await.ok();
+    // The back-off of the failed wakes ends first.
+    let woken = wait_until("wake after the repair", async || {
+        let reply = sandbox.get(&gateway, "/count").await;
+        match reply.status {
+            503 => Err(reply.body),
+            _ => Ok(reply.ok()),
+        }
+    })
+    .await;
     assert_eq!(woken.value::<u64>("hits"), before + 1);
     gateway.finish().await;
 }
