@@ -97,8 +97,6 @@ pub(crate) async fn take_snapshot(
     source: CaptureSource,
     record: Option<(SandboxDir, RecordBuilder)>,
 ) -> Result<Committed, NotTaken> {
-    // The semaphore is never closed.
-    let _permit = host.capture_permits.acquire().await;
     let store = Arc::clone(&host.store);
     let (memory, disks) = (source.resources.memory, source.disks.len());
     let staging = blocking(move || store.stage(scope, memory, disks))
@@ -107,6 +105,8 @@ pub(crate) async fn take_snapshot(
     if scope == SnapshotScope::DiskOnly {
         freeze(machine).await.map_err(SnapshotError::Freeze)?;
     }
+    // After the freeze, for which a guest may take its time. The semaphore is never closed.
+    let _permit = host.capture_permits.acquire().await;
     machine.pause().await.map_err(SnapshotError::Pause)?;
     let spec = staging.spec().map_err(SnapshotError::Stage)?;
     let captured = machine

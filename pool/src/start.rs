@@ -9,7 +9,10 @@ use pool_api::{
     Epoch, FailedPart, Resources, SandboxSpec, SnapshotId, SnapshotScope, Stage, WakeReport,
 };
 use snapshotter::{Damage, OpenError, OpenSnapshot, Pin};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use vmm_api::{BootError, LoadError, MachineError};
 
 use self::load::{LoadedMachine, load_machine};
@@ -25,6 +28,9 @@ use crate::{
     start_plan::StartPlan,
     top_layer::TopFile,
 };
+
+/// The time for which a guest's init counts towards the starts under way.
+const PERMIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The inputs of a start.
 #[derive(Debug, Clone)]
@@ -120,11 +126,22 @@ async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, Start
         reserve_or_evict(&host.capacity, &host.evictions, inputs.resources.memory).await?;
     let queued = Instant::now();
     // The semaphore is never closed.
-    let _permit = host.start_permits.acquire().await;
+    let permit = host.start_permits.acquire().await;
     let mut times = StageTimes::from([(Stage::Queue, queued.elapsed())]);
     let parts = gather_parts(host, &inputs, &mut times).await?;
     let mut loaded = load_machine(host, inputs.plan, parts, &mut times).await?;
-    match run(host, &inputs, &mut loaded, &mut times).await {
+    let started = {
+        let mut running = std::pin::pin!(run(host, &inputs, &mut loaded, &mut times));
+        match timeout(PERMIT_LIMIT, &mut running).await {
+            Ok(started) => started,
+            Err(_) => {
+                // A guest that does not answer must not keep others from starting.
+                drop(permit);
+                running.await
+            }
+        }
+    };
+    match started {
         Ok(()) => Ok(Started {
             machine: loaded.into_running(reservation),
             report: WakeReport {

@@ -155,6 +155,24 @@ async fn concurrent_starts_are_bounded_and_report_their_queue() {
 }
 
 #[tokio::test]
+async fn guest_that_does_not_answer_blocks_no_other_start() {
+    let rig = Rig::with(|config| config.concurrent_starts = 1).await;
+    for name in ["a", "b"] {
+        rig.create(name).await;
+        rig.pause(name).await;
+    }
+    rig.fake.fail_next(Fault::InitHangs);
+    let pool = std::sync::Arc::clone(&rig.pool);
+    let hung = tokio::spawn(async move { pool.enter(&id("a"), IfPaused::Wake).await });
+    while rig.state("a").await != SandboxState::Starting {
+        tokio::task::yield_now().await;
+    }
+    rig.say("b", "hello").await;
+    assert_eq!(rig.state("a").await, SandboxState::Starting);
+    hung.abort();
+}
+
+#[tokio::test]
 async fn create_below_the_disk_reserve_is_refused() {
     let rig = Rig::with(|config| config.disk_reserve = u64::MAX).await;
     let refused = rig.pool.create(spec("a")).await;

@@ -25,6 +25,8 @@ pub enum Fault {
     Space,
     /// The agent's response to `POST /init`.
     Init,
+    /// The agent never responds to `POST /init`.
+    InitHangs,
     /// The agent's response to `POST /freeze`.
     Freeze,
     /// The agent's response to `POST /unfreeze`.

@@ -80,6 +80,9 @@ async fn serve_agent(instance: &Instance, stream: UnixStream) -> io::Result<()> 
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     instance.runs().await;
+    if head.starts_with("POST /init ") && instance.controls.take_fault(Fault::InitHangs) {
+        return std::future::pending().await;
+    }
     let (status, response) = respond(instance, &head, &body)?;
     let length = response.len();
     let response = format!(
