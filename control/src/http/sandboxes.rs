@@ -140,7 +140,7 @@ pub(super) async fn resume(
         ClientKind::E2b | ClientKind::Other => Some(resume.timeout.unwrap_or(DEFAULT_TIMEOUT)),
     };
     let max = service.config().max_lifetime;
-    let lifetime = seconds.map(|seconds| dto::lifetime(seconds, max, UnlimitedTimeout::Allowed));
+    let lifetime = seconds.map(|seconds| dto::lifetime(seconds, max, client.unlimited_timeout()));
     let options = ResumeOptions {
         lifetime: lifetime.transpose()?,
         scope: dto::scope(resume.memory),
@@ -157,9 +157,10 @@ pub(super) async fn resume(
 pub(super) async fn connect_v1(
     State(service): Service,
     PathId(id): PathId,
+    client: ClientKind,
     OptionalJson(connect): OptionalJson<dto::ConnectBody>,
 ) -> HandlerResult {
-    connect_sandbox(service, id, connect, ApiVersion::V1).await
+    connect_sandbox(service, id, connect, client.unlimited_timeout()).await
 }
 
 /// `POST /v2/sandboxes/{id}/connect`
@@ -169,16 +170,16 @@ pub(super) async fn connect_v2(
     OptionalJson(mut connect): OptionalJson<dto::ConnectBody>,
 ) -> HandlerResult {
     connect.timeout.get_or_insert(DEFAULT_CONNECT_TIMEOUT);
-    connect_sandbox(service, id, connect, ApiVersion::V2).await
+    connect_sandbox(service, id, connect, UnlimitedTimeout::Refused).await
 }
 
 async fn connect_sandbox(
     service: Arc<SandboxService>,
     id: SandboxId,
     connect: dto::ConnectBody,
-    version: ApiVersion,
+    unlimited: UnlimitedTimeout,
 ) -> HandlerResult {
-    let (max, unlimited) = (service.config().max_lifetime, version.unlimited_timeout());
+    let max = service.config().max_lifetime;
     let lifetime = connect
         .timeout
         .map(|seconds| dto::lifetime(seconds, max, unlimited));
@@ -198,10 +199,11 @@ async fn connect_sandbox(
 pub(super) async fn set_timeout(
     State(service): Service,
     PathId(id): PathId,
+    client: ClientKind,
     Json(timeout): Json<dto::TimeoutBody>,
 ) -> HandlerResult {
     let max = service.config().max_lifetime;
-    let lifetime = dto::remaining_lifetime(timeout.timeout, max)?;
+    let lifetime = dto::remaining_lifetime(timeout.timeout, max, client.unlimited_timeout())?;
     service.set_deadline(&id, lifetime).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -229,6 +231,7 @@ pub(super) async fn refresh(
 pub(super) async fn fork(
     State(service): Service,
     PathId(id): PathId,
+    client: ClientKind,
     OptionalJson(fork): OptionalJson<dto::ForkBody>,
 ) -> HandlerResult {
     let count = fork.count.unwrap_or(1);
@@ -241,7 +244,7 @@ pub(super) async fn fork(
     let count = count.ok_or_else(|| ApiError::bad_request("Count must be at least 1"))?;
     let seconds = fork.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let max = service.config().max_lifetime;
-    let lifetime = dto::lifetime(seconds, max, UnlimitedTimeout::Allowed)?;
+    let lifetime = dto::lifetime(seconds, max, client.unlimited_timeout())?;
     let forks = run_to_completion(async move { service.fork(&id, count, lifetime).await }).await?;
     let results: Vec<_> = forks
         .into_iter()

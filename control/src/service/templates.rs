@@ -175,7 +175,8 @@ impl SandboxService {
 // === Changes ===
 
 impl SandboxService {
-    /// Builds a template from the host's artefacts.
+    /// Builds a template of the host again, unless it is that of the host's artefacts. Other names are unknown: the host
+    /// has artefacts for its own templates only, and those cannot be deleted.
     pub(crate) async fn build_template(
         &self,
         name: &TemplateName,
@@ -185,6 +186,9 @@ impl SandboxService {
             || self.ledger.template(&as_id).await?.is_some()
         {
             return Err(Conflict::NameTaken(name.clone()).into());
+        }
+        if self.host_template(name).await.is_none() {
+            return Err(ServiceError::template_not_found(name));
         }
         Ok(self.node.build_template(name).await?)
     }

@@ -95,9 +95,7 @@ async fn failed_create_can_be_retried_with_its_key() {
     create(&rig, "/v2/sandboxes", "k2", json!({ "templateID": "late" }))
         .await
         .error(404);
-    rig.call("POST", "/templates/late/build", Value::Null)
-        .await
-        .expect(200);
+    rig.fake.add_template("late".parse().unwrap());
     create(&rig, "/v2/sandboxes", "k2", json!({ "templateID": "late" }))
         .await
         .expect(201);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, lifetime, sandbox};
 
 const PYTHON: (&str, &str) = ("user-agent", "e2b-python-sdk/2.45.1");
+const CUBE: (&str, &str) = ("user-agent", "python-requests/2.32.5");
 
 async fn end_at(rig: &Rig, id: &str, headers: &[(&str, &str)]) -> Value {
     let path = format!("/sandboxes/{id}");
@@ -26,7 +27,8 @@ async fn end_at(rig: &Rig, id: &str, headers: &[(&str, &str)]) -> Value {
 /// Creates a sandbox without a deadline.
 async fn create_unlimited(rig: &Rig) -> String {
     let body = json!({ "templateID": "base", "timeout": -1 });
-    let created = rig.call("POST", "/sandboxes", body).await.expect(201);
+    let created = rig.call_with("POST", "/sandboxes", body, &[CUBE]);
+    let created = created.await.expect(201);
     created["sandboxID"].as_str().unwrap().to_owned()
 }
 
@@ -209,7 +211,8 @@ async fn only_a_timeout_limits_an_unlimited_sandbox() {
         format!("/sandboxes/{id}/timeout"),
         format!("/sandboxes/{other}/connect"),
     ] {
-        let reply = rig.call("POST", &path, json!({ "timeout": -1 })).await;
+        let body = json!({ "timeout": -1 });
+        let reply = rig.call_with("POST", &path, body, &[CUBE]).await;
         assert!(reply.status < 300, "{}", reply.text);
     }
     let (fake, dir) = rig.crash().await;
@@ -226,7 +229,7 @@ async fn only_a_timeout_limits_an_unlimited_sandbox() {
 #[tokio::test]
 async fn cubesandbox_create_without_timeout_is_unlimited() {
     let rig = Rig::new().await;
-    let cube = [("user-agent", "python-requests/2.32.5")];
+    let cube = [CUBE];
     let body = json!({ "templateID": "base" });
     let created = rig
         .call_with("POST", "/sandboxes", body, &cube)
@@ -252,7 +255,7 @@ async fn cubesandbox_create_without_timeout_is_unlimited() {
 }
 
 #[tokio::test]
-async fn v2_routes_reject_an_unlimited_timeout() {
+async fn only_cubesandbox_clients_get_unlimited_timeouts() {
     let rig = Rig::new().await;
     let id = rig.create(json!({ "templateID": "base" })).await;
     for (path, body) in [
@@ -266,14 +269,20 @@ async fn v2_routes_reject_an_unlimited_timeout() {
         ),
         (
             "/sandboxes".to_owned(),
-            json!({ "templateID": "base", "timeout": -2 }),
+            json!({ "templateID": "base", "timeout": -1 }),
         ),
+        (format!("/sandboxes/{id}/connect"), json!({ "timeout": -1 })),
+        (format!("/sandboxes/{id}/resume"), json!({ "timeout": -1 })),
+        (format!("/sandboxes/{id}/fork"), json!({ "timeout": -1 })),
     ] {
         assert_eq!(
             rig.call("POST", &path, body).await.error(400),
             "Timeout must be greater than 0"
         );
     }
+    let path = format!("/sandboxes/{id}/timeout");
+    let refused = rig.call("POST", &path, json!({ "timeout": -1 })).await;
+    assert_eq!(refused.error(400), "Timeout must not be negative");
 }
 
 #[tokio::test]

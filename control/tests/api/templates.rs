@@ -45,8 +45,10 @@ async fn snapshot(rig: &Rig, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn built_template_is_listed_and_usable() {
+async fn only_templates_of_the_host_are_built() {
     let rig = Rig::new().await;
+    rig.fake.add_template("mine".parse().unwrap());
+    rig.fake.add_template("no-kernel".parse().unwrap());
     let built = rig
         .call("POST", "/templates/mine/build", Value::Null)
         .await
@@ -55,6 +57,11 @@ async fn built_template_is_listed_and_usable() {
         (&built["templateID"], &built["buildStatus"]),
         (&json!("mine"), &json!("ready"))
     );
+    let names = rig.get("/templates").await.expect(200);
+    rig.call("POST", "/templates/other/build", Value::Null)
+        .await
+        .error(404);
+    assert_eq!(rig.get("/templates").await.expect(200), names);
     let message = rig
         .call("POST", "/templates/no-kernel/build", Value::Null)
         .await
@@ -73,7 +80,7 @@ async fn built_template_is_listed_and_usable() {
         .iter()
         .map(|t| t["templateID"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["base", "mine"]);
+    assert_eq!(names, ["base", "mine", "no-kernel"]);
     rig.create(json!({ "templateID": "mine" })).await;
 }
 

@@ -171,10 +171,10 @@ async fn metrics_print_usage_in_mebibytes() {
 #[tokio::test]
 async fn built_template_is_listed() {
     let gateway = Gateway::new().await;
-    let built = gateway.stdout(&["template", "build", "mine"]).await;
-    assert_eq!(built.trim(), "mine");
+    let built = gateway.stdout(&["template", "build", "base"]).await;
+    assert_eq!(built.trim(), "base");
     let list = gateway.stdout(&["template", "ls"]).await;
-    assert!(list.contains("TEMPLATE") && list.contains("mine"), "{list}");
+    assert!(list.contains("TEMPLATE") && list.contains("base"), "{list}");
     gateway.stop().await;
 }
 

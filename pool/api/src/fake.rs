@@ -113,7 +113,8 @@ impl FakeNode {
         node
     }
 
-    fn add_template(&self, name: TemplateName) -> TemplateInfo {
+    /// Adds a template, unless there is one of its name.
+    pub fn add_template(&self, name: TemplateName) -> TemplateInfo {
         let info = TemplateInfo {
             name: name.clone(),
             resources: RESOURCES,

@@ -87,11 +87,10 @@ impl ApiVersion {
         }
     }
 
-    /// Whether a timeout of -1 means no deadline.
-    pub(in crate::http) fn unlimited_timeout(self) -> UnlimitedTimeout {
+    fn unlimited_timeout(self) -> UnlimitedTimeout {
         match self {
-            Self::V1 | Self::Cube => UnlimitedTimeout::Allowed,
-            Self::V2 => UnlimitedTimeout::Refused,
+            Self::Cube => UnlimitedTimeout::Allowed,
+            Self::V1 | Self::V2 => UnlimitedTimeout::Refused,
         }
     }
 }

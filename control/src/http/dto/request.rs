@@ -110,8 +110,9 @@ pub(in crate::http) fn lifetime(
 pub(in crate::http) fn remaining_lifetime(
     seconds: i64,
     max: Duration,
+    unlimited: UnlimitedTimeout,
 ) -> Result<Lifetime, ServiceError> {
-    if seconds == -1 {
+    if unlimited == UnlimitedTimeout::Allowed && seconds == -1 {
         return Ok(Lifetime::Unlimited);
     }
     let span = u64::try_from(seconds).map(Duration::from_secs);

@@ -9,7 +9,7 @@ pub(crate) enum TemplateCommand {
     /// List templates.
     #[command(alias = "list")]
     Ls(ClientArgs),
-    /// Build a template from the guest kernel and root disk of the gateway.
+    /// Build a template of the gateway again, after its guest kernel or root disk changed.
     Build(BuildArgs),
 }
 
