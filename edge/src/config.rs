@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use pool_api::Secret;
 use rustls::ServerConfig;
 
+use crate::panics::PanicCounter;
+
 /// Configuration of the edge.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,6 +16,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// The address of the unauthenticated Prometheus endpoint; restrict access to it.
     pub metrics: Option<SocketAddr>,
+    /// The panics of this process, which the Prometheus endpoint reports.
+    pub panics: Option<PanicCounter>,
     /// The gateway's own domain. The domain itself and `api.<domain>` always belong to the API.
     pub domain: Option<String>,
     /// The Unix socket of the API.
@@ -93,6 +97,7 @@ impl Config {
             listen,
             tls: None,
             metrics: None,
+            panics: None,
             domain: None,
             api_socket,
             api_key: None,

@@ -36,6 +36,7 @@ pub mod fuzzing;
 mod limiter;
 mod listen;
 mod metrics;
+mod panics;
 mod proxy;
 mod rejection;
 mod response;
@@ -52,5 +53,6 @@ mod watchdog;
 pub use self::{
     config::{Config, Limits, Tls},
     listen::BindError,
+    panics::PanicCounter,
     serve::{Edge, StartError},
 };

@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 use self::registration::MetricFactory;
-use crate::timing::Timing;
+use crate::{panics::PanicCounter, timing::Timing};
 
 pub(crate) use self::labels::{Direction, RefusalReason, TargetLabel, Transport};
 
@@ -110,6 +110,11 @@ impl Metrics {
             sandboxes: factory.gauges("catnap_sandboxes", "Sandboxes, by state.", "state")?,
             registry,
         })
+    }
+
+    /// Reports the panics of this process as well.
+    pub(crate) fn add_panics(&self, panics: &PanicCounter) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(panics.metric().clone()))
     }
 
     /// Starts to count a request.

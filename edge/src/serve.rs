@@ -74,6 +74,9 @@ impl Edge {
         coordinator: Arc<Coordinator>,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
+        if let Some(panics) = &config.panics {
+            metrics.add_panics(panics)?;
+        }
         let scrape = config.metrics.map(BoundListener::bind).transpose()?;
         let plain = BoundListener::bind(config.listen)?;
         let tls = match &config.tls {

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use control::Control;
 use coordinator::Coordinator;
-use edge::{Edge, Limits, StartError, Tls};
+use edge::{Edge, Limits, PanicCounter, StartError, Tls};
 use pool_api::{Node, NodeId, Secret, TemplateName};
 use tokio::sync::{oneshot, watch};
 use tracing::info;
@@ -23,6 +23,8 @@ pub struct Config {
     pub domain: Option<String>,
     /// Address of the Prometheus endpoint, if any.
     pub metrics: Option<SocketAddr>,
+    /// The panics of this process, for the Prometheus endpoint.
+    pub panics: Option<PanicCounter>,
     /// Limits for clients.
     pub limits: Limits,
     /// Directory for the database and the control socket. It exists, and its path is absolute.
@@ -52,6 +54,7 @@ impl Config {
             tls: None,
             domain: None,
             metrics: None,
+            panics: None,
             limits: Limits::default(),
             data_dir,
             api_key,
@@ -84,6 +87,7 @@ pub async fn run(
         tls: config.tls,
         domain: config.domain,
         metrics: config.metrics,
+        panics: config.panics,
         limits: config.limits,
         api_key: Some(config.api_key.clone()),
         ..edge::Config::new(config.listen, socket.clone())

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use edge::PanicCounter;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
@@ -18,6 +19,8 @@ use crate::{
 
 /// Runs the gateway until SIGINT or SIGTERM.
 pub(crate) async fn up(args: UpArgs) -> Result<()> {
+    let panics = PanicCounter::new().context("failed to create the counter of panics")?;
+    panics.install_hook();
     let data_dir = create_data_dir(&args.data_dir)?;
     let (api_key, origin) = api_key::load_or_create(args.api_key.as_deref(), &data_dir)?;
     // Before the pool: an invalid certificate is an error before any state changes.
@@ -34,6 +37,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<()> {
         tls,
         domain: Some(args.listeners.domain),
         metrics: args.listeners.metrics_listen,
+        panics: Some(panics),
         limits,
         template: Some(template),
         ..Config::new(args.listen, data_dir, api_key)
