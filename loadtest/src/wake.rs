@@ -5,6 +5,8 @@ mod linux;
 
 use std::path::PathBuf;
 
+use vmm_api::{FIRST_USER, Kvm};
+
 use crate::{floor::Floor, report::Report};
 
 /// Options of `wake`.
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     /// Guest to wake.
     #[arg(long, value_enum, default_value_t = Guest::Flat)]
     guest: Guest,
+    /// Measure monitors without a jail as well, in turns with jailed ones: the cost of the jail. For the flat guest.
+    #[arg(long)]
+    compare_unconfined: bool,
     /// Directory of the Linux guest's kernel and root disk, as for `catnap up`.
     #[arg(long)]
     guest_dir: Option<PathBuf>,
@@ -43,5 +48,9 @@ pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("catnap-vmm"),
     };
-    flat::measure(vmm, args.count, &floor, report).await
+    let mut hypervisors = vec![("", Kvm::jailed(&vmm, FIRST_USER)?)];
+    if args.compare_unconfined {
+        hypervisors.push((", unconfined", Kvm::unconfined(&vmm)?));
+    }
+    flat::measure(hypervisors, args.count, &floor, report).await
 }

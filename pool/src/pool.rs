@@ -17,6 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -29,7 +30,7 @@ use pool_api::{
 use snapshotter::{Store, StoreError};
 use tokio::{
     sync::{Semaphore, broadcast},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tracing::warn;
 
@@ -52,6 +53,8 @@ use crate::{
 
 /// Events that a slow receiver may lag behind.
 const EVENTS: usize = 1024;
+/// The time for the processes of monitors to end at a shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Owns every machine on this host.
 #[derive(Debug)]
@@ -145,6 +148,10 @@ impl Pool {
             .into_iter()
             .map(|handle| self.shut_down_sandbox(handle));
         futures::future::join_all(ends).await;
+        let drained = self.host.config.hypervisor.drained();
+        if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            warn!("monitors have not ended");
+        }
     }
 
     async fn shut_down_sandbox(&self, handle: Arc<Handle>) {

@@ -2,7 +2,7 @@
 //!
 //! KVM dictates the order of creation: memory slots first (one created after an interrupt controller waits for an RCU
 //! grace period), then the interrupt controller, without a PIT, then vCPUs, then irqfds. All of that happens before the
-//! machine has a guest, so that starting one only sets state.
+//! machine has a guest, so that starting one only sets state. vCPU threads are created then as well.
 
 mod command_line;
 mod devices;
@@ -35,7 +35,6 @@ use crate::{
 pub(crate) struct Machine {
     vm: Vm,
     bus: Arc<Bus>,
-    vcpus: Vec<VcpuThread>,
     running: bool,
 }
 
@@ -54,13 +53,19 @@ impl Machine {
         for (id, vcpu) in vm.vcpus.iter().enumerate() {
             kvm_context(
                 "set initial registers",
-                registers::set_up(vcpu, (id == 0).then_some(entry)),
+                registers::set_up(&vcpu.fd(), (id == 0).then_some(entry)),
             )?;
         }
         let interrupt = io_context("register an irqfd", vm.irqfd(SERIAL_IRQ))?;
         let serial = Serial::new(interrupt, devices.console);
         let transports = transports(&vm, devices.disks, devices.listener, None)?;
-        Self::assemble(vm, serial, transports, devices.doorbell, devices.exit)
+        Ok(Self::assemble(
+            vm,
+            serial,
+            transports,
+            devices.doorbell,
+            devices.exit,
+        ))
     }
 
     /// Loads a captured guest into a VM whose memory is in place.
@@ -83,14 +88,14 @@ impl Machine {
         kvm_context("set kvm-clock", vm.fd.set_clock(&clock))?;
         for (id, (vcpu, state)) in vm.vcpus.iter().zip(&state.vcpus).enumerate() {
             state
-                .restore(vcpu)
+                .restore(&vcpu.fd())
                 .map_err(|source| MachineError::Vcpu { id, source })?;
         }
         let interrupt = io_context("register an irqfd", vm.irqfd(SERIAL_IRQ))?;
         let serial = Serial::restored(interrupt, devices.console, &state.serial)
             .map_err(|error| incompatible(&error.to_string()))?;
         let transports = transports(&vm, devices.disks, devices.listener, Some(&state.devices))?;
-        let machine = Self::assemble(vm, serial, transports, devices.doorbell, devices.exit)?;
+        let machine = Self::assemble(vm, serial, transports, devices.doorbell, devices.exit);
         for mut transport in machine.bus.devices() {
             transport.reassert_interrupt();
             transport.with(|device, queues, memory| match device {
@@ -102,31 +107,26 @@ impl Machine {
     }
 
     fn assemble(
-        mut vm: Vm,
+        vm: Vm,
         serial: Serial,
         transports: Vec<Transport>,
         doorbell: Option<Doorbell>,
         exit: ExitNotifier,
-    ) -> Result<Self, MachineError> {
+    ) -> Self {
         let bus = Arc::new(Bus::new(serial, transports, doorbell));
         let exits = Arc::new(ExitHandler {
             bus: Arc::clone(&bus),
             memory: vm.memory.guest().clone(),
             exit,
         });
-        let mut vcpus = Vec::new();
-        for (id, fd) in (0..).zip(std::mem::take(&mut vm.vcpus)) {
-            vcpus.push(io_context(
-                "start vCPU thread",
-                VcpuThread::spawn(id, fd, Arc::clone(&exits)),
-            )?);
+        for vcpu in &vm.vcpus {
+            vcpu.attach(Arc::clone(&exits));
         }
-        Ok(Self {
+        Self {
             vm,
             bus,
-            vcpus,
             running: false,
-        })
+        }
     }
 
     /// Runs the vCPUs.
@@ -134,7 +134,7 @@ impl Machine {
         if self.running {
             return Ok(());
         }
-        for vcpu in &self.vcpus {
+        for vcpu in &self.vm.vcpus {
             match vcpu.fd().kvmclock_ctrl() {
                 Ok(()) => {}
                 // A guest without kvm-clock has no soft lockup watchdog that the pause could trigger.
@@ -145,17 +145,17 @@ impl Machine {
             }
         }
         self.running = true;
-        self.vcpus.iter().for_each(VcpuThread::start);
+        self.vm.vcpus.iter().for_each(VcpuThread::start);
         Ok(())
     }
 
     /// Stops the vCPUs. Devices stop as well, because the monitor's loop polls their sockets only while the machine
     /// runs.
     pub(crate) fn pause(&mut self) -> Result<(), MachineError> {
-        for vcpu in &self.vcpus {
+        for vcpu in &self.vm.vcpus {
             io_context("stop vCPU", vcpu.stop())?;
         }
-        self.vcpus.iter().for_each(VcpuThread::wait_stopped);
+        self.vm.vcpus.iter().for_each(VcpuThread::wait_stopped);
         self.running = false;
         Ok(())
     }
@@ -163,7 +163,7 @@ impl Machine {
     /// Reads the state of the stopped machine.
     pub(crate) fn state(&self) -> Result<MachineState, MachineError> {
         let mut vcpus = Vec::new();
-        for (id, vcpu) in self.vcpus.iter().enumerate() {
+        for (id, vcpu) in self.vm.vcpus.iter().enumerate() {
             let state = VcpuState::save(&vcpu.fd(), &self.vm.msr_indices);
             vcpus.push(state.map_err(|source| MachineError::Vcpu { id, source })?);
         }

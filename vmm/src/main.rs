@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         )
         .init();
     abort_on_panic();
-    if let Err(error) = vmm::confine() {
+    if let Err(error) = vmm::harden() {
         eprintln!("catnap-vmm: failed to give up privileges: {error}");
         return ExitCode::FAILURE;
     }

@@ -3,13 +3,11 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
-    },
+    os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
 use kvm_ioctls::VmFd;
+use userfaultfd::Uffd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use vmm_api::{PAGE_SIZE, PageRecord, page_digest};
 
@@ -38,6 +36,7 @@ pub(crate) struct Memory {
     reservation: Reservation,
     guest: GuestMemory,
     pagemap: File,
+    userfaultfd: io::Result<Uffd>,
     source: Source,
 }
 
@@ -46,9 +45,9 @@ pub(crate) struct Memory {
 enum Source {
     /// Private memory: zeroes for a booted guest, or a copy-on-write mapping of a memfd.
     Private,
-    /// A pager. This duplicate stays open until the process exits, because closing the last descriptor would resume a
-    /// faulting vCPU with a page of zeroes.
-    Paged { _uffd: OwnedFd },
+    /// A pager. The memory's userfaultfd stays open until the process exits, because closing the last descriptor would
+    /// resume a faulting vCPU with a page of zeroes.
+    Paged,
 }
 
 /// Numbers of captured pages.
@@ -61,7 +60,12 @@ pub(crate) struct PageCounts {
 impl Memory {
     /// Reserves `len` bytes and adds them to the VM as memory slots. Call it before creating an interrupt controller or
     /// irqfd: a memory slot created after those waits several milliseconds for a grace period.
-    pub(crate) fn new(vm: &VmFd, len: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        vm: &VmFd,
+        len: u64,
+        pagemap: File,
+        userfaultfd: io::Result<Uffd>,
+    ) -> io::Result<Self> {
         if len == 0 || !len.is_multiple_of(GRANULE) || len > LIMIT {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -91,7 +95,8 @@ impl Memory {
         Ok(Self {
             reservation,
             guest,
-            pagemap: pagemap::open()?,
+            pagemap,
+            userfaultfd,
             source: Source::Private,
         })
     }
@@ -125,9 +130,12 @@ impl Memory {
 
     /// Registers the memory with a userfaultfd and returns a descriptor for the pager.
     pub(crate) fn register_userfaultfd(&mut self) -> io::Result<OwnedFd> {
-        let uffd = uffd::register(&self.reservation)?;
-        let duplicate = uffd.as_fd().try_clone_to_owned()?;
-        self.source = Source::Paged { _uffd: uffd };
+        let uffd = match &self.userfaultfd {
+            Ok(uffd) => uffd,
+            Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        let duplicate = uffd::register(uffd, &self.reservation)?;
+        self.source = Source::Paged;
         Ok(duplicate)
     }
 
@@ -141,7 +149,7 @@ impl Memory {
     ) -> io::Result<PageCounts> {
         let changed = match self.source {
             Source::Private => Changed::Anonymous,
-            Source::Paged { .. } => Changed::Written,
+            Source::Paged => Changed::Written,
         };
         let (start, end) = (self.address(), self.address() + self.len());
         let mut writer = PageWriter {

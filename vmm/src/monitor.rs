@@ -14,7 +14,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_api::wire::{Reply, Request};
 
-use self::{host_socket::HostSocket, request_error::RequestError};
+use self::{host_socket::HostSocket, request_error::RequestError, start::PrepareSpec};
 use crate::{
     machine::{Machine, Vm},
     virtio::{Device, QueueOutcome},
@@ -27,6 +27,18 @@ pub struct Monitor {
     phase: Phase,
     /// Whether the guest has the doorbell ports.
     has_doorbell: bool,
+    #[cfg(feature = "testing")]
+    takeover: Option<Takeover>,
+}
+
+/// The attacker of a monitor, for tests.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Copy)]
+pub struct Takeover {
+    /// Whether the filters of system calls are on.
+    pub filtered: bool,
+    /// Runs in place of booting a guest, with the kernel command line; the request is refused with its result.
+    pub attack: fn(&str) -> String,
 }
 
 /// Progress from a new process to a machine.
@@ -56,6 +68,17 @@ impl Monitor {
             host: Arc::new(HostSocket::new(socket)),
             phase: Phase::New,
             has_doorbell: false,
+            #[cfg(feature = "testing")]
+            takeover: None,
+        }
+    }
+
+    /// Creates a monitor that an attacker takes over when its guest would boot.
+    #[cfg(feature = "testing")]
+    pub fn taken_over(socket: OwnedFd, takeover: Takeover) -> Self {
+        Self {
+            takeover: Some(takeover),
+            ..Self::new(socket)
         }
     }
 
@@ -125,12 +148,24 @@ impl Monitor {
 
     fn handle_request(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<()> {
         let mut fds = fds.into_iter();
+        let host = Arc::clone(&self.host);
+        let starts = matches!(request, Request::Boot { .. } | Request::Resume);
+        let _start = starts.then(|| host.begin_start());
         let result = match request {
             Request::Prepare {
                 vcpus,
                 memory,
                 doorbell,
-            } => self.prepare(vcpus, memory, doorbell, &mut fds),
+                jail,
+            } => self.prepare(
+                PrepareSpec {
+                    vcpus,
+                    memory,
+                    doorbell,
+                    jail,
+                },
+                &mut fds,
+            ),
             Request::Boot {
                 command_line,
                 disks,

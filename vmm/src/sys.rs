@@ -5,5 +5,7 @@ pub(crate) mod kvm;
 pub(crate) mod mmap;
 pub(crate) mod namespaces;
 pub(crate) mod pagemap;
+#[cfg(feature = "testing")]
+pub mod raw;
 pub(crate) mod seqpacket;
 pub(crate) mod uffd;

@@ -10,6 +10,7 @@ mod api_key;
 mod cli;
 mod client;
 mod commands;
+mod confinement;
 mod gateway;
 mod listeners;
 mod local_node;
@@ -40,6 +41,12 @@ pub fn main() -> ExitCode {
         .is_err()
     {
         eprintln!("catnap: failed to install the TLS provider: another one is installed");
+        return ExitCode::FAILURE;
+    }
+    if let cli::Command::Up(_) = cli.command
+        && let Err(error) = confinement::confine()
+    {
+        eprintln!("catnap: {error:#}");
         return ExitCode::FAILURE;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()

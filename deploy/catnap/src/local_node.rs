@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use pool::{Artefacts, Limits, Pool};
 use snapshotter::MemoryMode;
+use tracing::warn;
 use vmm_api::Kvm;
 
 use crate::cli::{Memory, UpArgs};
@@ -32,7 +33,7 @@ pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
             vmm.display()
         );
     }
-    let hypervisor = Arc::new(Kvm::new(vmm)?);
+    let hypervisor = Arc::new(hypervisor(args, vmm)?);
     vmm_api::check_userfaultfd()?;
     let guest = guest_dir(args)?;
     let artefacts = Artefacts {
@@ -55,6 +56,17 @@ pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
         Memory::Paged => MemoryMode::Paged,
     };
     Ok(Pool::start(config)?)
+}
+
+/// Opens KVM. Monitors are jailed unless the operator asks for the opposite.
+fn hypervisor(args: &UpArgs, vmm: PathBuf) -> Result<Kvm> {
+    if args.no_jail {
+        warn!(
+            "--no-jail: monitors run with the privileges of this user and see its files; do not run untrusted guests"
+        );
+        return Ok(Kvm::unconfined(vmm)?);
+    }
+    Ok(Kvm::jailed(vmm, args.first_monitor_user)?)
 }
 
 /// Returns the path of a file in the directory of this program.

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     os::unix::fs::FileExt,
-    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -27,7 +26,8 @@ const WORKING_SET: u32 = 2048;
 
 /// Machines and snapshots of one measurement.
 struct Benchmark {
-    kvm: Kvm,
+    /// Monitors to compare, by the name that a row adds.
+    hypervisors: Vec<(&'static str, Kvm)>,
     dir: TempDir,
     store: Store,
     blanks: AtomicU32,
@@ -42,7 +42,7 @@ struct Wake {
 }
 
 pub(super) async fn measure(
-    vmm: PathBuf,
+    hypervisors: Vec<(&'static str, Kvm)>,
     count: u32,
     floor: &Floor,
     report: &mut Report,
@@ -50,7 +50,10 @@ pub(super) async fn measure(
     let dir = tempfile::tempdir()?;
     let store = Store::open(&dir.path().join("store"))?;
     let benchmark = Benchmark {
-        kvm: Kvm::new(vmm)?.with_doorbell(),
+        hypervisors: hypervisors
+            .into_iter()
+            .map(|(name, kvm)| (name, kvm.with_doorbell()))
+            .collect(),
         dir,
         store,
         blanks: AtomicU32::new(0),
@@ -84,12 +87,14 @@ pub(super) async fn measure(
                 .wakes(&snapshot, mode, count)
                 .await
                 .with_context(|| name.to_owned())?;
-            report_wakes(
-                report,
-                &format!("flat guest, {working_set}: {name}"),
-                &wakes,
-                floor.wake_cost(source, pages),
-            )?;
+            for ((monitors, _), wakes) in benchmark.hypervisors.iter().zip(wakes) {
+                report_wakes(
+                    report,
+                    &format!("flat guest, {working_set}: {name}{monitors}"),
+                    &wakes,
+                    floor.wake_cost(source, pages),
+                )?;
+            }
         }
     }
     Ok(())
@@ -117,20 +122,18 @@ fn report_wakes(
 }
 
 impl Benchmark {
-    async fn blank(&self) -> anyhow::Result<KvmBlank> {
+    async fn blank(&self, kvm: &Kvm) -> anyhow::Result<KvmBlank> {
         let run_dir = self
             .dir
             .path()
             .join(self.blanks.fetch_add(1, Ordering::Relaxed).to_string());
         std::fs::create_dir(&run_dir)?;
-        Ok(self
-            .kvm
-            .spawn(BlankSpec {
-                vcpus: 1,
-                memory: MEMORY,
-                run_dir,
-            })
-            .await?)
+        let spec = BlankSpec {
+            vcpus: 1,
+            memory: MEMORY,
+            run_dir,
+        };
+        Ok(kvm.spawn(spec).await?)
     }
 
     fn console(&self) -> anyhow::Result<File> {
@@ -150,7 +153,8 @@ impl Benchmark {
             disks: Vec::new(),
             console: self.console()?,
         };
-        let blank = self.blank().await?;
+        let (_, kvm) = self.hypervisors.first().context("no hypervisor")?;
+        let blank = self.blank(kvm).await?;
         let mut doorbell = blank.doorbell();
         let machine = Box::new(blank).boot(spec).await?;
         doorbell.wait_for(Option::is_some).await?;
@@ -182,21 +186,26 @@ impl Benchmark {
         Ok(id)
     }
 
+    /// Wakes `count` machines of each hypervisor, in turns.
     async fn wakes(
         &self,
         snapshot: &SnapshotId,
         mode: MemoryMode,
         count: u32,
-    ) -> anyhow::Result<Vec<Wake>> {
-        let mut wakes = Vec::new();
-        let mut blank = self.blank().await?;
-        for _ in 0..count {
-            // Spawned ahead, as the pool does.
-            let next = self.blank().await?;
-            wakes.push(self.wake(blank, snapshot, mode).await?);
-            blank = next;
+    ) -> anyhow::Result<Vec<Vec<Wake>>> {
+        let mut blanks = Vec::new();
+        for (_, kvm) in &self.hypervisors {
+            blanks.push((kvm, self.blank(kvm).await?, Vec::new()));
         }
-        Ok(wakes)
+        for _ in 0..count {
+            for (kvm, blank, wakes) in &mut blanks {
+                // Spawned ahead, as the pool does.
+                let next = self.blank(kvm).await?;
+                let blank = std::mem::replace(blank, next);
+                wakes.push(self.wake(blank, snapshot, mode).await?);
+            }
+        }
+        Ok(blanks.into_iter().map(|(_, _, wakes)| wakes).collect())
     }
 
     async fn wake(

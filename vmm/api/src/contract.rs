@@ -81,6 +81,8 @@ const ROWS: &[Row] = rows![
     end::kill_ends_the_process_and_publishes_killed,
     end::kill_of_an_ended_machine_has_no_effect,
     end::dropped_machine_is_killed,
+    #[needs(Process)]
+    end::drained_hypervisor_has_no_processes,
     end::guest_reset_is_published,
     end::dead_process_is_published,
     end::calls_on_an_ended_machine_fail,

@@ -16,6 +16,11 @@ pub enum SpawnError {
          vm.unprivileged_userfaultfd to 1"
     )]
     NoUserfaultfd,
+    /// This process may not make jails.
+    #[error(
+        "monitors run in jails, which need root: run as root, or with --no-jail to run guests without this protection"
+    )]
+    NotRoot,
     /// Creating the process or its sockets failed.
     #[error("failed to spawn monitor {program}")]
     Spawn {

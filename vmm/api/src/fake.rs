@@ -111,6 +111,9 @@ impl FakeHypervisor {
 
 #[async_trait]
 impl Hypervisor for FakeHypervisor {
+    /// A fake has no processes.
+    async fn drained(&self) {}
+
     async fn blank(&self, spec: BlankSpec) -> Result<Box<dyn Blank>, SpawnError> {
         let fail = |source| SpawnError::Spawn {
             program: "fake".to_owned(),

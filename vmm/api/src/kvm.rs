@@ -1,33 +1,57 @@
 //! Hypervisor over the KVM of this host: each monitor is a process.
 //!
 //! [`Kvm`] spawns `catnap-vmm` with one end of a socket pair as its standard input and speaks [`crate::wire`] over it.
-//! No code runs between fork and exec, so that spawning stays a `vfork`.
+//! Unless it was made unconfined, each monitor gets a [`jail`].
 
 mod blank;
+mod cgroup;
+mod jail;
 mod link;
 mod log;
 mod machine;
+mod process;
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, process::Stdio};
+use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tokio::{net::UnixListener, process::Command};
+use tokio::{net::UnixListener, process::Child};
+use tokio_util::task::TaskTracker;
 
 pub use self::blank::KvmBlank;
-use self::link::Link;
+use self::{
+    jail::{Jail, Jails},
+    link::Link,
+};
 use crate::{Blank, BlankSpec, Hypervisor, MachineError, SpawnError, wire::Request};
+
+/// The first of the 65,536 users that monitors become by default; no distribution assigns them.
+pub const FIRST_USER: u32 = 1_900_000_000;
 
 /// Hypervisor that runs one `catnap-vmm` process for each machine.
 #[derive(Debug, Clone)]
 pub struct Kvm {
     program: PathBuf,
     doorbell: bool,
+    jails: Option<Arc<Jails>>,
+    /// The supervisors of live monitors.
+    monitors: TaskTracker,
 }
 
 impl Kvm {
-    /// Uses the monitor executable `program`. Fails, with the remedy, if this process cannot use KVM.
-    pub fn new(program: impl Into<PathBuf>) -> Result<Self, SpawnError> {
+    /// Uses the monitor executable `program`, and jails each monitor: its own user, the first being `first_user`,
+    /// namespaces, control groups, an empty root directory and a filter of system calls. Fails, with the remedy, if this
+    /// process cannot use KVM or is not root.
+    pub fn jailed(program: impl Into<PathBuf>, first_user: u32) -> Result<Self, SpawnError> {
+        Ok(Self {
+            jails: Some(Arc::new(Jails::open(first_user)?)),
+            ..Self::unconfined(program)?
+        })
+    }
+
+    /// Uses the monitor executable `program` with the privileges of this process: for development. Fails, with the
+    /// remedy, if this process cannot use KVM.
+    pub fn unconfined(program: impl Into<PathBuf>) -> Result<Self, SpawnError> {
         let program = program.into();
         if let Err(source) = std::fs::metadata(&program) {
             return Err(SpawnError::Spawn {
@@ -43,6 +67,8 @@ impl Kvm {
             Ok(_) => Ok(Self {
                 program,
                 doorbell: false,
+                jails: None,
+                monitors: TaskTracker::new(),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpawnError::NoKvm(
                 "/dev/kvm does not exist: enable virtualisation in the firmware or hypervisor of this machine and load \
@@ -84,28 +110,45 @@ impl Kvm {
         .map_err(|errno| fail(errno.into()))?;
         // Only this end: the monitor polls its end and reads it blocking.
         rustix::io::ioctl_fionbio(&host_end, true).map_err(|errno| fail(errno.into()))?;
-        let mut child = Command::new(&self.program)
-            .stdin(Stdio::from(monitor_end))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(fail)?;
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(log::forward(stderr, child.id().unwrap_or(0)));
-        }
-        let link = Link::start(host_end, child).map_err(fail)?;
+        let (child, jail) = self.start(&spec, monitor_end).await.map_err(fail)?;
+        let (wire_jail, groups) = match &jail {
+            Some(jail) => jail
+                .to_wire()
+                .map(|(jail, groups)| (Some(jail), groups))
+                .map_err(fail)?,
+            None => (None, Vec::new()),
+        };
+        let link = Link::start(host_end, child, jail, &self.monitors).map_err(fail)?;
         let request = Request::Prepare {
             vcpus: spec.vcpus,
             memory: spec.memory,
             doorbell: self.doorbell,
+            jail: wire_jail,
         };
-        match link.call(&request, &[&OwnedFd::from(listener)]).await {
+        let mut fds = vec![OwnedFd::from(listener)];
+        fds.extend(groups.into_iter().map(OwnedFd::from));
+        match link.call(&request, &fds.iter().collect::<Vec<_>>()).await {
             Ok(()) => Ok(KvmBlank::new(link, socket)),
             Err(MachineError::Refused(error)) => Err(SpawnError::Prepare(error)),
             Err(MachineError::Gone(exit)) => Err(SpawnError::Prepare(exit.to_string())),
             Err(MachineError::Io(source)) => Err(fail(source)),
         }
+    }
+
+    /// Starts the process of a monitor, and makes its jail.
+    async fn start(&self, spec: &BlankSpec, socket: OwnedFd) -> io::Result<(Child, Option<Jail>)> {
+        let (mut child, jail) = match &self.jails {
+            Some(jails) => {
+                let jail = jails.create(spec)?;
+                let child = process::spawn_in_pid_namespace(&self.program, socket).await?;
+                (child, Some(jail))
+            }
+            None => (process::spawn(&self.program, socket)?, None),
+        };
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(log::forward(stderr, child.id().unwrap_or(0)));
+        }
+        Ok((child, jail))
     }
 }
 
@@ -113,6 +156,11 @@ impl Kvm {
 impl Hypervisor for Kvm {
     async fn blank(&self, spec: BlankSpec) -> Result<Box<dyn Blank>, SpawnError> {
         Ok(Box::new(self.spawn(spec).await?))
+    }
+
+    async fn drained(&self) {
+        self.monitors.close();
+        self.monitors.wait().await;
     }
 }
 

@@ -7,7 +7,7 @@
 //! Begin with `machine`, whose doc comments are the contract; `contract` (feature `testing`) checks each of their
 //! sentences. `kvm` implements it with processes and the protocol in [`wire`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 #[cfg(feature = "testing")]
 pub mod contract;
@@ -22,12 +22,14 @@ mod machine;
 mod page;
 pub mod platform;
 mod spec;
+#[allow(unsafe_code)]
+mod sys;
 pub mod wire;
 
 pub use self::{
     error::{BootError, CaptureError, DialError, LoadError, MachineError, SpawnError},
     exit::Exit,
-    kvm::{Kvm, KvmBlank, check_userfaultfd},
+    kvm::{FIRST_USER, Kvm, KvmBlank, check_userfaultfd},
     machine::{Blank, Hypervisor, LoadReport, Machine},
     page::{PAGE_SIZE, PageRecord, page_digest},
     spec::{

@@ -19,6 +19,9 @@ pub trait Hypervisor: fmt::Debug + Send + Sync {
     /// Spawns a monitor with a VM and no guest. A spec out of its bounds is refused with [`SpawnError::Prepare`], a
     /// missing run directory with [`SpawnError::Spawn`].
     async fn blank(&self, spec: BlankSpec) -> Result<Box<dyn Blank>, SpawnError>;
+
+    /// Waits until the process of every blank and machine has ended. Those that are not dropped or killed keep it waiting.
+    async fn drained(&self);
 }
 
 /// A monitor without a guest. It is used once. Dropping it ends its process.

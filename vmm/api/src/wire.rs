@@ -15,7 +15,8 @@ pub const DESCRIPTOR_LIMIT: usize = 200;
 /// A request from the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Creates the VM. Attached: the listening socket for streams into the guest.
+    /// Confines the monitor and creates the VM. Attached: the listening socket for streams into the guest, then with a
+    /// jail the open `cgroup.procs` file of each of its control groups.
     Prepare {
         /// Virtual CPUs.
         vcpus: u8,
@@ -23,6 +24,8 @@ pub enum Request {
         memory: u64,
         /// Whether the guest has the doorbell ports, through which it sends messages without a bound: for tests.
         doorbell: bool,
+        /// The jail; `None` leaves the monitor with the privileges of its parent: for development.
+        jail: Option<Jail>,
     },
     /// Boots a kernel. Attached: kernel, console, then the disks.
     Boot {
@@ -55,6 +58,13 @@ pub enum Request {
         /// For each disk, the offset of block 0 in its new top layer.
         blocks_offsets: Vec<u64>,
     },
+}
+
+/// The jail of a monitor, which its host has begun: the process is in a PID namespace of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jail {
+    /// The user that the monitor becomes, and the group of the same number. No other process has it.
+    pub user: u32,
 }
 
 /// The source of guest memory.

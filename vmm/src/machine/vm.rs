@@ -3,12 +3,15 @@
 use std::io;
 
 use kvm_bindings::CpuId;
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     arch::{cpuid, host_cpu::HostCpu},
+    host::Host,
+    jail::filter::Filter,
     memory::Memory,
+    vcpu::VcpuThread,
 };
 
 /// Address of the pages that KVM uses for real mode on Intel, in the MMIO hole.
@@ -22,7 +25,7 @@ pub(crate) struct Vm {
     pub(crate) host_cpu: HostCpu,
     pub(crate) fd: VmFd,
     pub(crate) memory: Memory,
-    pub(crate) vcpus: Vec<VcpuFd>,
+    pub(crate) vcpus: Vec<VcpuThread>,
     /// MSRs that this host's KVM can save.
     pub(crate) msr_indices: Vec<u32>,
     cpuid: CpuId,
@@ -35,31 +38,45 @@ pub(crate) enum VmError {
     Kvm(&'static str, #[source] kvm_ioctls::Error),
     #[error("failed to map guest memory")]
     Memory(#[source] io::Error),
+    #[error("failed to start vCPU thread {0}")]
+    Thread(u8, #[source] io::Error),
     #[error("{0} vCPUs requested, supported are 1 to {VCPU_LIMIT}")]
     Vcpus(u8),
 }
 
 impl Vm {
-    pub(crate) fn new(vcpus: u8, memory: u64) -> Result<Self, VmError> {
+    /// Creates the VM and its stopped vCPU threads, each under `filter` if there is one.
+    pub(crate) fn new(
+        host: Host,
+        vcpus: u8,
+        memory: u64,
+        filter: Option<&Filter>,
+    ) -> Result<Self, VmError> {
         if vcpus == 0 || vcpus > VCPU_LIMIT {
             return Err(VmError::Vcpus(vcpus));
         }
         let context = |operation| move |error| VmError::Kvm(operation, error);
-        let host_cpu = HostCpu::detect();
-        let kvm = Kvm::new().map_err(context("open /dev/kvm"))?;
+        let Host {
+            kvm,
+            cpu: host_cpu,
+            userfaultfd,
+            pagemap,
+        } = host;
         let fd = kvm.create_vm().map_err(context("create VM"))?;
-        let memory = Memory::new(&fd, memory).map_err(VmError::Memory)?;
+        let memory = Memory::new(&fd, memory, pagemap, userfaultfd).map_err(VmError::Memory)?;
         fd.set_tss_address(TSS_ADDRESS)
             .map_err(context("set TSS address"))?;
         fd.create_irq_chip()
             .map_err(context("create interrupt controller"))?;
         let cpuid = cpuid::base(&kvm, host_cpu, vcpus).map_err(context("get supported CPUID"))?;
-        let mut fds = Vec::new();
+        let mut threads = Vec::new();
         for id in 0..vcpus {
-            fds.push(
-                fd.create_vcpu(u64::from(id))
-                    .map_err(context("create vCPU"))?,
-            );
+            let vcpu = fd
+                .create_vcpu(u64::from(id))
+                .map_err(context("create vCPU"))?;
+            let thread = VcpuThread::spawn(id, vcpu, filter.cloned())
+                .map_err(|source| VmError::Thread(id, source))?;
+            threads.push(thread);
         }
         let msr_indices = kvm
             .get_msr_index_list()
@@ -70,7 +87,7 @@ impl Vm {
             host_cpu,
             fd,
             memory,
-            vcpus: fds,
+            vcpus: threads,
             msr_indices,
             cpuid,
         })
@@ -80,7 +97,8 @@ impl Vm {
     pub(crate) fn set_cpuid(&self) -> Result<(), kvm_ioctls::Error> {
         let count = self.vcpu_count();
         for (id, vcpu) in (0..count).zip(&self.vcpus) {
-            vcpu.set_cpuid2(&cpuid::for_vcpu(&self.cpuid, id, count))?;
+            vcpu.fd()
+                .set_cpuid2(&cpuid::for_vcpu(&self.cpuid, id, count))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use vmm_api::wire::{MESSAGE_LIMIT, Reply, Request, decode, encode};
@@ -13,11 +14,16 @@ use crate::sys::seqpacket;
 #[derive(Debug)]
 pub(super) struct HostSocket {
     socket: OwnedFd,
+    /// Orders the reply to a request that starts the guest before the report of the guest's end.
+    start: Mutex<()>,
 }
 
 impl HostSocket {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self {
+            socket,
+            start: Mutex::new(()),
+        }
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -38,6 +44,17 @@ impl HostSocket {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Holds back the report of the guest's end until the guard is dropped.
+    pub(super) fn begin_start(&self) -> MutexGuard<'_, ()> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports the end of the guest.
+    pub(super) fn send_exit(&self, error: Option<String>) -> io::Result<()> {
+        drop(self.begin_start());
+        self.send(&Reply::Exited { error })
     }
 
     /// Sends a message.

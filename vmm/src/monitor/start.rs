@@ -12,7 +12,7 @@ use std::{
 };
 
 use error_chain::chain;
-use vmm_api::wire::{Reply, WireDisk, WireMemory};
+use vmm_api::wire::{Jail, Reply, WireDisk, WireMemory};
 
 use super::{
     Monitor, Phase,
@@ -20,19 +20,28 @@ use super::{
 };
 use crate::{
     bus::Doorbell,
+    host::Host,
     image::MachineState,
+    jail::{self, JailError, filter::Filters},
     machine::{DeviceInputs, Machine, MachineError, Vm},
     sys::kick,
     vcpu::ExitNotifier,
     virtio::Disk,
 };
 
+/// The VM to create, and its jail.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PrepareSpec {
+    pub(super) vcpus: u8,
+    pub(super) memory: u64,
+    pub(super) doorbell: bool,
+    pub(super) jail: Option<Jail>,
+}
+
 impl Monitor {
     pub(super) fn prepare(
         &mut self,
-        vcpus: u8,
-        memory: u64,
-        doorbell: bool,
+        spec: PrepareSpec,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<Reply, RequestError> {
         let Phase::New = self.phase else {
@@ -42,15 +51,35 @@ impl Monitor {
         kick::install().map_err(|error| {
             RequestError::new(format!("failed to install signal handler: {error}"))
         })?;
-        let vm = Vm::new(vcpus, memory)
+        let host = Host::open().map_err(|error| RequestError::new(chain(&error)))?;
+        if let Some(jail) = spec.jail {
+            jail::enter(jail, fds.collect()).map_err(|error| jail_error(&error))?;
+        }
+        let filters = self.filters(spec)?;
+        let threads = filters.as_ref().map(|filters| &filters.vcpu);
+        let vm = Vm::new(host, spec.vcpus, spec.memory, threads)
             .map_err(|error| RequestError::from(MachineError::from(error)))?;
-        tracing::info!(host_cpu = ?vm.host_cpu, vcpus, memory, "VM created");
-        self.has_doorbell = doorbell;
+        if let Some(filters) = filters {
+            let applied = filters.monitor.apply();
+            applied.map_err(|error| RequestError::new(chain(&error)))?;
+        }
+        tracing::info!(host_cpu = ?vm.host_cpu, spec.vcpus, spec.memory, "VM created");
+        self.has_doorbell = spec.doorbell;
         self.phase = Phase::Blank {
             vm: Box::new(vm),
             listener,
         };
         Ok(Reply::Done)
+    }
+
+    /// Compiles the filters of a jailed monitor.
+    fn filters(&self, spec: PrepareSpec) -> Result<Option<Filters>, RequestError> {
+        #[cfg(feature = "testing")]
+        if self.takeover.is_some_and(|takeover| !takeover.filtered) {
+            return Ok(None);
+        }
+        let filters = spec.jail.map(|_| Filters::new()).transpose();
+        filters.map_err(|error| RequestError::new(chain(&error)))
     }
 
     pub(super) fn boot(
@@ -59,6 +88,10 @@ impl Monitor {
         disks: Vec<WireDisk>,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<Reply, RequestError> {
+        #[cfg(feature = "testing")]
+        if let Some(takeover) = self.takeover {
+            return Err(RequestError::new((takeover.attack)(command_line)));
+        }
         let (vm, listener) = self.take_blank()?;
         let kernel = File::from(next_fd(fds)?);
         let console = File::from(next_fd(fds)?);
@@ -159,7 +192,7 @@ impl Monitor {
                 tracing::error!(error, "machine failed");
             }
             let failed = error.is_some();
-            if let Err(error) = host.send(&Reply::Exited { error }) {
+            if let Err(error) = host.send_exit(error) {
                 tracing::debug!(error = %chain(&error), "failed to report machine exit");
             }
             io::stderr().flush().unwrap_or_default();
@@ -180,6 +213,10 @@ fn open_disk(
     let top = File::from(next_fd(fds)?);
     Disk::new(disk.size, base, layers, top, disk.top)
         .map_err(|error| RequestError::new(chain(&error)))
+}
+
+fn jail_error(error: &JailError) -> RequestError {
+    RequestError::new(format!("failed to enter the jail: {}", chain(error)))
 }
 
 fn memory_error(error: &io::Error) -> RequestError {

@@ -5,9 +5,14 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// Moves the calling thread to network, IPC and UTS namespaces of its own. Call it while there is no other thread.
-pub(crate) fn unshare_host() -> Result<(), Errno> {
-    let flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+/// Moves the calling thread to mount, network, IPC, UTS and control group namespaces of its own. Call it while there is
+/// no other thread.
+pub(crate) fn unshare() -> Result<(), Errno> {
+    let flags = UnshareFlags::NEWNS
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
     // SAFETY: unshare_unsafe is unsafe for `UnshareFlags::FILES`, which is not among the flags.
     unsafe { unshare_unsafe(flags) }
 }

@@ -35,7 +35,8 @@ pub(crate) struct Run {
     categories: u64,
 }
 
-const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
+/// `PAGEMAP_SCAN` of `linux/fs.h`.
+pub(crate) const SCAN: u32 = 0xc060_6610;
 const _: () = assert!(size_of::<ScanArg>() == 0x60);
 const _: () = assert!(size_of::<Run>() == 24);
 
@@ -79,7 +80,8 @@ pub(crate) fn scan(pagemap: &File, start: u64, end: u64, changed: Changed) -> io
         };
         // SAFETY: PAGEMAP_SCAN reads and writes `arg` and writes at most `vec_len` regions at `vec`, both of which
         // outlive the call. It reads page tables of this process only and, without PM_SCAN_WP_MATCHING, changes none.
-        let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
+        let found =
+            unsafe { libc::ioctl(pagemap.as_raw_fd(), libc::c_ulong::from(SCAN), &raw mut arg) };
         let Ok(found) = usize::try_from(found) else {
             return Err(io::Error::last_os_error());
         };

@@ -7,8 +7,9 @@
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
 };
@@ -16,7 +17,7 @@ use std::{
 use kvm_ioctls::VcpuFd;
 
 use super::exits::{AfterExit, ExitHandler};
-use crate::sys::kick;
+use crate::{jail::filter::Filter, sys::kick};
 
 /// A vCPU and its thread, which runs until the process exits.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct VcpuThread {
 struct RunControl {
     /// Requested state: `true` if the vCPU should run. The thread reads it before each entry into the guest.
     run: AtomicBool,
+    exits: OnceLock<Arc<ExitHandler>>,
     running: Mutex<bool>,
     changed: Condvar,
 }
@@ -37,22 +39,37 @@ struct RunControl {
 // === impl VcpuThread ===
 
 impl VcpuThread {
-    /// Starts the thread, with the vCPU stopped.
-    pub(crate) fn spawn(id: u8, fd: VcpuFd, exits: Arc<ExitHandler>) -> io::Result<Self> {
+    /// Starts the thread, with the vCPU stopped, and waits until it is under its filter.
+    pub(crate) fn spawn(id: u8, fd: VcpuFd, filter: Option<Filter>) -> io::Result<Self> {
         let control = Arc::new(RunControl::default());
         let fd = Arc::new(Mutex::new(fd));
+        let (ready, is_ready) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(format!("vcpu{id}"))
             .stack_size(256 << 10)
             .spawn({
                 let (control, fd) = (Arc::clone(&control), Arc::clone(&fd));
-                move || thread_main(&control, &fd, &exits)
+                move || {
+                    let applied = filter.map_or(Ok(()), |filter| filter.apply());
+                    let failed = applied.is_err();
+                    if ready.send(applied).is_err() || failed {
+                        return;
+                    }
+                    thread_main(&control, &fd);
+                }
             })?;
+        is_ready.recv().map_err(io::Error::other)??;
         Ok(Self {
             control,
             fd,
             thread,
         })
+    }
+
+    /// Attaches the handler of the vCPU's exits, once, before the first start.
+    pub(crate) fn attach(&self, exits: Arc<ExitHandler>) {
+        // A machine is assembled once from a VM.
+        self.control.exits.get_or_init(|| exits);
     }
 
     /// Locks the vCPU to access its state. Waits until it is stopped.
@@ -92,15 +109,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Alternates between running the vCPU and waiting for the next start.
-fn thread_main(control: &RunControl, fd: &Mutex<VcpuFd>, exits: &ExitHandler) {
+fn thread_main(control: &RunControl, fd: &Mutex<VcpuFd>) {
     loop {
         let mut running = lock(&control.running);
-        while !control.run.load(Ordering::Acquire) {
-            running = control
-                .changed
-                .wait(running)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        let exits = loop {
+            match control.exits.get() {
+                Some(exits) if control.run.load(Ordering::Acquire) => break exits,
+                _ => {
+                    running = control
+                        .changed
+                        .wait(running)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        };
         *running = true;
         drop(running);
 

@@ -16,8 +16,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use vmm_api::{
-    Blank, BlankSpec, BootSpec, CaptureSpec, Kvm, KvmBlank, LoadSpec, Machine, MachineFiles,
-    MemorySource, flat,
+    Blank, BlankSpec, BootSpec, CaptureSpec, FIRST_USER, Kvm, KvmBlank, LoadSpec, Machine,
+    MachineFiles, MemorySource, flat,
 };
 
 const MEMORY: u64 = 16 << 20;
@@ -51,7 +51,7 @@ impl Fixture {
             eprintln!("SKIPPED: this machine has no /dev/kvm");
             return None;
         }
-        let kvm = Kvm::new(env!("CARGO_BIN_EXE_catnap-vmm"))
+        let kvm = Kvm::jailed(env!("CARGO_BIN_EXE_catnap-vmm"), FIRST_USER)
             .unwrap()
             .with_doorbell();
         Some(Self {

@@ -37,6 +37,13 @@ pub(crate) struct UpArgs {
     /// Free space to keep on the data directory's filesystem for pauses, in MiB: no sandbox is created below it.
     #[arg(long, default_value_t = 1024)]
     pub(crate) disk_reserve: u64,
+    /// First of the 65536 user ids that monitors run as, one each. No other program may use them.
+    #[arg(long, default_value_t = vmm_api::FIRST_USER)]
+    pub(crate) first_monitor_user: u32,
+    /// Run monitors with the privileges of this user rather than in jails. For development: a guest that takes over its
+    /// monitor then has this user's files.
+    #[arg(long)]
+    pub(crate) no_jail: bool,
 }
 
 /// Arguments of the gateway's listeners.

@@ -7,7 +7,7 @@ use pool_api::{
     Node, TemplateName,
     contract::{self, Faults, Harness},
 };
-use vmm_api::Kvm;
+use vmm_api::{FIRST_USER, Kvm};
 
 use crate::rig::work_dir_with_template;
 
@@ -38,7 +38,7 @@ async fn pool_over_kvm_passes_the_contract() {
         disk: guest_file("base.ext4"),
         command_line: catnap::KERNEL_COMMAND_LINE.to_owned(),
     };
-    let hypervisor = Arc::new(Kvm::new(&artefacts.vmm).unwrap());
+    let hypervisor = Arc::new(Kvm::jailed(&artefacts.vmm, FIRST_USER).unwrap());
     let limits = Limits {
         memory: 8 << 30,
         machines: 16,

@@ -17,6 +17,7 @@ mod errors;
 mod fork;
 mod hostile_agent;
 mod idle;
+mod jail;
 mod restore;
 mod rig;
 mod startup;

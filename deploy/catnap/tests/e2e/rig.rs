@@ -34,8 +34,6 @@ pub(crate) use self::{artefacts::Artefacts, reply::Reply, sandbox::Sandbox, work
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 /// The API key of every gateway.
 pub(crate) const KEY: &str = "e2b_0000000000000000000000000000000000000000";
-/// The environment variable that names the work directory of a gateway and of its monitors.
-const WORK_DIR_VARIABLE: &str = "CATNAP_E2E_WORK";
 
 pub(crate) struct Gateway {
     pub(crate) artefacts: Artefacts,
@@ -76,7 +74,7 @@ impl Gateway {
     /// Starts `catnap up`, for the first time or after [`Gateway::stop_with`].
     pub(crate) async fn start_process(&mut self) {
         assert!(self.process.is_none(), "the gateway runs");
-        let mut command = self.artefacts.up(&self.work.data(), self.work.path());
+        let mut command = self.artefacts.up(&self.work.data());
         command.args(&self.args).stderr(self.work.append_log());
         self.process = Some(GatewayProcess::start(command).await);
     }
@@ -93,6 +91,11 @@ impl Gateway {
 
     pub(crate) fn log(&self) -> String {
         self.work.log()
+    }
+
+    /// Returns the process of the gateway.
+    pub(crate) fn pid(&self) -> Pid {
+        self.process.as_ref().unwrap().pid()
     }
 
     /// Returns the live monitors of this data directory, including those of an earlier gateway process.

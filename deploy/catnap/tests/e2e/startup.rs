@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Output, Stdio},
 };
@@ -99,6 +100,32 @@ async fn invalid_kernel_error_names_the_kernel() {
     let mut command = up(&gateway, &dir.path().join("data"));
     command.arg("--guest-dir").arg(&guest);
     assert_error(command, &["template", "kernel"]).await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn start_without_root_states_what_the_jail_needs() {
+    let Some(gateway) = Gateway::start().await else {
+        return;
+    };
+    // The programs and the guest are where only root reads: copies are not.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let catnap = dir.path().join("catnap");
+    fs::copy(&gateway.artefacts.catnap, &catnap).unwrap();
+    fs::write(dir.path().join("catnap-vmm"), "").unwrap();
+    let mut command = Command::new(&catnap);
+    command
+        .args(["up", "--listen", "127.0.0.1:0", "--api-key", KEY])
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .env("RUST_LOG", "off")
+        .current_dir(dir.path())
+        .uid(65534)
+        .gid(65534)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    assert_error(command, &["root", "--no-jail"]).await;
     gateway.finish().await;
 }
 

@@ -33,6 +33,17 @@ pub(super) async fn dropped_machine_is_killed(harness: &dyn Harness) {
     assert_eq!(reason, Some(Exit::Killed));
 }
 
+pub(super) async fn drained_hypervisor_has_no_processes(harness: &dyn Harness) {
+    let guest = Guest::paused(harness).await;
+    let (blank, _workload) = harness.blank(Kernel::Counting).await;
+    let pids = [guest.machine.pid(), blank.pid()];
+    drop((guest, blank));
+    harness.hypervisor().drained().await;
+    for pid in pids {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    }
+}
+
 pub(super) async fn guest_reset_is_published(harness: &dyn Harness) {
     let (blank, mut workload) = harness.blank(Kernel::Resetting).await;
     let machine = boot(harness, blank, Kernel::Resetting, Vec::new())

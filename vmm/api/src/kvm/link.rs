@@ -11,14 +11,20 @@ use std::{
 
 use tokio::{
     process::Child,
-    sync::{Mutex, MutexGuard, mpsc, watch},
+    sync::{
+        Mutex, MutexGuard,
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time::{sleep, timeout},
 };
 use tokio_seqpacket::{
     UnixSeqpacket,
     ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage},
 };
+use tokio_util::task::TaskTracker;
 
+use super::jail::Jail;
 use crate::{
     Exit, MachineError,
     wire::{DESCRIPTOR_LIMIT, MESSAGE_LIMIT, Reply, Request, decode, encode},
@@ -28,6 +34,9 @@ use crate::{
 const REPLY_TIMEOUT: Duration = Duration::from_secs(120);
 /// The time between the end of a monitor's socket and of its process.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
+
+/// Replies that wait for their callers. A monitor has one request at a time, which has at most two.
+const UNREAD_REPLIES: usize = 4;
 
 /// A reply and the descriptors attached to it.
 type Message = (Reply, VecDeque<OwnedFd>);
@@ -46,16 +55,22 @@ pub(super) struct Link {
 /// Replies of the monitor, in the order of its requests.
 #[derive(Debug)]
 struct Replies {
-    messages: mpsc::UnboundedReceiver<Message>,
+    messages: mpsc::Receiver<Message>,
     /// Requests sent whose final reply is not read yet. More than zero before a request if the callers of earlier ones
     /// were dropped.
     outstanding: usize,
 }
 
 impl Link {
-    pub(super) fn start(socket: OwnedFd, child: Child) -> io::Result<Self> {
+    /// Supervises `child` with a task of `monitors`. The end of the process releases its jail.
+    pub(super) fn start(
+        socket: OwnedFd,
+        child: Child,
+        jail: Option<Jail>,
+        monitors: &TaskTracker,
+    ) -> io::Result<Self> {
         let socket = Arc::new(UnixSeqpacket::try_from(socket)?);
-        let (message_tx, messages) = mpsc::unbounded_channel();
+        let (message_tx, messages) = mpsc::channel(UNREAD_REPLIES);
         let (exit_tx, exit) = watch::channel(None);
         let (doorbell_tx, doorbell) = watch::channel(None);
         let (kill, killed) = watch::channel(false);
@@ -65,7 +80,11 @@ impl Link {
             messages: message_tx,
             doorbell: doorbell_tx,
         };
-        tokio::spawn(supervise(reader, child, killed, exit_tx));
+        monitors.spawn(async move {
+            let reason = supervise(reader, child, killed).await;
+            drop(jail);
+            exit_tx.send_replace(Some(reason));
+        });
         Ok(Self {
             socket,
             replies: Mutex::new(Replies {
@@ -202,7 +221,7 @@ pub(super) fn unexpected(reply: &Reply) -> MachineError {
 /// Reads the messages of one monitor.
 struct ReplyReader {
     socket: Arc<UnixSeqpacket>,
-    messages: mpsc::UnboundedSender<Message>,
+    messages: mpsc::Sender<Message>,
     doorbell: watch::Sender<Option<u32>>,
 }
 
@@ -222,7 +241,15 @@ impl ReplyReader {
                 Ok(Reply::Doorbell { value }) => {
                     self.doorbell.send_replace(Some(value));
                 }
-                Ok(reply) => self.messages.send((reply, fds)).ok()?,
+                Ok(reply) => match self.messages.try_send((reply, fds)) {
+                    Ok(()) => {}
+                    Err(TrySendError::Closed(_)) => return None,
+                    Err(TrySendError::Full(_)) => {
+                        return Some(Exit::Failed(
+                            "the monitor sent more replies than it had requests".to_owned(),
+                        ));
+                    }
+                },
                 Err(malformed) => return Some(Exit::Failed(malformed.to_string())),
             }
         }
@@ -248,13 +275,12 @@ impl ReplyReader {
     }
 }
 
-/// Reads replies, kills the monitor on request, reaps its process and publishes the exit.
+/// Reads replies, kills the monitor on request, reaps its process and returns the reason of its end.
 async fn supervise(
     reader: ReplyReader,
     mut child: Child,
     mut killed: watch::Receiver<bool>,
-    exit: watch::Sender<Option<Exit>>,
-) {
+) -> Exit {
     let mut reported = tokio::select! {
         reported = reader.run() => reported,
         // Also if the link was dropped, and the sender with it.
@@ -273,12 +299,11 @@ async fn supervise(
         tracing::debug!(error = %error_chain::chain(&error), "failed to kill monitor");
     }
     let status = child.wait().await;
-    let reason = if *killed.borrow() {
+    if *killed.borrow() {
         Exit::Killed
     } else {
         reported.unwrap_or_else(|| died(status))
-    };
-    exit.send_replace(Some(reason));
+    }
 }
 
 fn died(status: io::Result<ExitStatus>) -> Exit {

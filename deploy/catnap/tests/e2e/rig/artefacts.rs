@@ -15,7 +15,7 @@ use nix::{
 };
 use tokio::process::Command;
 
-use super::{KEY, WORK_DIR_VARIABLE};
+use super::KEY;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Artefacts {
@@ -76,13 +76,13 @@ impl Artefacts {
     }
 
     /// Builds a `catnap up` command on a data directory.
-    pub(super) fn up(&self, data: &Path, work: &Path) -> Command {
-        let mut command = Command::from(self.std_up(data, work));
+    pub(super) fn up(&self, data: &Path) -> Command {
+        let mut command = Command::from(self.std_up(data));
         command.kill_on_drop(true);
         command
     }
 
-    fn std_up(&self, data: &Path, work: &Path) -> StdCommand {
+    fn std_up(&self, data: &Path) -> StdCommand {
         let mut command = StdCommand::new(&self.catnap);
         command
             .args(["up", "--listen", "127.0.0.1:0"])
@@ -91,7 +91,6 @@ impl Artefacts {
             .arg(data)
             .arg("--guest-dir")
             .arg(&self.guest)
-            .env(WORK_DIR_VARIABLE, work)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         for name in [
@@ -116,11 +115,7 @@ impl Artefacts {
             }
         }
         let data = self.cache.join(UNFINISHED);
-        let mut up = self
-            .std_up(&data, &data)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut up = self.std_up(&data).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
         let listens = lines.any(|line| line.unwrap().starts_with("catnap listens on "));
         if listens {

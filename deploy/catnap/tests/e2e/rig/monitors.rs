@@ -1,30 +1,25 @@
 //! Monitor processes.
 
-use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use nix::unistd::Pid;
 
-use super::WORK_DIR_VARIABLE;
-
 /// Returns the live monitors of a work directory, whatever their parent is.
 pub(crate) fn monitors_of(work: &Path) -> Vec<Pid> {
-    let variable = [
-        WORK_DIR_VARIABLE.as_bytes(),
-        b"=",
-        work.as_os_str().as_bytes(),
-    ]
-    .concat();
+    let sockets = stream_sockets(work);
     let is_monitor = |pid: &Pid| {
         let proc = Path::new("/proc").join(pid.to_string());
         // Zombies have no program.
         let Ok(program) = fs::read_link(proc.join("exe")) else {
             return false;
         };
-        let environment = fs::read(proc.join("environ")).unwrap_or_default();
         program.file_name() == Some(OsStr::new("catnap-vmm"))
-            && environment
-                .split(|byte| *byte == 0)
-                .any(|it| it == variable)
+            && open_files(&proc).iter().any(|file| sockets.contains(file))
     };
     let mut monitors: Vec<Pid> = fs::read_dir("/proc")
         .unwrap()
@@ -34,4 +29,26 @@ pub(crate) fn monitors_of(work: &Path) -> Vec<Pid> {
         .collect();
     monitors.sort();
     monitors
+}
+
+/// Returns the stream sockets of monitors in run directories below `work`, as links to them read.
+fn stream_sockets(work: &Path) -> HashSet<PathBuf> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap();
+    table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(6);
+            let (inode, path) = (fields.next()?, fields.next()?);
+            Path::new(path)
+                .starts_with(work)
+                .then(|| PathBuf::from(format!("socket:[{inode}]")))
+        })
+        .collect()
+}
+
+fn open_files(proc: &Path) -> Vec<PathBuf> {
+    let descriptors = fs::read_dir(proc.join("fd")).into_iter().flatten();
+    descriptors
+        .filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok())
+        .collect()
 }
