@@ -1,6 +1,6 @@
 //! Panics of this process, counted and logged.
 //!
-//! A panic ends the request or the sandbox in whose task it happens; the process goes on.
+//! A panic ends the request or the sandbox in whose task it happens; the process continues.
 
 use std::panic::{self, PanicHookInfo};
 

@@ -10,7 +10,7 @@ use axum::{
 use pool_api::{SandboxId, TemplateName};
 use serde::de::DeserializeOwned;
 
-use super::{dto::UnlimitedTimeout, error::ApiError};
+use super::error::ApiError;
 use crate::{error::ServiceError, reference::Reference};
 
 /// The longest request body, in bytes.
@@ -52,16 +52,6 @@ pub(super) struct RawBody(pub(super) Vec<u8>);
 /// A JSON body.
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
-
-impl ClientKind {
-    /// Whether a timeout of -1 means no deadline. E2B's contract refuses it.
-    pub(super) fn unlimited_timeout(self) -> UnlimitedTimeout {
-        match self {
-            Self::Cube => UnlimitedTimeout::Allowed,
-            Self::E2b | Self::Other => UnlimitedTimeout::Refused,
-        }
-    }
-}
 
 /// A JSON body, or the default if it is empty.
 #[derive(Debug)]

@@ -140,7 +140,7 @@ pub(super) async fn resume(
         ClientKind::E2b | ClientKind::Other => Some(resume.timeout.unwrap_or(DEFAULT_TIMEOUT)),
     };
     let max = service.config().max_lifetime;
-    let lifetime = seconds.map(|seconds| dto::lifetime(seconds, max, client.unlimited_timeout()));
+    let lifetime = seconds.map(|seconds| dto::lifetime(seconds, max, UnlimitedTimeout::of(client)));
     let options = ResumeOptions {
         lifetime: lifetime.transpose()?,
         scope: dto::scope(resume.memory),
@@ -160,7 +160,7 @@ pub(super) async fn connect_v1(
     client: ClientKind,
     OptionalJson(connect): OptionalJson<dto::ConnectBody>,
 ) -> HandlerResult {
-    connect_sandbox(service, id, connect, client.unlimited_timeout()).await
+    connect_sandbox(service, id, connect, UnlimitedTimeout::of(client)).await
 }
 
 /// `POST /v2/sandboxes/{id}/connect`
@@ -203,7 +203,7 @@ pub(super) async fn set_timeout(
     Json(timeout): Json<dto::TimeoutBody>,
 ) -> HandlerResult {
     let max = service.config().max_lifetime;
-    let lifetime = dto::remaining_lifetime(timeout.timeout, max, client.unlimited_timeout())?;
+    let lifetime = dto::remaining_lifetime(timeout.timeout, max, UnlimitedTimeout::of(client))?;
     service.set_deadline(&id, lifetime).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -244,7 +244,7 @@ pub(super) async fn fork(
     let count = count.ok_or_else(|| ApiError::bad_request("Count must be at least 1"))?;
     let seconds = fork.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let max = service.config().max_lifetime;
-    let lifetime = dto::lifetime(seconds, max, client.unlimited_timeout())?;
+    let lifetime = dto::lifetime(seconds, max, UnlimitedTimeout::of(client))?;
     let forks = run_to_completion(async move { service.fork(&id, count, lifetime).await }).await?;
     let results: Vec<_> = forks
         .into_iter()

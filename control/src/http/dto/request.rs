@@ -5,7 +5,7 @@ use std::time::Duration;
 use pool_api::SnapshotScope;
 use serde::Deserialize;
 
-use crate::{error::ServiceError, time::Lifetime};
+use crate::{error::ServiceError, http::extract::ClientKind, time::Lifetime};
 
 /// The body of a connect request.
 #[derive(Debug, Default, Deserialize)]
@@ -67,6 +67,16 @@ pub(in crate::http) struct RefreshBody {
 pub(in crate::http) enum UnlimitedTimeout {
     Allowed,
     Refused,
+}
+
+impl UnlimitedTimeout {
+    /// CubeSandbox's clients may ask for it. E2B's contract refuses it.
+    pub(in crate::http) fn of(client: ClientKind) -> Self {
+        match client {
+            ClientKind::Cube => Self::Allowed,
+            ClientKind::E2b | ClientKind::Other => Self::Refused,
+        }
+    }
 }
 
 /// Converts the member `memory`.
