@@ -56,6 +56,17 @@ struct TopLayers {
     files: Arc<Vec<TopFile>>,
     /// A snapshot has taken them over; a machine that resumes needs new ones.
     sealed: bool,
+    /// For each disk whether the snapshot has other layers than the machine with these: older ones were folded.
+    folded: Vec<bool>,
+}
+
+/// The layers that a disk of a stopped machine needs before it resumes.
+#[derive(Debug)]
+pub(crate) struct MissingLayers {
+    /// The size of the disk in bytes.
+    pub(crate) size: u64,
+    /// The snapshot and its disk whose layers replace those of the machine.
+    pub(crate) folded: Option<(Pin, DiskManifest)>,
 }
 
 // === impl RunningMachine ===
@@ -165,23 +176,33 @@ impl Lineage {
     /// whatever was captured since.
     pub(crate) fn advance(&mut self, committed: &Committed) {
         let id: &SnapshotId = committed.pin.id();
-        for (disk, captured) in self.disks.iter_mut().zip(&committed.manifest.disks) {
+        let disks = self.disks.iter_mut().zip(&committed.manifest.disks);
+        for ((disk, captured), folded) in disks.zip(&mut self.top_layers.folded) {
             let chain = captured.chain.owned_by(id);
             if chain != disk.chain {
                 self.top_layers.sealed = true;
             }
+            *folded |= chain.layers.len() != disk.chain.layers.len() + 1;
             disk.chain = chain;
         }
         self.newest = Some(committed.pin.clone());
     }
 
-    /// Returns the sizes in bytes of the top layers to create before the machine resumes.
-    pub(crate) fn missing_top_layers(&self) -> Vec<u64> {
-        if self.top_layers.sealed {
-            self.disks.iter().map(|disk| disk.size).collect()
-        } else {
-            Vec::new()
+    /// Returns the layers that the disks need before the machine resumes; empty when they need none.
+    pub(crate) fn missing_layers(&self) -> Vec<MissingLayers> {
+        if !self.top_layers.sealed {
+            return Vec::new();
         }
+        let disks = self.disks.iter().zip(&self.top_layers.folded);
+        let missing = |(disk, folded): (&DiskManifest, &bool)| MissingLayers {
+            size: disk.size,
+            folded: self
+                .newest
+                .clone()
+                .filter(|_| *folded)
+                .map(|pin| (pin, disk.clone())),
+        };
+        disks.map(missing).collect()
     }
 
     /// Replaces sealed top layers; no files mean that none were created.
@@ -195,6 +216,7 @@ impl Lineage {
 impl TopLayers {
     fn new(files: Vec<TopFile>) -> Self {
         Self {
+            folded: vec![false; files.len()],
             files: Arc::new(files),
             sealed: false,
         }

@@ -3,15 +3,16 @@
 use std::{io, sync::Arc};
 
 use pool_api::{SnapshotId, SnapshotScope};
-use snapshotter::{CaptureSource, CommitError, Committed, Pin};
+use snapshotter::{CaptureSource, CommitError, Committed, Pin, Store};
 use tracing::warn;
-use vmm_api::{CaptureError, Machine, MachineError};
+use vmm_api::{CaptureError, Machine, MachineError, NextLayers};
 
 use crate::{
     blocking::{Interrupted, blocking},
     durable_file::{ReplaceError, Visible},
     fsfreeze::{FreezeError, Frozen, freeze, thaw},
     host::Host,
+    running::MissingLayers,
     sandbox_dir::{Record, SandboxDir},
     top_layer::TopFile,
 };
@@ -132,15 +133,16 @@ pub(crate) async fn take_snapshot(
     .await?
 }
 
-/// Resumes a machine after a snapshot, on new top layers of these sizes, if there are any; returns their files. A machine
-/// that fails to resume is killed. A filesystem that cannot be thawed now is thawed later.
+/// Resumes a machine after a snapshot, on new layers if its disks need some; returns the files of its top layers. A
+/// machine that fails to resume is killed. A filesystem that cannot be thawed now is thawed later.
 pub(crate) async fn resume_after_capture(
+    host: &Host,
     machine: &Arc<dyn Machine>,
     dir: &SandboxDir,
-    new_top_layers: Vec<u64>,
+    missing: Vec<MissingLayers>,
     frozen: Frozen,
 ) -> Result<Vec<TopFile>, ResumeError> {
-    let result = resume(&**machine, dir, new_top_layers).await;
+    let result = resume(host, &**machine, dir, missing).await;
     if let Err(error) = &result {
         warn!(error = %error_chain::chain(error), "failed to resume machine; killing it");
         machine.kill().await;
@@ -151,26 +153,49 @@ pub(crate) async fn resume_after_capture(
 }
 
 async fn resume(
+    host: &Host,
     machine: &dyn Machine,
     dir: &SandboxDir,
-    new_top_layers: Vec<u64>,
+    missing: Vec<MissingLayers>,
 ) -> Result<Vec<TopFile>, ResumeError> {
     let mut files = Vec::new();
-    if !new_top_layers.is_empty() {
-        let dir = dir.clone();
+    if !missing.is_empty() {
+        let (store, dir) = (Arc::clone(&host.store), dir.clone());
         let created = blocking(move || {
-            new_top_layers
-                .iter()
-                .map(|size| TopFile::create(dir.path(), *size))
-                .collect::<io::Result<Vec<TopFile>>>()
+            let disks = missing.into_iter().enumerate();
+            disks
+                .map(|(number, missing)| create_layers(&store, &dir, number, missing))
+                .collect::<io::Result<Vec<_>>>()
         });
-        files = created.await?.map_err(ResumeError::TopLayer)?;
-        let layers = files.iter().map(TopFile::layer).collect::<io::Result<_>>();
-        machine
-            .advance(layers.map_err(ResumeError::TopLayer)?)
-            .await
-            .map_err(ResumeError::Advance)?;
+        let created = created.await?.map_err(ResumeError::TopLayer)?;
+        let next;
+        (files, next) = created.into_iter().unzip();
+        machine.advance(next).await.map_err(ResumeError::Advance)?;
     }
     machine.resume().await.map_err(ResumeError::Resume)?;
     Ok(files)
+}
+
+/// Creates the top layer of a disk, and opens the sealed ones if they were folded. The machine keeps its present layers,
+/// which have the same content, when the folded ones cannot be opened. Blocks.
+fn create_layers(
+    store: &Store,
+    dir: &SandboxDir,
+    number: usize,
+    missing: MissingLayers,
+) -> io::Result<(TopFile, NextLayers)> {
+    let file = TopFile::create(dir.path(), missing.size)?;
+    let sealed = missing.folded.and_then(|(pin, disk)| {
+        let opened = store.open_disk_layers(pin.id(), number, &disk);
+        opened
+            .inspect_err(|error| {
+                warn!(error = %error_chain::chain(error), "failed to open folded disk layers");
+            })
+            .ok()
+    });
+    let next = NextLayers {
+        top: file.layer()?,
+        sealed,
+    };
+    Ok((file, next))
 }

@@ -198,7 +198,20 @@ impl Store {
         number: usize,
         disk: &DiskManifest,
     ) -> Result<OpenDisk, OpenError> {
-        let base = self.open_base(&disk.base)?;
+        Ok(OpenDisk {
+            size: disk.size,
+            base: self.open_base(&disk.base)?,
+            layers: self.open_disk_layers(id, number, disk)?,
+        })
+    }
+
+    /// Opens the layers of a snapshot's disk, checked, oldest first.
+    pub fn open_disk_layers(
+        &self,
+        id: &SnapshotId,
+        number: usize,
+        disk: &DiskManifest,
+    ) -> Result<Vec<DiskLayer>, OpenError> {
         let blocks = blocks(disk.size).unwrap_or(0);
         let mut layers = Vec::with_capacity(disk.chain.layers.len());
         for layer in &disk.chain.layers {
@@ -219,10 +232,6 @@ impl Store {
                 blocks_offset: layer.layout().pages_offset,
             });
         }
-        Ok(OpenDisk {
-            size: disk.size,
-            base,
-            layers,
-        })
+        Ok(layers)
     }
 }

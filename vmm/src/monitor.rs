@@ -181,7 +181,7 @@ impl Monitor {
                 pages_offset,
                 disks,
             } => self.capture(pages_offset, disks, &mut fds),
-            Request::Advance { blocks_offsets } => self.advance(&blocks_offsets, &mut fds),
+            Request::Advance { disks } => self.advance(disks, &mut fds),
         };
         self.host.send(&result.unwrap_or_else(Reply::from))
     }

@@ -113,12 +113,12 @@ impl Driver {
             return Some(self.no_machine(Input::StartFailed));
         };
         let machine = Arc::clone(&running.machine);
-        let new_layers = running.lineage.missing_top_layers();
+        let missing = running.lineage.missing_layers();
         let frozen = std::mem::replace(&mut running.frozen, Frozen::No);
-        let dir = self.dir.clone();
+        let (host, dir) = (Arc::clone(&self.host), self.dir.clone());
         self.starting = Some(self.tasks.spawn(async move {
             // The error was logged, and the machine killed.
-            let resumed = resume_after_capture(&machine, &dir, new_layers, frozen).await;
+            let resumed = resume_after_capture(&host, &machine, &dir, missing, frozen).await;
             Completion::Resumed(resumed.ok().map(|top_files| Resumed {
                 top_files,
                 elapsed: began.elapsed(),
@@ -169,10 +169,10 @@ impl Driver {
             if let Some(committed) = committed(&taken) {
                 lineage.advance(committed);
             }
-            let new_layers = lineage.missing_top_layers();
+            let missing = lineage.missing_layers();
             let frozen = frozen_after(scope, &taken);
             // A machine that cannot resume is killed, and its exit is the next input.
-            let resumed = resume_after_capture(&machine, &dir, new_layers, frozen).await;
+            let resumed = resume_after_capture(&host, &machine, &dir, missing, frozen).await;
             Completion::Captured(Box::new(CaptureOutcome {
                 taken,
                 top_files: resumed.unwrap_or_default(),

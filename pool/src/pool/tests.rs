@@ -6,6 +6,7 @@ mod contract;
 mod disk_only;
 mod failures;
 mod fork;
+mod layers;
 mod lifecycle;
 mod recovery;
 mod retention;

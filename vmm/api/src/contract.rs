@@ -77,6 +77,8 @@ const ROWS: &[Row] = rows![
     disks::bitmap_marks_the_written_block,
     disks::advance_directs_writes_to_the_new_top,
     disks::advance_of_a_running_machine_is_refused,
+    disks::advance_to_folded_layers_directs_writes_to_the_top,
+    disks::advance_to_an_unreadable_layer_changes_nothing,
     disks::wrong_top_count_is_refused_and_changes_nothing,
     end::kill_ends_the_process_and_publishes_killed,
     end::kill_of_an_ended_machine_has_no_effect,

@@ -34,6 +34,6 @@ pub use self::{
     page::{PAGE_SIZE, PageRecord, page_digest},
     spec::{
         BlankSpec, BootSpec, CaptureSpec, Captured, Disk, DiskLayer, LoadSpec, MachineFiles,
-        MemoryRegion, MemorySource, Pager, TopLayer,
+        MemoryRegion, MemorySource, NextLayers, Pager, TopLayer,
     },
 };

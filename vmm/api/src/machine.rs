@@ -10,7 +10,7 @@ use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
     BlankSpec, BootError, BootSpec, CaptureError, CaptureSpec, Captured, DialError, Exit,
-    LoadError, LoadSpec, MachineError, SpawnError, TopLayer,
+    LoadError, LoadSpec, MachineError, NextLayers, SpawnError,
 };
 
 /// Creates machines.
@@ -62,9 +62,10 @@ pub trait Machine: fmt::Debug + Send + Sync {
     /// was.
     async fn capture(&self, spec: CaptureSpec) -> Result<Captured, CaptureError>;
 
-    /// Seals the top layer of each disk of a paused machine and directs later writes to `tops`, one for each disk. A
-    /// running machine, or another number of tops, is [`MachineError::Refused`] and changes nothing.
-    async fn advance(&self, tops: Vec<TopLayer>) -> Result<(), MachineError>;
+    /// Seals the top layer of each disk of a paused machine and directs later writes to new ones; `disks` has one entry
+    /// for each disk. Sealed layers that an entry replaces are closed. A running machine, another number of disks, or a
+    /// sealed layer that cannot be read is [`MachineError::Refused`] and changes nothing.
+    async fn advance(&self, disks: Vec<NextLayers>) -> Result<(), MachineError>;
 
     /// Opens a stream to a vsock port of the guest. A port that no program listens on is [`DialError::Closed`]. The
     /// call waits while the machine is paused.

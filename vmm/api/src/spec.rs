@@ -107,6 +107,16 @@ pub struct TopLayer {
     pub blocks_offset: u64,
 }
 
+/// The layers with which a disk of a paused machine continues.
+#[derive(Debug)]
+pub struct NextLayers {
+    /// The layer that the guest writes from now on.
+    pub top: TopLayer,
+    /// The sealed layers below it, oldest first, in place of all present ones, whose content they have. `None`: the
+    /// present layers, with the present top layer as the newest.
+    pub sealed: Option<Vec<DiskLayer>>,
+}
+
 /// Files that a capture writes.
 #[derive(Debug)]
 pub struct CaptureSpec {

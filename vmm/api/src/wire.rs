@@ -53,10 +53,11 @@ pub enum Request {
         /// Number of disk bitmaps.
         disks: u32,
     },
-    /// Seals the top layer of each disk. Attached: the new top layers.
+    /// Seals the top layer of each disk. Attached: for each disk its new sealed layers, if it has some, then its new top
+    /// layer.
     Advance {
-        /// For each disk, the offset of block 0 in its new top layer.
-        blocks_offsets: Vec<u64>,
+        /// The disks.
+        disks: Vec<WireLayers>,
     },
 }
 
@@ -83,6 +84,15 @@ pub struct WireDisk {
     pub size: u64,
     /// Bitmap offset and blocks offset of each layer.
     pub layers: Vec<(u64, u64)>,
+    /// Blocks offset of the top layer.
+    pub top: u64,
+}
+
+/// New layers of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireLayers {
+    /// Bitmap offset and blocks offset of each sealed layer; `None` to keep the present layers.
+    pub sealed: Option<Vec<(u64, u64)>>,
     /// Blocks offset of the top layer.
     pub top: u64,
 }

@@ -6,11 +6,15 @@ use std::{
     os::{fd::OwnedFd, unix::fs::FileExt},
 };
 
-use vmm_api::{Captured, wire::Reply};
+use vmm_api::{
+    Captured,
+    wire::{Reply, WireLayers},
+};
 
 use super::{
     Monitor, Phase,
     request_error::{RequestError, next_fd},
+    start::layers,
 };
 use crate::machine::{Machine, MachineError};
 
@@ -67,29 +71,44 @@ impl Monitor {
 
     pub(super) fn advance(
         &self,
-        blocks_offsets: &[u64],
+        disks: Vec<WireLayers>,
         fds: &mut impl Iterator<Item = OwnedFd>,
     ) -> Result<Reply, RequestError> {
         let machine = self.paused_machine()?;
-        let mut tops = Vec::new();
-        for &offset in blocks_offsets {
-            tops.push(Some((File::from(next_fd(fds)?), offset)));
-        }
-        if tops.len() != machine.disk_count() {
+        if disks.len() != machine.disk_count() {
             return Err(RequestError::new(
                 "the number of top layers is not that of the disks",
             ));
         }
+        let mut sealed = Vec::new();
+        let mut tops = Vec::new();
+        for disk in disks {
+            sealed.push(
+                disk.sealed
+                    .map(|offsets| layers(offsets, fds))
+                    .transpose()?,
+            );
+            tops.push((File::from(next_fd(fds)?), disk.top));
+        }
+        let mut sealed = sealed.into_iter();
+        let mut opened = Vec::new();
+        let failed = |error| RequestError::new(format!("failed to seal disk layers: {error}"));
         machine
-            .for_each_disk(|at, disk| {
-                let (file, offset) = tops
-                    .get_mut(at)
-                    .and_then(Option::take)
-                    .ok_or(io::ErrorKind::InvalidInput)?;
-                disk.advance(file, offset);
+            .for_each_disk(|_, disk| {
+                let layers = sealed.next().flatten();
+                let layers = layers.map(|layers| disk.open_sealed(layers)).transpose();
+                opened.push(layers.map_err(io::Error::other)?);
                 Ok(())
             })
-            .map_err(|error| RequestError::new(format!("failed to seal disk layers: {error}")))?;
+            .map_err(failed)?;
+        let mut next = tops.into_iter().zip(opened);
+        machine
+            .for_each_disk(|_, disk| {
+                let ((file, offset), sealed) = next.next().ok_or(io::ErrorKind::InvalidInput)?;
+                disk.advance(file, offset, sealed);
+                Ok(())
+            })
+            .map_err(failed)?;
         Ok(Reply::Done)
     }
 

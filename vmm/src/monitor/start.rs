@@ -206,10 +206,7 @@ fn open_disk(
     fds: &mut impl Iterator<Item = OwnedFd>,
 ) -> Result<Disk, RequestError> {
     let base = File::from(next_fd(fds)?);
-    let mut layers = Vec::new();
-    for (bitmap_offset, blocks_offset) in disk.layers {
-        layers.push((File::from(next_fd(fds)?), bitmap_offset, blocks_offset));
-    }
+    let layers = layers(disk.layers, fds)?;
     let top = File::from(next_fd(fds)?);
     Disk::new(disk.size, base, layers, top, disk.top)
         .map_err(|error| RequestError::new(chain(&error)))
@@ -217,6 +214,17 @@ fn open_disk(
 
 fn jail_error(error: &JailError) -> RequestError {
     RequestError::new(format!("failed to enter the jail: {}", chain(error)))
+}
+
+/// Takes the files of sealed layers with these offsets of bitmap and blocks.
+pub(super) fn layers(
+    offsets: Vec<(u64, u64)>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<Vec<(File, u64, u64)>, RequestError> {
+    offsets
+        .into_iter()
+        .map(|(bitmap, blocks)| Ok((File::from(next_fd(fds)?), bitmap, blocks)))
+        .collect()
 }
 
 fn memory_error(error: &io::Error) -> RequestError {

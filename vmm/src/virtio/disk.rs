@@ -17,6 +17,10 @@ pub(crate) struct Disk {
     top: Layer,
 }
 
+/// Layers that the guest does not write, oldest first.
+#[derive(Debug)]
+pub(crate) struct SealedLayers(Vec<Layer>);
+
 #[derive(Debug)]
 struct Layer {
     file: File,
@@ -52,17 +56,7 @@ impl Disk {
         }
         let blocks = size / BLOCK_SIZE as u64;
         let bitmap_len = bitmap_len(blocks).ok_or(DiskError::Size(size))?;
-        let mut sealed = Vec::new();
-        for (layer, (file, bitmap_offset, blocks_offset)) in layers.into_iter().enumerate() {
-            let mut present = vec![0; bitmap_len];
-            file.read_exact_at(&mut present, bitmap_offset)
-                .map_err(|source| DiskError::Bitmap { layer, source })?;
-            sealed.push(Layer {
-                file,
-                present,
-                blocks_offset,
-            });
-        }
+        let sealed = SealedLayers::open(layers, bitmap_len)?.0;
         let top = Layer {
             file: top,
             present: vec![0; bitmap_len],
@@ -86,15 +80,31 @@ impl Disk {
         &self.top.present
     }
 
-    /// Seals the top layer and directs writes to a new one.
-    pub(crate) fn advance(&mut self, file: File, blocks_offset: u64) {
+    /// Opens layers with the same content as the sealed ones and the top layer, as [`Disk::new`] does.
+    pub(crate) fn open_sealed(
+        &self,
+        layers: Vec<(File, u64, u64)>,
+    ) -> Result<SealedLayers, DiskError> {
+        SealedLayers::open(layers, self.top.present.len())
+    }
+
+    /// Seals the top layer and directs writes to a new one. Layers in `replacing` replace all sealed ones.
+    pub(crate) fn advance(
+        &mut self,
+        file: File,
+        blocks_offset: u64,
+        replacing: Option<SealedLayers>,
+    ) {
         let new_top = Layer {
             file,
             present: vec![0; self.top.present.len()],
             blocks_offset,
         };
         let sealed = std::mem::replace(&mut self.top, new_top);
-        self.layers.push(sealed);
+        match replacing {
+            Some(layers) => self.layers = layers.0,
+            None => self.layers.push(sealed),
+        }
     }
 
     /// Reads whole blocks from block `first`.
@@ -148,6 +158,23 @@ impl Disk {
             Some(end) if end <= self.blocks && len.is_multiple_of(BLOCK_SIZE) => Ok(first..end),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+}
+
+impl SealedLayers {
+    fn open(layers: Vec<(File, u64, u64)>, bitmap_len: usize) -> Result<Self, DiskError> {
+        let mut sealed = Vec::new();
+        for (layer, (file, bitmap_offset, blocks_offset)) in layers.into_iter().enumerate() {
+            let mut present = vec![0; bitmap_len];
+            file.read_exact_at(&mut present, bitmap_offset)
+                .map_err(|source| DiskError::Bitmap { layer, source })?;
+            sealed.push(Layer {
+                file,
+                present,
+                blocks_offset,
+            });
+        }
+        Ok(Self(sealed))
     }
 }
 
@@ -221,12 +248,31 @@ mod tests {
         let base = file(&[block(1), block(1)].concat());
         let mut disk = Disk::new(4 * BLOCK_SIZE as u64, base, Vec::new(), file(&[]), 8192).unwrap();
         disk.write(1, &block(2)).unwrap();
-        disk.advance(file(&[]), 4096);
+        disk.advance(file(&[]), 4096, None);
         disk.write(2, &block(3)).unwrap();
         let mut bytes = vec![9; 4 * BLOCK_SIZE];
         disk.read(0, &mut bytes).unwrap();
         assert_eq!(bytes, [block(1), block(2), block(3), block(0)].concat());
         assert_eq!(disk.top_bitmap(), [0b100]);
+    }
+
+    #[test]
+    fn replaced_layers_are_read_and_the_old_ones_closed() {
+        let size = 2 * BLOCK_SIZE as u64;
+        let old = tempfile::tempfile().unwrap();
+        let mut disk = Disk::new(size, file(&block(1)), Vec::new(), old, 0).unwrap();
+        disk.write(0, &block(2)).unwrap();
+        disk.advance(file(&[]), 0, None);
+        // The bitmap of the folded layer, which has both blocks, precedes them.
+        let folded = file(&[vec![0b11; BLOCK_SIZE], block(3), block(4)].concat());
+        let sealed = disk.open_sealed(vec![(folded, 0, BLOCK_SIZE as u64)]);
+        disk.advance(file(&[]), 0, Some(sealed.unwrap()));
+        let mut bytes = vec![9; 2 * BLOCK_SIZE];
+        disk.read(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [block(3), block(4)].concat());
+        assert_eq!(disk.layers.len(), 1);
+        let empty = disk.open_sealed(vec![(file(&[]), 0, 0)]);
+        assert!(matches!(empty, Err(DiskError::Bitmap { layer: 0, .. })));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     files::{DISK_BLOCKS, Snapshot, bitmaps_only, block, content, disk, empty, top_layer},
     harness::{Guest, Harness, Kernel},
 };
-use crate::{CaptureError, Captured, Disk, DiskLayer, MachineError};
+use crate::{CaptureError, Captured, Disk, DiskLayer, MachineError, NextLayers};
 
 pub(super) async fn disk_only_capture_writes_bitmaps_only(harness: &dyn Harness) {
     let (mut guest, _) = guest(harness).await;
@@ -47,8 +47,7 @@ pub(super) async fn advance_directs_writes_to_the_new_top(harness: &dyn Harness)
     guest.step_and_pause().await;
     let sealed = Snapshot::take(&*guest.machine, 1).await.unwrap();
     let second = empty();
-    let tops = vec![top_layer(&second)];
-    guest.machine.advance(tops).await.unwrap();
+    guest.machine.advance(vec![next(&second)]).await.unwrap();
 
     let snapshot = Snapshot::take(&*guest.machine, 1).await.unwrap();
     assert!(content(&snapshot.bitmaps[0]).iter().all(|byte| *byte == 0));
@@ -63,13 +62,8 @@ pub(super) async fn advance_directs_writes_to_the_new_top(harness: &dyn Harness)
     let (disk, third) = disk(DISK_BLOCKS);
     // The bitmap of a layer precedes its blocks.
     std::os::unix::fs::FileExt::write_all_at(&first, &content(&sealed.bitmaps[0]), 0).unwrap();
-    let layer = DiskLayer {
-        file: first,
-        bitmap_offset: 0,
-        blocks_offset: super::files::TOP_OFFSET,
-    };
     let disk = Disk {
-        layers: vec![layer],
+        layers: vec![layer(&first)],
         ..disk
     };
     let spec = snapshot.load_spec(vec![disk]);
@@ -83,7 +77,7 @@ pub(super) async fn advance_directs_writes_to_the_new_top(harness: &dyn Harness)
 pub(super) async fn advance_of_a_running_machine_is_refused(harness: &dyn Harness) {
     let (guest, _) = guest(harness).await;
     guest.machine.resume().await.unwrap();
-    let refused = guest.machine.advance(vec![top_layer(&empty())]).await;
+    let refused = guest.machine.advance(vec![next(&empty())]).await;
     assert!(
         matches!(refused, Err(MachineError::Refused(_))),
         "{refused:?}"
@@ -93,8 +87,8 @@ pub(super) async fn advance_of_a_running_machine_is_refused(harness: &dyn Harnes
 pub(super) async fn wrong_top_count_is_refused_and_changes_nothing(harness: &dyn Harness) {
     let (mut guest, top) = guest(harness).await;
     for count in [0, 2] {
-        let tops = (0..count).map(|_| top_layer(&empty())).collect();
-        let refused = guest.machine.advance(tops).await;
+        let disks = (0..count).map(|_| next(&empty())).collect();
+        let refused = guest.machine.advance(disks).await;
         assert!(
             matches!(refused, Err(MachineError::Refused(_))),
             "{count}: {refused:?}"
@@ -103,6 +97,58 @@ pub(super) async fn wrong_top_count_is_refused_and_changes_nothing(harness: &dyn
     guest.step_and_pause().await;
     let written = block(&top, guest.workload.block());
     assert!(written.iter().any(|byte| *byte != 0));
+}
+
+pub(super) async fn advance_to_folded_layers_directs_writes_to_the_top(harness: &dyn Harness) {
+    let (mut guest, first) = guest(harness).await;
+    let written = guest.workload.block();
+    guest.step_and_pause().await;
+    let (folded, second) = (empty(), empty());
+    folded.set_len(super::files::TOP_OFFSET).unwrap();
+    let disks = vec![NextLayers {
+        sealed: Some(vec![layer(&folded)]),
+        ..next(&second)
+    }];
+    let before = block(&first, written);
+    guest.machine.advance(disks).await.unwrap();
+    assert_eq!(guest.step_and_pause().await, 1);
+    assert_eq!(block(&first, written), before, "the old layer changed");
+    assert_ne!(block(&second, written), before);
+    let snapshot = Snapshot::take(&*guest.machine, 1).await.unwrap();
+    assert_eq!(content(&snapshot.bitmaps[0]), bitmap_of(written));
+}
+
+pub(super) async fn advance_to_an_unreadable_layer_changes_nothing(harness: &dyn Harness) {
+    let (mut guest, top) = guest(harness).await;
+    let disks = vec![NextLayers {
+        sealed: Some(vec![layer(&empty())]),
+        ..next(&empty())
+    }];
+    let refused = guest.machine.advance(disks).await;
+    assert!(
+        matches!(refused, Err(MachineError::Refused(_))),
+        "{refused:?}"
+    );
+    guest.step_and_pause().await;
+    let written = block(&top, guest.workload.block());
+    assert!(written.iter().any(|byte| *byte != 0));
+}
+
+/// Keeps the present layers below a new top layer.
+fn next(top: &File) -> NextLayers {
+    NextLayers {
+        top: top_layer(top),
+        sealed: None,
+    }
+}
+
+/// A sealed layer whose bitmap is at the start of the file.
+fn layer(file: &File) -> DiskLayer {
+    DiskLayer {
+        file: file.try_clone().unwrap(),
+        bitmap_offset: 0,
+        blocks_offset: super::files::TOP_OFFSET,
+    }
 }
 
 /// Boots a guest with a disk and pauses it; returns the top layer's file as well.

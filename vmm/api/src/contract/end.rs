@@ -4,7 +4,7 @@ use super::{
     files::{Snapshot, empty, top_layer},
     harness::{Capability, Guest, Harness, Kernel, boot},
 };
-use crate::{CaptureError, DialError, Exit, MachineError};
+use crate::{CaptureError, DialError, Exit, MachineError, NextLayers};
 
 pub(super) async fn kill_ends_the_process_and_publishes_killed(harness: &dyn Harness) {
     let guest = Guest::paused(harness).await;
@@ -72,7 +72,11 @@ pub(super) async fn calls_on_an_ended_machine_fail(harness: &dyn Harness) {
     };
     gone(guest.machine.resume().await);
     gone(guest.machine.pause().await);
-    gone(guest.machine.advance(vec![top_layer(&empty())]).await);
+    let next = NextLayers {
+        top: top_layer(&empty()),
+        sealed: None,
+    };
+    gone(guest.machine.advance(vec![next]).await);
     match Snapshot::take(&*guest.machine, 0).await {
         Err(CaptureError::Lost(error)) => gone(Err(error)),
         other => panic!("{other:?}"),

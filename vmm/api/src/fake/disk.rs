@@ -2,10 +2,17 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use crate::{Disk, PAGE_SIZE, TopLayer};
+use crate::{Disk, DiskLayer, NextLayers, PAGE_SIZE, TopLayer};
 
 /// Bytes of a block.
 pub(super) type Block = [u8; PAGE_SIZE];
+
+/// Opened layers for a disk to continue with.
+#[derive(Debug)]
+pub(super) struct OpenedLayers {
+    top: Layer,
+    sealed: Option<Vec<Layer>>,
+}
 
 /// A disk: layers over a base, under a writable top.
 #[derive(Debug)]
@@ -27,16 +34,10 @@ impl FakeDisk {
     pub(super) fn open(disk: Disk) -> io::Result<Self> {
         let blocks = disk.size / PAGE_SIZE as u64;
         let bitmap_len = usize::try_from(blocks.div_ceil(8)).map_err(io::Error::other)?;
-        let mut layers = Vec::new();
-        for layer in disk.layers {
-            let mut bitmap = vec![0; bitmap_len];
-            layer.file.read_exact_at(&mut bitmap, layer.bitmap_offset)?;
-            layers.push(Layer {
-                file: layer.file,
-                offset: layer.blocks_offset,
-                bitmap,
-            });
-        }
+        let layers = disk.layers.into_iter();
+        let layers = layers
+            .map(|layer| Layer::sealed(layer, bitmap_len))
+            .collect::<io::Result<_>>()?;
         let top = Layer::empty(disk.top, bitmap_len);
         Ok(Self {
             blocks,
@@ -92,14 +93,46 @@ impl FakeDisk {
         &self.top.bitmap
     }
 
+    pub(super) fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Opens the layers to continue with.
+    pub(super) fn open_next(&self, next: NextLayers) -> io::Result<OpenedLayers> {
+        let bitmap_len = self.top.bitmap.len();
+        let open = |layers: Vec<DiskLayer>| {
+            let layers = layers.into_iter();
+            layers
+                .map(|layer| Layer::sealed(layer, bitmap_len))
+                .collect()
+        };
+        Ok(OpenedLayers {
+            top: Layer::empty(next.top, bitmap_len),
+            sealed: next.sealed.map(open).transpose()?,
+        })
+    }
+
     /// Seals the top layer and directs writes to another.
-    pub(super) fn advance(&mut self, top: TopLayer) {
-        let top = Layer::empty(top, self.top.bitmap.len());
-        self.layers.push(std::mem::replace(&mut self.top, top));
+    pub(super) fn advance(&mut self, next: OpenedLayers) {
+        let top = std::mem::replace(&mut self.top, next.top);
+        match next.sealed {
+            Some(layers) => self.layers = layers,
+            None => self.layers.push(top),
+        }
     }
 }
 
 impl Layer {
+    fn sealed(layer: DiskLayer, bitmap_len: usize) -> io::Result<Self> {
+        let mut bitmap = vec![0; bitmap_len];
+        layer.file.read_exact_at(&mut bitmap, layer.bitmap_offset)?;
+        Ok(Self {
+            file: layer.file,
+            offset: layer.blocks_offset,
+            bitmap,
+        })
+    }
+
     fn empty(top: TopLayer, bitmap_len: usize) -> Self {
         Self {
             file: top.file,

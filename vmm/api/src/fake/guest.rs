@@ -7,6 +7,7 @@
 //! | `write N TEXT` | writes `TEXT` to page `N` of memory: `ok` |
 //! | `read N` | the text in page `N` |
 //! | `disk-write N TEXT`, `disk-read N` | the same for block `N` of the first disk |
+//! | `disk-layers` | the number of sealed layers of the first disk |
 //! | `die` | none: the machine dies as if its process had been killed |
 //! | `reset` | none: the guest resets |
 //! | any other | the line itself |
@@ -151,6 +152,10 @@ async fn serve_relay(instance: &Instance, mut stream: UnixStream) -> io::Result<
                 instance.guest.lock().disk_write(block, text).map(ok)
             }
             ("disk-read", Some(block), None) => instance.guest.lock().disk_read(block),
+            ("disk-layers", None, None) => {
+                let layers = instance.guest.lock().disk_layers();
+                layers.map(|layers| layers.to_string())
+            }
             ("die", None, None) => {
                 instance.end(died());
                 return Ok(());

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     CaptureError, CaptureSpec, Captured, DialError, Exit, LoadReport, Machine, MachineError,
-    TopLayer,
+    NextLayers,
 };
 
 /// Handle of a machine.
@@ -91,7 +91,7 @@ impl Machine for FakeMachine {
         })
     }
 
-    async fn advance(&self, tops: Vec<TopLayer>) -> Result<(), MachineError> {
+    async fn advance(&self, disks: Vec<NextLayers>) -> Result<(), MachineError> {
         self.instance.check()?;
         let refused = |reason: &str| Err(MachineError::Refused(reason.to_owned()));
         if *self.instance.run_state.borrow() == RunState::Running {
@@ -101,11 +101,12 @@ impl Machine for FakeMachine {
             return refused("injected fault");
         }
         let mut guest = self.instance.guest.lock();
-        if tops.len() != guest.disk_count() {
+        if disks.len() != guest.disk_count() {
             return refused("the number of top layers is not that of the disks");
         }
-        guest.advance(tops);
-        Ok(())
+        guest
+            .advance(disks)
+            .map_err(|error| MachineError::Refused(error.to_string()))
     }
 
     async fn dial(&self, port: u32) -> Result<UnixStream, DialError> {

@@ -10,8 +10,8 @@ use std::{
 
 use super::disk::{Block, FakeDisk};
 use crate::{
-    CaptureSpec, Captured, Disk, LoadError, LoadSpec, MachineFiles, MemorySource, PAGE_SIZE,
-    PageRecord, TopLayer, page_digest,
+    CaptureSpec, Captured, Disk, LoadError, LoadSpec, MachineFiles, MemorySource, NextLayers,
+    PAGE_SIZE, PageRecord, page_digest,
 };
 
 /// Number of vCPUs and bytes of memory.
@@ -136,11 +136,22 @@ impl GuestState {
         self.disks.len()
     }
 
+    /// Returns the number of sealed layers of the first disk.
+    pub(super) fn disk_layers(&self) -> io::Result<usize> {
+        let disk = self.disks.first().ok_or(io::ErrorKind::NotFound)?;
+        Ok(disk.layer_count())
+    }
+
     /// Seals the top layer of each disk.
-    pub(super) fn advance(&mut self, tops: Vec<TopLayer>) {
-        for (disk, top) in self.disks.iter_mut().zip(tops) {
-            disk.advance(top);
+    pub(super) fn advance(&mut self, next: Vec<NextLayers>) -> io::Result<()> {
+        let next = self.disks.iter().zip(next);
+        let next = next
+            .map(|(disk, next)| disk.open_next(next))
+            .collect::<io::Result<Vec<_>>>()?;
+        for (disk, next) in self.disks.iter_mut().zip(next) {
+            disk.advance(next);
         }
+        Ok(())
     }
 
     pub(super) fn capture(&self, mut spec: CaptureSpec) -> io::Result<Captured> {

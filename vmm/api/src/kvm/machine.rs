@@ -11,9 +11,9 @@ use tokio::{
 
 use super::link::{Link, unexpected};
 use crate::{
-    CaptureError, CaptureSpec, Captured, DialError, Exit, LoadReport, Machine, MachineError,
-    TopLayer,
-    wire::{Refusal, Reply, Request},
+    CaptureError, CaptureSpec, Captured, DialError, DiskLayer, Exit, LoadReport, Machine,
+    MachineError, NextLayers,
+    wire::{Refusal, Reply, Request, WireLayers},
 };
 
 /// Maximum length of the monitor's response to `CONNECT`.
@@ -115,14 +115,25 @@ impl Machine for KvmMachine {
         }
     }
 
-    async fn advance(&self, tops: Vec<TopLayer>) -> Result<(), MachineError> {
-        let blocks_offsets = tops.iter().map(|top| top.blocks_offset).collect();
-        let fds: Vec<OwnedFd> = tops.into_iter().map(|top| top.file.into()).collect();
+    async fn advance(&self, next: Vec<NextLayers>) -> Result<(), MachineError> {
+        let mut disks = Vec::new();
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for NextLayers { top, sealed } in next {
+            let offsets = |layers: &Vec<DiskLayer>| {
+                let offsets = layers.iter();
+                offsets
+                    .map(|layer| (layer.bitmap_offset, layer.blocks_offset))
+                    .collect()
+            };
+            disks.push(WireLayers {
+                sealed: sealed.as_ref().map(offsets),
+                top: top.blocks_offset,
+            });
+            fds.extend(sealed.into_iter().flatten().map(|layer| layer.file.into()));
+            fds.push(top.file.into());
+        }
         self.link
-            .call(
-                &Request::Advance { blocks_offsets },
-                &fds.iter().collect::<Vec<_>>(),
-            )
+            .call(&Request::Advance { disks }, &fds.iter().collect::<Vec<_>>())
             .await
     }
 
