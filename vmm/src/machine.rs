@@ -99,8 +99,10 @@ impl Machine {
         for mut transport in machine.bus.devices() {
             transport.reassert_interrupt();
             transport.with(|device, queues, memory| match device {
+                // Requests that waited for space when the machine was captured.
+                Device::Block(block) => block.process(queues, memory),
+                Device::Rng(_) => QueueOutcome::default(),
                 Device::Vsock(vsock) => vsock.send_transport_reset(queues, memory),
-                Device::Block(_) | Device::Rng(_) => QueueOutcome::default(),
             });
         }
         Ok(machine)

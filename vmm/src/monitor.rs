@@ -3,18 +3,22 @@
 mod capture;
 mod host_socket;
 mod request_error;
+mod space;
 mod start;
 
 use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixListener},
     sync::Arc,
+    time::Instant,
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_api::wire::{Reply, Request};
 
-use self::{host_socket::HostSocket, request_error::RequestError, start::PrepareSpec};
+use self::{
+    host_socket::HostSocket, request_error::RequestError, space::SpaceRetries, start::PrepareSpec,
+};
 use crate::{
     machine::{Machine, Vm},
     virtio::{Device, QueueOutcome},
@@ -27,6 +31,7 @@ pub struct Monitor {
     phase: Phase,
     /// Whether the guest has the doorbell ports.
     has_doorbell: bool,
+    space: SpaceRetries,
     #[cfg(feature = "testing")]
     takeover: Option<Takeover>,
 }
@@ -59,6 +64,8 @@ enum Phase {
 struct Readiness {
     host: bool,
     streams: bool,
+    /// A disk write has begun to wait for space.
+    space: bool,
 }
 
 impl Monitor {
@@ -68,6 +75,7 @@ impl Monitor {
             host: Arc::new(HostSocket::new(socket)),
             phase: Phase::New,
             has_doorbell: false,
+            space: SpaceRetries::default(),
             #[cfg(feature = "testing")]
             takeover: None,
         }
@@ -89,6 +97,13 @@ impl Monitor {
             if ready.streams {
                 self.handle_socket_events();
             }
+            if ready.space {
+                self.space.begin(Instant::now());
+            }
+            if let Some(machine) = self.running_machine() {
+                let bus = Arc::clone(machine.bus());
+                self.space.attempt(&bus, Instant::now());
+            }
             if ready.host {
                 let Some((request, fds)) = self.host.receive()? else {
                     return Ok(());
@@ -98,36 +113,46 @@ impl Monitor {
         }
     }
 
-    /// Waits for a request or, while the machine runs, for an event on a stream.
-    fn poll(&self) -> io::Result<Readiness> {
-        let streams = match &self.phase {
-            Phase::Machine(machine) if machine.is_running() => machine
-                .bus()
-                .devices()
-                .find_map(|mut device| match device.device_mut() {
-                    Device::Vsock(vsock) => Some(vsock.events().try_clone_to_owned()),
-                    Device::Block(_) | Device::Rng(_) => None,
-                })
-                .transpose()?,
+    fn running_machine(&self) -> Option<&Machine> {
+        match &self.phase {
+            Phase::Machine(machine) if machine.is_running() => Some(machine),
             _ => None,
-        };
+        }
+    }
+
+    /// Waits for a request or, while the machine runs, for an event on a stream or the next retry of a disk write.
+    fn poll(&self) -> io::Result<Readiness> {
+        let running = self.running_machine();
+        let streams = running
+            .and_then(|machine| {
+                machine
+                    .bus()
+                    .devices()
+                    .find_map(|mut device| match device.device_mut() {
+                        Device::Vsock(vsock) => Some(vsock.events().try_clone_to_owned()),
+                        Device::Block(_) | Device::Rng(_) => None,
+                    })
+            })
+            .transpose()?;
         let mut polled = vec![PollFd::from_borrowed_fd(self.host.socket(), PollFlags::IN)];
-        polled.extend(
-            streams
-                .iter()
-                .map(|events| PollFd::new(events, PollFlags::IN)),
-        );
+        if let Some(streams) = &streams {
+            polled.push(PollFd::new(streams, PollFlags::IN));
+            let space = self.space.events();
+            polled.extend(space.map(|event| PollFd::from_borrowed_fd(event, PollFlags::IN)));
+        }
         loop {
-            match poll(&mut polled, None) {
+            let timeout = running.and_then(|_| self.space.timeout(Instant::now()));
+            match poll(&mut polled, timeout.as_ref()) {
                 Ok(_) => break,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         Ok(Readiness {
-            host: ready(0),
-            streams: ready(1),
+            host: polled.first().is_some_and(ready),
+            streams: polled.get(1).is_some_and(ready),
+            space: polled.iter().skip(2).any(ready),
         })
     }
 

@@ -6,6 +6,7 @@ mod disk;
 mod mmio;
 mod queue;
 mod rng;
+mod space;
 #[cfg(test)]
 mod tests;
 pub(crate) mod vsock;

@@ -1,6 +1,6 @@
 //! Devices of a machine: their inputs and their transports.
 
-use std::{fs::File, os::unix::net::UnixListener};
+use std::{fs::File, io, os::unix::net::UnixListener};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -33,10 +33,10 @@ pub(super) fn transports(
     listener: UnixListener,
     states: Option<&[TransportState]>,
 ) -> Result<Vec<Transport>, MachineError> {
-    let mut devices: Vec<Device> = disks
+    let blocks = disks
         .into_iter()
-        .map(|disk| Device::Block(Block::new(disk)))
-        .collect();
+        .map(|disk| Block::new(disk).map(Device::Block));
+    let mut devices = io_context("set up a disk", blocks.collect::<io::Result<Vec<_>>>())?;
     devices.push(Device::Vsock(io_context(
         "set up the stream socket",
         Vsock::new(listener),

@@ -17,6 +17,7 @@ use vmm_api::wire::{Jail, Reply, WireDisk, WireMemory};
 use super::{
     Monitor, Phase,
     request_error::{RequestError, next_fd},
+    space::SpaceRetries,
 };
 use crate::{
     bus::Doorbell,
@@ -98,6 +99,7 @@ impl Monitor {
         let devices = self.device_inputs(listener, console, disks, fds)?;
         let mut machine = Machine::boot(vm, kernel, command_line, devices)?;
         machine.resume()?;
+        self.space = space_retries(&machine)?;
         self.phase = Phase::Machine(Box::new(machine));
         Ok(Reply::Done)
     }
@@ -139,6 +141,7 @@ impl Monitor {
         let started = Instant::now();
         let devices = self.device_inputs(listener, console, disks, fds)?;
         let machine = Machine::load(vm, &state, devices)?;
+        self.space = space_retries(&machine)?;
         self.phase = Phase::Machine(Box::new(machine));
         Ok(Reply::Loaded {
             image,
@@ -225,6 +228,11 @@ pub(super) fn layers(
         .into_iter()
         .map(|(bitmap, blocks)| Ok((File::from(next_fd(fds)?), bitmap, blocks)))
         .collect()
+}
+
+fn space_retries(machine: &Machine) -> Result<SpaceRetries, RequestError> {
+    SpaceRetries::new(machine.bus())
+        .map_err(|error| RequestError::new(format!("failed to watch disks: {error}")))
 }
 
 fn memory_error(error: &io::Error) -> RequestError {

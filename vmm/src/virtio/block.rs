@@ -1,9 +1,14 @@
 //! Block device (virtio 1.2 section 5.2) over a [`Disk`].
 //!
 //! The block size is 4096 bytes, so that every request covers whole blocks. A flush completes immediately: writes
-//! become durable with the next snapshot, and without one no state of the guest remains.
+//! become durable with the next snapshot, and without one no state of the guest remains. A write that finds the host's
+//! filesystem full waits ([`super::space`]).
 
-use std::io::{Read, Write};
+use std::{
+    io::{self, Read, Write},
+    os::fd::OwnedFd,
+    time::Instant,
+};
 
 use error_chain::chain;
 use virtio_queue::Queue;
@@ -11,6 +16,7 @@ use virtio_queue::Queue;
 use super::{
     disk::{BLOCK_SIZE, Disk},
     queue::{self, Chain, QueueOutcome},
+    space::SpaceWait,
 };
 use crate::memory::GuestMemory;
 
@@ -45,11 +51,46 @@ enum Status {
 #[derive(Debug)]
 pub(crate) struct Block {
     disk: Disk,
+    space: SpaceWait,
 }
 
+/// A request that stays in its queue.
+#[derive(Debug)]
+struct Waits;
+
 impl Block {
-    pub(crate) fn new(disk: Disk) -> Self {
-        Self { disk }
+    pub(crate) fn new(disk: Disk) -> io::Result<Self> {
+        Ok(Self {
+            disk,
+            space: SpaceWait::new()?,
+        })
+    }
+
+    /// Duplicates the descriptor that becomes readable when a write begins to wait for space on the host.
+    pub(crate) fn space_event(&self) -> io::Result<OwnedFd> {
+        self.space.begun()
+    }
+
+    /// Returns whether a write waits for space on the host.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.space.is_waiting()
+    }
+
+    /// Tries the waiting write again, and processes the requests behind it.
+    pub(crate) fn retry(
+        &mut self,
+        queues: &mut [Queue],
+        memory: &GuestMemory,
+        now: Instant,
+    ) -> QueueOutcome {
+        self.space.begin_retry(now);
+        let outcome = self.process(queues, memory);
+        self.space.end_retry();
+        outcome
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.space.reset();
     }
 
     pub(crate) fn disk(&self) -> &Disk {
@@ -72,34 +113,50 @@ impl Block {
         config
     }
 
-    pub(super) fn process(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> QueueOutcome {
-        let Some(requests) = queues.first_mut() else {
+    /// Executes the available requests, unless one waits.
+    pub(crate) fn process(&mut self, queues: &mut [Queue], memory: &GuestMemory) -> QueueOutcome {
+        let (Some(requests), false) = (queues.first_mut(), self.space.is_waiting()) else {
             return QueueOutcome::default();
         };
         queue::process(requests, memory, |chain| {
-            self.handle_request(chain, memory).unwrap_or(0)
+            match self.handle_request(chain, memory) {
+                Ok(written) => Some(written.unwrap_or(0)),
+                Err(Waits) => None,
+            }
         })
     }
 
     /// Executes one request and returns the bytes written to its buffers; `None` if it has no room for a status.
-    fn handle_request(&mut self, chain: Chain<'_>, memory: &GuestMemory) -> Option<u32> {
-        let mut input = chain.clone().reader(memory).ok()?;
-        let mut output = chain.writer(memory).ok()?;
-        let data_len = output.available_bytes().checked_sub(1)?;
-        let mut status_writer = output.split_at(data_len).ok()?;
+    fn handle_request(
+        &mut self,
+        chain: Chain<'_>,
+        memory: &GuestMemory,
+    ) -> Result<Option<u32>, Waits> {
+        let (Ok(mut input), Ok(mut output)) = (chain.clone().reader(memory), chain.writer(memory))
+        else {
+            return Ok(None);
+        };
+        let Some(data_len) = output.available_bytes().checked_sub(1) else {
+            return Ok(None);
+        };
+        let Ok(mut status_writer) = output.split_at(data_len) else {
+            return Ok(None);
+        };
         let mut header = [0; 16];
         let (status, written) = match input.read_exact(&mut header) {
-            Ok(()) => self.execute(&header, &mut input, &mut output, data_len),
+            Ok(()) => self.execute(&header, &mut input, &mut output, data_len)?,
             Err(_) => (Status::IoError, 0),
         };
-        status_writer.write_all(&[status as u8]).ok()?;
+        if status_writer.write_all(&[status as u8]).is_err() {
+            return Ok(None);
+        }
         // The used length counts from the first writable byte; the status follows all data.
-        u32::try_from(if written == data_len {
+        let used = if written == data_len {
             data_len + 1
         } else {
             written
-        })
-        .ok()
+        };
+        Ok(u32::try_from(used).ok())
     }
 
     fn execute(
@@ -108,20 +165,20 @@ impl Block {
         input: &mut impl Read,
         output: &mut impl Write,
         data_len: usize,
-    ) -> (Status, usize) {
+    ) -> Result<(Status, usize), Waits> {
         let operation = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
         let sector = header[8..].try_into().map_or(u64::MAX, u64::from_le_bytes);
         let result = match operation {
             READ => self.read(sector, output, data_len),
-            WRITE => self.write(sector, input).map(|()| 0),
+            WRITE => self.write(sector, input)?.map(|()| 0),
             FLUSH => Some(0),
             GET_ID => {
                 let len = data_len.min(ID.len());
                 output.write_all(&ID[..len]).ok().map(|()| len)
             }
-            _ => return (Status::Unsupported, 0),
+            _ => return Ok((Status::Unsupported, 0)),
         };
-        result.map_or((Status::IoError, 0), |written| (Status::Ok, written))
+        Ok(result.map_or((Status::IoError, 0), |written| (Status::Ok, written)))
     }
 
     fn read(&self, sector: u64, output: &mut impl Write, len: usize) -> Option<usize> {
@@ -137,20 +194,31 @@ impl Block {
         Some(len)
     }
 
-    fn write(&mut self, sector: u64, input: &mut impl Read) -> Option<()> {
+    fn write(&mut self, sector: u64, input: &mut impl Read) -> Result<Option<()>, Waits> {
         let mut bytes = Vec::new();
-        input
-            .take(REQUEST_LIMIT as u64 + 1)
-            .read_to_end(&mut bytes)
-            .ok()?;
-        let first = first_block(sector, bytes.len())?;
-        self.disk
-            .write(first, &bytes)
-            .inspect_err(|error| {
-                tracing::warn!(error = %chain(error), block = first, "failed to write disk");
-            })
-            .ok()
+        let read = input.take(REQUEST_LIMIT as u64 + 1).read_to_end(&mut bytes);
+        let (Ok(_), Some(first)) = (read, first_block(sector, bytes.len())) else {
+            return Ok(None);
+        };
+        match self.disk.write(first, &bytes) {
+            Ok(()) => {
+                self.space.written();
+                Ok(Some(()))
+            }
+            Err(error) if is_full(&error) && self.space.no_space() => Err(Waits),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), block = first, "failed to write disk");
+                Ok(None)
+            }
+        }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Returns the first block of a request; `None` if it does not cover whole blocks or is too long.

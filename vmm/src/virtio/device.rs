@@ -85,8 +85,10 @@ impl Device {
     }
 
     pub(super) fn reset(&mut self) {
-        if let Self::Vsock(vsock) = self {
-            vsock.reset();
+        match self {
+            Self::Block(block) => block.reset(),
+            Self::Rng(_) => {}
+            Self::Vsock(vsock) => vsock.reset(),
         }
     }
 

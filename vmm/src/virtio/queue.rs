@@ -56,13 +56,13 @@ impl QueueSnapshot {
 /// A descriptor chain that the guest made available.
 pub(super) type Chain<'a> = DescriptorChain<&'a GuestMemory>;
 
-/// Handles each available chain and returns it with the number of bytes that `handle` wrote. Handles at most as many
-/// chains as the queue has entries, so that a guest that keeps adding chains cannot occupy its device: it has to notify
-/// again.
+/// Handles each available chain and returns it with the number of bytes that `handle` wrote. A chain for which it returns
+/// `None` stays available, as do those behind it. Handles at most as many chains as the queue has entries, so that a guest
+/// that keeps adding chains cannot occupy its device: it has to notify again.
 pub(super) fn process(
     queue: &mut Queue,
     memory: &GuestMemory,
-    mut handle: impl FnMut(Chain<'_>) -> u32,
+    mut handle: impl FnMut(Chain<'_>) -> Option<u32>,
 ) -> QueueOutcome {
     let mut outcome = QueueOutcome::default();
     if !is_usable(queue, memory) {
@@ -73,7 +73,10 @@ pub(super) fn process(
             break;
         };
         let head = chain.head_index();
-        let written = handle(chain);
+        let Some(written) = handle(chain) else {
+            queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+            break;
+        };
         outcome.used |= add_used(queue, memory, head, written);
     }
     outcome

@@ -21,16 +21,16 @@ impl Rng {
         };
         queue::process(requests, memory, |chain| {
             let Ok(mut writer) = chain.writer(memory) else {
-                return 0;
+                return Some(0);
             };
             let mut bytes = vec![0; writer.available_bytes().min(BUFFER_LIMIT)];
             let filled =
                 rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
                     .unwrap_or(0);
-            match writer.write_all(&bytes[..filled]) {
+            Some(match writer.write_all(&bytes[..filled]) {
                 Ok(()) => u32::try_from(filled).unwrap_or(0),
                 Err(_) => 0,
-            }
+            })
         })
     }
 }

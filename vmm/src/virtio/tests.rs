@@ -26,7 +26,7 @@ fn disk() -> Disk {
 fn devices(dir: &std::path::Path) -> Vec<Device> {
     let listener = UnixListener::bind(dir.join("socket")).unwrap();
     vec![
-        Device::Block(Block::new(disk())),
+        Device::Block(Block::new(disk()).unwrap()),
         Device::Vsock(Vsock::new(listener).unwrap()),
         Device::Rng(Rng),
     ]

@@ -135,7 +135,7 @@ impl Vsock {
                         if let Ok(mut reader) = chain.reader(memory) {
                             self.handle_tx_packet(&mut reader);
                         }
-                        0
+                        Some(0)
                     });
                 }
             }

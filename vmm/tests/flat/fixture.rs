@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use vmm_api::{
-    Blank, BlankSpec, BootSpec, CaptureSpec, FIRST_USER, Kvm, KvmBlank, LoadSpec, Machine,
+    Blank, BlankSpec, BootSpec, CaptureSpec, Disk, FIRST_USER, Kvm, KvmBlank, LoadSpec, Machine,
     MachineFiles, MemorySource, flat,
 };
 
@@ -92,7 +92,16 @@ impl Fixture {
 
     /// Boots the flat guest and waits for its first ring.
     pub(crate) async fn boot(&self, pages: u32) -> FlatMachine {
-        let mut guest = self.boot_image(&flat::kernel(pages)).await;
+        self.boot_ready(&flat::kernel(pages), Vec::new()).await
+    }
+
+    /// Boots the flat guest with a disk and waits for its first ring.
+    pub(crate) async fn boot_with_disk(&self, disk: Disk) -> FlatMachine {
+        self.boot_ready(&flat::kernel_with_disk(), vec![disk]).await
+    }
+
+    async fn boot_ready(&self, image: &[u8], disks: Vec<Disk>) -> FlatMachine {
+        let mut guest = self.boot_with(image, disks).await;
         let ring = *guest.doorbell.wait_for(Option::is_some).await.unwrap();
         assert_eq!(ring, Some(flat::READY));
         guest
@@ -100,12 +109,16 @@ impl Fixture {
 
     /// Boots a kernel image.
     pub(crate) async fn boot_image(&self, image: &[u8]) -> FlatMachine {
+        self.boot_with(image, Vec::new()).await
+    }
+
+    async fn boot_with(&self, image: &[u8], disks: Vec<Disk>) -> FlatMachine {
         let kernel = tempfile::tempfile().unwrap();
         kernel.write_all_at(image, 0).unwrap();
         let spec = BootSpec {
             kernel,
             command_line: String::new(),
-            disks: Vec::new(),
+            disks,
             console: self.console(),
         };
         let blank = self.blank().await;
@@ -116,8 +129,17 @@ impl Fixture {
         }
     }
 
-    /// Captures a paused machine.
+    /// Captures a paused machine without disks.
     pub(crate) async fn capture(&self, guest: &FlatMachine) -> Snapshot {
+        self.capture_with(guest, Vec::new()).await
+    }
+
+    /// Captures a paused machine, and the bitmaps of its disks.
+    pub(crate) async fn capture_with(
+        &self,
+        guest: &FlatMachine,
+        disk_bitmaps: Vec<File>,
+    ) -> Snapshot {
         let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
         memory.set_len(MEMORY).unwrap();
         let image = tempfile::tempfile().unwrap();
@@ -128,7 +150,7 @@ impl Fixture {
                 pages_offset: 0,
                 page_index: tempfile::tempfile().unwrap(),
             }),
-            disk_bitmaps: Vec::new(),
+            disk_bitmaps,
         };
         guest.machine.capture(spec).await.unwrap();
         Snapshot {
@@ -151,10 +173,19 @@ impl Fixture {
 
     /// Loads a snapshot, or returns the text of the error.
     pub(crate) async fn try_fork(&self, snapshot: &Snapshot) -> Result<FlatMachine, String> {
+        self.try_fork_with(snapshot, Vec::new()).await
+    }
+
+    /// Loads a snapshot with these disks, or returns the text of the error.
+    pub(crate) async fn try_fork_with(
+        &self,
+        snapshot: &Snapshot,
+        disks: Vec<Disk>,
+    ) -> Result<FlatMachine, String> {
         let spec = LoadSpec {
             image: snapshot.image.try_clone().unwrap(),
             memory: MemorySource::Cow(Arc::clone(&snapshot.memory)),
-            disks: Vec::new(),
+            disks,
             console: self.console(),
         };
         let blank = self.blank().await;

@@ -1,6 +1,7 @@
 //! The monitor on the KVM of this machine, with the flat guest.
 
 mod contract;
+mod disk;
 mod fixture;
 
 use std::process::Command;
