@@ -6,7 +6,6 @@ use pool_api::{
     Cause, CreateError, EnterError, FailedPart, ForkError, PauseError, ResumeError, RollbackError,
     SandboxId, SandboxState, SnapshotError, TemplateError, TemplateName,
 };
-
 use tracing::{error, warn};
 
 use crate::{

@@ -34,7 +34,9 @@ pub(crate) struct RequestShare {
 /// The share of a request to the API.
 #[derive(Debug)]
 #[must_use = "dropping the share frees it"]
-pub(crate) struct ApiShare(#[allow(dead_code)] OwnedSemaphorePermit);
+pub(crate) struct ApiShare {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// A request beyond the budget.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +83,8 @@ impl RequestBudget {
     /// Takes the share of a request to the API.
     pub(crate) fn take_api(&self) -> Result<ApiShare, OverBudget> {
         let permit = self.api.clone().try_acquire_owned();
-        permit.map(ApiShare).map_err(|_| OverBudget::Api)
+        let permit = permit.map_err(|_| OverBudget::Api)?;
+        Ok(ApiShare { _permit: permit })
     }
 
     /// Counts a wait for a wake towards the client's address.

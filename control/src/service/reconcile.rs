@@ -124,6 +124,8 @@ impl SandboxService {
     }
 
     async fn reconcile_all(&self, occasion: Occasion) -> Result<(), ServiceError> {
+        // First: a sandbox that recovers now is listed by the host afterwards.
+        let broken = self.broken_reasons().await;
         let mut on_host: HashMap<SandboxId, SandboxInfo> = self
             .node
             .list()
@@ -147,7 +149,7 @@ impl SandboxService {
                     (record.epoch, record.pause_scope) = (info.epoch, Some(info.scope));
                 }
                 self.reconcile_sandbox(record, &info).await?;
-            } else if let Some(reason) = self.broken_reason(&record.id).await {
+            } else if let Some(reason) = broken.get(&record.id) {
                 error!(sandbox.id = %record.id, error = reason, "sandbox is broken; its record is kept");
                 self.publish(&record).await?;
             } else {

@@ -1,6 +1,8 @@
 //! Sandboxes as callers see them.
 
-use pool_api::{Broken, BrokenObject, SandboxId, SandboxState};
+use std::collections::HashMap;
+
+use pool_api::{BrokenObject, SandboxId, SandboxInfo, SandboxState};
 
 use super::SandboxService;
 use crate::{
@@ -19,6 +21,9 @@ pub(crate) struct SandboxView {
     pub(crate) last_error: Option<String>,
 }
 
+/// Why the files of each broken sandbox cannot be read.
+pub(super) type BrokenReasons = HashMap<SandboxId, String>;
+
 /// A page of sandboxes.
 #[derive(Debug)]
 pub(crate) struct SandboxPage {
@@ -36,6 +41,17 @@ fn is_running(state: SandboxState) -> Option<bool> {
     }
 }
 
+impl SandboxView {
+    /// `None` if the sandbox does not exist any more.
+    fn of(record: SandboxRecord, info: SandboxInfo) -> Option<Self> {
+        Some(Self {
+            running: is_running(info.state)?,
+            last_error: info.last_error,
+            record,
+        })
+    }
+}
+
 /// Records that are read at once.
 const CHUNK: usize = 200;
 
@@ -44,31 +60,41 @@ impl SandboxService {
     pub(crate) async fn get(&self, id: &SandboxId) -> Result<SandboxView, ServiceError> {
         let missing = || ServiceError::NotFound(id.clone());
         let record = self.ledger.get(id).await?.ok_or_else(missing)?;
-        self.view(record).await.ok_or_else(missing)
+        self.view(record, &mut None).await.ok_or_else(missing)
     }
 
-    /// Adds the state on the host to a record; `None` if its sandbox does not exist any more.
-    async fn view(&self, record: SandboxRecord) -> Option<SandboxView> {
-        match self.node.info(&record.id).await {
-            Some(info) => Some(SandboxView {
-                running: is_running(info.state)?,
-                last_error: info.last_error,
-                record,
-            }),
-            None => Some(SandboxView {
-                last_error: Some(self.broken_reason(&record.id).await?),
+    /// Adds the state on the host to a record; `None` if its sandbox does not exist any more. `broken` is filled when it
+    /// is first needed: asking the host for it reads the files of every broken sandbox again.
+    async fn view(
+        &self,
+        record: SandboxRecord,
+        broken: &mut Option<BrokenReasons>,
+    ) -> Option<SandboxView> {
+        if let Some(info) = self.node.info(&record.id).await {
+            return SandboxView::of(record, info);
+        }
+        if broken.is_none() {
+            *broken = Some(self.broken_reasons().await);
+        }
+        match broken.as_ref().and_then(|reasons| reasons.get(&record.id)) {
+            Some(reason) => Some(SandboxView {
+                last_error: Some(reason.clone()),
                 running: false,
                 record,
             }),
+            // It may have recovered just now.
+            None => SandboxView::of(record.clone(), self.node.info(&record.id).await?),
         }
     }
 
-    /// Returns why a sandbox's files cannot be read; `None` if it is not broken.
-    pub(super) async fn broken_reason(&self, id: &SandboxId) -> Option<String> {
-        let is_it =
-            |broken: &Broken| matches!(&broken.object, BrokenObject::Sandbox(of) if of == id);
-        let broken = self.node.broken().await;
-        broken.into_iter().find(is_it).map(|broken| broken.reason)
+    /// Returns the sandboxes whose files cannot be read. Those that can be read again are listed by the host from now on.
+    pub(super) async fn broken_reasons(&self) -> BrokenReasons {
+        let broken = self.node.broken().await.into_iter();
+        let sandboxes = broken.filter_map(|broken| match broken.object {
+            BrokenObject::Sandbox(id) => Some((id, broken.reason)),
+            BrokenObject::Snapshot(_) => None,
+        });
+        sandboxes.collect()
     }
 
     /// Lists up to `limit` sandboxes. The memory that it takes does not depend on their number.
@@ -78,10 +104,11 @@ impl SandboxService {
         limit: usize,
     ) -> Result<SandboxPage, ServiceError> {
         let mut views = Vec::new();
+        let mut broken = None;
         loop {
             let page = self.ledger.page(&query, CHUNK).await?;
             for record in page.records {
-                let Some(view) = self.view(record).await else {
+                let Some(view) = self.view(record, &mut broken).await else {
                     continue;
                 };
                 // The host may know of a transition that the ledger has not recorded yet.

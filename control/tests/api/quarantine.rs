@@ -136,6 +136,21 @@ async fn broken_sandbox_is_listed_with_its_reason() {
 }
 
 #[tokio::test]
+async fn sandbox_that_recovers_at_the_start_keeps_its_record() {
+    let rig = Rig::new().await;
+    let id = paused(&rig, json!({ "a": "b" })).await;
+    let (fake, dir) = rig.crash().await;
+    fake.recover_at_next_look(sandbox(&id));
+    let rig = Rig::over(fake, dir).await;
+    let listed = rig.get("/v2/sandboxes?metadata=a%3Db").await.expect(200);
+    assert_eq!(listed[0]["sandboxID"], *id);
+    // The same between a look at one sandbox and the look at broken ones.
+    rig.fake.recover_at_next_look(sandbox(&id));
+    let path = format!("/sandboxes/{id}");
+    assert_eq!(rig.get(&path).await.expect(200)["sandboxID"], *id);
+}
+
+#[tokio::test]
 async fn disk_only_snapshot_keeps_its_scope_in_quarantine() {
     let rig = Rig::new().await;
     let origin = rig.create(json!({ "templateID": "base" })).await;

@@ -272,18 +272,24 @@ impl Node for FakeNode {
     }
 
     async fn info(&self, id: &SandboxId) -> Option<SandboxInfo> {
-        self.find(id).map(|sandbox| sandbox.borrow().info.clone())
+        let unreadable = lock(&self.0.script).recovers.as_ref() == Some(id);
+        let sandbox = self.find(id).filter(|_| !unreadable)?;
+        Some(sandbox.borrow().info.clone())
     }
 
     async fn list(&self) -> Vec<SandboxInfo> {
+        let unreadable = lock(&self.0.script).recovers.clone();
         lock(&self.0.sandboxes)
-            .values()
-            .map(|sandbox| sandbox.borrow().info.clone())
+            .iter()
+            .filter(|(id, _)| Some(*id) != unreadable.as_ref())
+            .map(|(_, sandbox)| sandbox.borrow().info.clone())
             .collect()
     }
 
     async fn broken(&self) -> Vec<Broken> {
-        lock(&self.0.script).broken.clone()
+        let mut script = lock(&self.0.script);
+        script.recovers = None;
+        script.broken.clone()
     }
 
     async fn spec(&self, id: &SandboxId) -> Option<SandboxSpec> {

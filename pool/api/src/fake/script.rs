@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use super::{FakeNode, lock, sandbox::Connections};
-use crate::{Broken, Port};
+use crate::{Broken, Port, SandboxId};
 
 /// The behaviour of a port of every guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Script {
     pub(super) metrics_delay: Duration,
     pub(super) console: Option<Vec<u8>>,
     pub(super) broken: Vec<Broken>,
+    /// A sandbox that is not listed until the next call of [`crate::Node::broken`].
+    pub(super) recovers: Option<SandboxId>,
     connections: Option<Connections>,
 }
 
@@ -49,6 +51,11 @@ impl FakeNode {
     /// Sets the sandboxes and snapshots that are reported as broken.
     pub fn set_broken(&self, broken: Vec<Broken>) {
         lock(&self.0.script).broken = broken;
+    }
+
+    /// Makes a sandbox unreadable until the host looks for broken sandboxes, which finds it readable again.
+    pub fn recover_at_next_look(&self, id: SandboxId) {
+        lock(&self.0.script).recovers = Some(id);
     }
 
     /// Holds wakes that begin until called with false.
