@@ -1,4 +1,4 @@
-//! Jail of the monitor: the privileges and the host files that it gives up before its guest exists.
+//! Jail of the monitor, which it enters before its guest exists: no privileges, and no files of the host by name.
 //!
 //! [`harden`] runs at the start of every monitor. [`enter`] runs once, when the host prepares the monitor, and
 //! [`filter`] has the system calls that remain. The process is in a PID namespace of its own already: its parent

@@ -1,4 +1,4 @@
-//! Privileges and system calls that the gateway gives up before it serves anybody.
+//! Privileges and system calls that the gateway drops at its start.
 //!
 //! The gateway makes the jails of monitors, so it keeps what that takes: `SYS_ADMIN` above all. The filter refuses the
 //! calls that neither gateway nor monitors need; a monitor inherits it, and then takes a much shorter one.
@@ -74,7 +74,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_vhangup,
 ];
 
-/// Gives them up, for this thread and those that it starts. Call it before there are others.
+/// Drops the privileges and system calls, for this thread and those that it starts. Call it before there are others.
 pub(crate) fn confine() -> Result<()> {
     set_no_new_privs(true).context("failed to give up new privileges")?;
     if geteuid().is_root() {

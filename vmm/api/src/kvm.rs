@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{Blank, BlankSpec, Hypervisor, MachineError, SpawnError, wire::Request};
 
-/// The first of the 65,536 users that monitors become by default; no distribution assigns them.
+/// The first of the 65,536 users that monitors become by default, far above those of people, services and containers.
 pub const FIRST_USER: u32 = 1_900_000_000;
 
 /// Hypervisor that runs one `catnap-vmm` process for each machine.

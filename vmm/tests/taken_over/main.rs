@@ -1,4 +1,4 @@
-//! What a taken-over monitor reaches from its jail: a program in the monitor's place attacks its host.
+//! Attacks of a taken-over monitor on its host: a program in the monitor's place tries to leave the jail.
 //!
 //! Each attack has a monitor of its own, once with the filters of system calls and once without them, so that the jail
 //! is shown to hold by itself.

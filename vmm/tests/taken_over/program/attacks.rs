@@ -1,4 +1,4 @@
-//! The attacks, and what stops each.
+//! The attacks, and the layer that stops each.
 
 mod files;
 mod kernel;
@@ -11,7 +11,7 @@ use std::{ffi::CString, io};
 
 use vmm::raw;
 
-/// One way out of a monitor. It succeeds if the attacker got what it wanted.
+/// One way out of a monitor. Its success is a breach.
 struct Attack {
     name: &'static str,
     stopped_by: Layer,
@@ -29,7 +29,7 @@ enum Layer {
     Bound,
 }
 
-/// What an attacker knows of its host.
+/// Facts about the host that an attacker is given.
 #[derive(Debug, Default)]
 struct Target {
     /// The process of a neighbour, as the host numbers it.
