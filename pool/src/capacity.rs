@@ -18,8 +18,16 @@ pub struct Limits {
 #[derive(Debug)]
 pub(crate) struct Capacity {
     limits: Limits,
-    used: Mutex<Limits>,
+    used: Mutex<Used>,
     freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    memory: u64,
+    machines: usize,
+    /// The machines that an idle pause can free.
+    evictable: usize,
 }
 
 /// Memory and a slot for one machine, freed when dropped.
@@ -28,6 +36,7 @@ pub(crate) struct Capacity {
 pub(crate) struct Reservation {
     capacity: Arc<Capacity>,
     memory: u64,
+    evictable: bool,
 }
 
 /// The host has no capacity; names the resource that is short.
@@ -39,10 +48,7 @@ impl Capacity {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            used: Mutex::new(Limits {
-                memory: 0,
-                machines: 0,
-            }),
+            used: Mutex::new(Used::default()),
             freed: Notify::new(),
         }
     }
@@ -57,8 +63,17 @@ impl Capacity {
         self.limits.machines > 0 && memory <= self.limits.memory
     }
 
-    /// Reserves capacity for a machine with `memory` bytes.
-    pub(crate) fn reserve(self: &Arc<Self>, memory: u64) -> Result<Reservation, NoRoom> {
+    /// Returns whether an idle pause can free a reservation.
+    pub(crate) fn has_evictable(&self) -> bool {
+        self.used.lock().evictable > 0
+    }
+
+    /// Reserves capacity for a machine with `memory` bytes, which is `evictable` if its sandbox has an idle window.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        memory: u64,
+        evictable: bool,
+    ) -> Result<Reservation, NoRoom> {
         let mut used = self.used.lock();
         if used.machines >= self.limits.machines {
             return Err(NoRoom(format!(
@@ -76,13 +91,13 @@ impl Capacity {
                 mib(self.limits.memory),
             )));
         }
-        *used = Limits {
-            memory: total,
-            machines: used.machines + 1,
-        };
+        used.memory = total;
+        used.machines += 1;
+        used.evictable += usize::from(evictable);
         Ok(Reservation {
             capacity: Arc::clone(self),
             memory,
+            evictable,
         })
     }
 }
@@ -92,6 +107,7 @@ impl Drop for Reservation {
         let mut used = self.capacity.used.lock();
         used.memory -= self.memory;
         used.machines -= 1;
+        used.evictable -= usize::from(self.evictable);
         drop(used);
         self.capacity.freed.notify_waiters();
     }
@@ -107,18 +123,18 @@ mod tests {
             memory: 3 << 20,
             machines: 2,
         }));
-        let first = capacity.reserve(2 << 20).unwrap();
-        let error = capacity.reserve(2 << 20).unwrap_err();
+        let first = capacity.reserve(2 << 20, false).unwrap();
+        let error = capacity.reserve(2 << 20, false).unwrap_err();
         assert_eq!(
             error.to_string(),
             "no room on this host: 2 MiB of guest memory are needed, 1 of 3 MiB are free"
         );
-        let _second = capacity.reserve(1 << 20).unwrap();
+        let _second = capacity.reserve(1 << 20, false).unwrap();
         assert_eq!(
-            capacity.reserve(0).unwrap_err().to_string(),
+            capacity.reserve(0, false).unwrap_err().to_string(),
             "no room on this host: 2 of 2 machines are running"
         );
         drop(first);
-        capacity.reserve(2 << 20).map(drop).unwrap();
+        capacity.reserve(2 << 20, false).map(drop).unwrap();
     }
 }

@@ -38,6 +38,10 @@ pub struct Config {
     pub parallel_starts: usize,
     /// Machines of the host that start concurrently; further starts queue in order of arrival.
     pub concurrent_starts: usize,
+    /// Starts that take long and run beside the concurrent starts.
+    pub slow_starts: usize,
+    /// The time that a start waits for room on a full host before it is refused.
+    pub room_timeout: Duration,
     /// Snapshots of machines that are taken concurrently; further ones queue in order of arrival.
     pub concurrent_captures: usize,
     /// The time that a sandbox runs at least before it is paused for being idle.
@@ -102,6 +106,8 @@ impl Config {
             settle_time: Duration::from_secs(2),
             parallel_starts: 4,
             concurrent_starts: processors.max(2),
+            slow_starts: processors.max(2) * 4,
+            room_timeout: Duration::from_secs(30),
             concurrent_captures: processors.max(2),
             least_awake: Duration::from_secs(5),
             disk_reserve: 1 << 30,

@@ -24,6 +24,8 @@ pub(crate) struct Host {
     pub(crate) capacity: Arc<Capacity>,
     /// Bounds the starts under way.
     pub(crate) start_permits: Semaphore,
+    /// Bounds the slow starts under way.
+    pub(crate) slow_start_permits: Semaphore,
     /// Bounds the snapshots under way.
     pub(crate) capture_permits: Semaphore,
     pub(crate) blanks: Arc<BlankPool>,

@@ -112,6 +112,7 @@ impl Pool {
         let host = Arc::new(Host {
             evictions,
             start_permits: Semaphore::new(config.concurrent_starts.max(1)),
+            slow_start_permits: Semaphore::new(config.slow_starts.max(1)),
             capture_permits: Semaphore::new(config.concurrent_captures.max(1)),
             capacity: Arc::new(Capacity::new(config.limits)),
             store,

@@ -11,7 +11,7 @@ use pool_api::{
 use snapshotter::{Damage, OpenError, OpenSnapshot, Pin};
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep},
 };
 use vmm_api::{BootError, LoadError, MachineError};
 
@@ -20,7 +20,7 @@ use crate::{
     blank_pool::{BlankError, ReadyBlank},
     blocking::{Interrupted, blocking},
     capacity::NoRoom,
-    eviction::reserve_or_evict,
+    eviction::{Demand, reserve_or_evict},
     guest_init::{GuestInitError, Identity, init_guest},
     host::Host,
     running::RunningMachine,
@@ -29,7 +29,7 @@ use crate::{
     top_layer::TopFile,
 };
 
-/// The time for which a guest's init counts towards the starts under way.
+/// The time after which a start counts as slow, which have permits of their own.
 const PERMIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The inputs of a start.
@@ -122,9 +122,13 @@ pub(crate) async fn start(host: &Host, mut inputs: StartInputs) -> Result<Starte
 }
 
 async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, StartError> {
-    let reservation =
-        reserve_or_evict(&host.capacity, &host.evictions, inputs.resources.memory).await?;
     let queued = Instant::now();
+    let demand = Demand {
+        memory: inputs.resources.memory,
+        evictable: inputs.spec.idle.is_some(),
+    };
+    let limit = host.config.room_timeout;
+    let reservation = reserve_or_evict(&host.capacity, &host.evictions, demand, limit).await?;
     // The semaphore is never closed.
     let permit = host.start_permits.acquire().await;
     let mut times = StageTimes::from([(Stage::Queue, queued.elapsed())]);
@@ -132,10 +136,14 @@ async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, Start
     let mut loaded = load_machine(host, inputs.plan, parts, &mut times).await?;
     let started = {
         let mut running = std::pin::pin!(run(host, &inputs, &mut loaded, &mut times));
-        match timeout(PERMIT_LIMIT, &mut running).await {
-            Ok(started) => started,
-            Err(_) => {
-                // A guest that does not answer must not keep others from starting.
+        // A guest that does not answer must not keep others from starting, and not all guests may start at once.
+        let slow = async {
+            sleep(PERMIT_LIMIT).await;
+            host.slow_start_permits.acquire().await
+        };
+        tokio::select! {
+            started = &mut running => started,
+            _slow = slow => {
                 drop(permit);
                 running.await
             }

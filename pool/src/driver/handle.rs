@@ -1,6 +1,9 @@
 //! The callers' side of a driver.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::RwLock;
 use pool_api::{EnterError, Resources, SandboxInfo, SandboxSpec, SandboxState};
@@ -22,6 +25,7 @@ use crate::{
     backoff::Backoff,
     gate::Gate,
     host::Host,
+    idle::idle,
     lease::{LeaseTarget, PoolLease},
     lifecycle::{Effect, Lifecycle, WakeSource},
     registry::Registration,
@@ -112,9 +116,21 @@ impl Handle {
         Some(PoolLease::new(target, pass))
     }
 
-    /// Returns the time since which no lease has been out; `None` while one is.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        self.gate.is_empty().then(|| self.gate.empty_since())
+    /// Waits until the sandbox is running and has had no lease for `window`; returns the time since which it has none. Never
+    /// completes for one that has stopped.
+    pub(crate) async fn idle_for(&self, window: Duration) -> Instant {
+        let mut info = self.info.clone();
+        loop {
+            let running = info.wait_for(|info| info.state == SandboxState::Running);
+            if running.await.is_err() {
+                return std::future::pending().await;
+            }
+            let now = Instant::now();
+            idle(&self.gate, window, now).await;
+            if info.borrow().state == SandboxState::Running {
+                return self.gate.empty_since();
+            }
+        }
     }
 
     /// Returns the running machine without a lease: its use does not keep the sandbox from being idle.

@@ -1,9 +1,10 @@
 //! Pauses idle sandboxes to make room.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use pool_api::SandboxState;
-use tokio::{sync::mpsc, time::Instant};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use pool_api::SandboxId;
+use tokio::sync::mpsc;
 use tracing::info;
 
 use crate::{
@@ -18,30 +19,48 @@ pub(super) async fn run(
     least_awake: Duration,
     mut requests: mpsc::UnboundedReceiver<Eviction>,
 ) {
-    while let Some(reply) = requests.recv().await {
-        // The caller may have left.
-        let _received = reply.send(evict_one(&registry, least_awake).await);
+    while let Some(mut reply) = requests.recv().await {
+        let evicted = tokio::select! {
+            () = evict_one(&registry, least_awake) => true,
+            () = reply.closed() => false,
+        };
+        if evicted {
+            // The caller may have left.
+            let _received = reply.send(());
+        }
     }
 }
 
-/// Pauses the sandbox that has been idle for the longest time; returns whether there was one.
-async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) -> bool {
-    let now = Instant::now();
-    let mut candidates: Vec<(Instant, Arc<Handle>)> = registry
-        .all()
-        .into_iter()
-        .filter(|handle| handle.spec.idle.is_some())
-        .filter(|handle| handle.info.borrow().state == SandboxState::Running)
-        .filter_map(|handle| Some((handle.idle_since()?, handle)))
-        .filter(|(since, _)| *since + least_awake <= now)
-        .collect();
-    candidates.sort_by_key(|(since, _)| *since);
-    for (_, handle) in candidates {
-        let paused = handle.ask(|reply| Command::PauseIfIdle { reply }).await;
-        if let Some(Ok(_)) = paused {
-            info!(sandbox.id = %handle.spec.id, "idle sandbox paused to make room");
-            return true;
+/// Pauses the sandbox that has been idle for the longest time, once there is one. A sandbox whose pause fails is not tried
+/// again.
+async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) {
+    let mut failed: Vec<SandboxId> = Vec::new();
+    loop {
+        let handles: Vec<_> = registry
+            .all()
+            .into_iter()
+            .filter(|handle| handle.spec.idle.is_some() && !failed.contains(&handle.spec.id))
+            .collect();
+        // Also waits for sandboxes that start now.
+        let mut idle: FuturesUnordered<_> = handles
+            .iter()
+            .map(async |handle| (handle.idle_for(least_awake).await, handle))
+            .collect();
+        let Some(first) = idle.next().await else {
+            return std::future::pending().await;
+        };
+        let mut candidates = vec![first];
+        while let Some(Some(more)) = idle.next().now_or_never() {
+            candidates.push(more);
+        }
+        candidates.sort_by_key(|(since, _)| *since);
+        for (_, handle) in candidates {
+            let paused = handle.ask(|reply| Command::PauseIfIdle { reply }).await;
+            if let Some(Ok(_)) = paused {
+                info!(sandbox.id = %handle.spec.id, "idle sandbox paused to make room");
+                return;
+            }
+            failed.push(handle.spec.id.clone());
         }
     }
-    false
 }

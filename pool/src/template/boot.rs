@@ -30,7 +30,7 @@ pub(super) async fn boot(
     base: &BaseImage,
     resources: Resources,
 ) -> Result<RunningMachine, BuildError> {
-    let reservation = host.capacity.reserve(resources.memory)?;
+    let reservation = host.capacity.reserve(resources.memory, false)?;
     let ready = host
         .blanks
         .take(&resources)

@@ -78,7 +78,9 @@ async fn full_host_pauses_the_longest_idle_sandbox() {
         config.limits = Limits {
             memory: 2 * MEMORY,
             machines: 9,
-        }
+        };
+        config.least_awake = Duration::ZERO;
+        config.room_timeout = Duration::from_millis(300);
     })
     .await;
     let create = async |name: &str| {
@@ -105,6 +107,65 @@ async fn full_host_pauses_the_longest_idle_sandbox() {
     );
     drop((lease, other));
     rig.say("new", "hello").await;
+}
+
+#[tokio::test]
+async fn starts_on_a_full_host_wait_for_idle_sandboxes() {
+    let rig = Rig::with(|config| {
+        config.limits.machines = 2;
+        config.least_awake = Duration::from_millis(50);
+    })
+    .await;
+    let names: Vec<String> = (0..8).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        let mut spec = spec(name);
+        spec.idle = Some(Duration::from_secs(3600));
+        rig.pool.create(spec).await.unwrap();
+        rig.pause(name).await;
+    }
+    let answers = names.iter().map(|name| rig.say(name, "hello"));
+    let answers = futures::future::join_all(answers).await;
+    assert_eq!(answers, vec!["hello"; names.len()]);
+    // A lease that is returned makes room for the start that waits for it.
+    let leases = [rig.enter("s0").await, rig.enter("s1").await];
+    let pool = std::sync::Arc::clone(&rig.pool);
+    let waiting = tokio::spawn(async move { pool.enter(&id("s2"), IfPaused::Wake).await });
+    while rig.state("s2").await != SandboxState::Starting {
+        tokio::task::yield_now().await;
+    }
+    drop(leases);
+    drop(waiting.await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn slow_starts_are_bounded() {
+    let rig = Rig::with(|config| {
+        config.concurrent_starts = 1;
+        config.slow_starts = 1;
+        config.guest_init_timeout = Duration::from_secs(4);
+    })
+    .await;
+    for name in ["a", "b", "c"] {
+        rig.create(name).await;
+        rig.pause(name).await;
+    }
+    for _ in 0..2 {
+        rig.fake.fail_next(Fault::InitHangs);
+    }
+    let enter = |name: &'static str| {
+        let pool = std::sync::Arc::clone(&rig.pool);
+        async move { pool.enter(&id(name), IfPaused::Wake).await.map(drop) }
+    };
+    let (hung, other) = (tokio::spawn(enter("a")), tokio::spawn(enter("b")));
+    while rig.fake.counts().loads < 5 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Both permits are taken until the first guest's init has failed.
+    let third = tokio::spawn(enter("c"));
+    assert!(hung.await.unwrap().is_err());
+    assert!(!third.is_finished());
+    third.await.unwrap().unwrap();
+    assert!(other.await.unwrap().is_err());
 }
 
 #[tokio::test]

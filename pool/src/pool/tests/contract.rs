@@ -85,7 +85,11 @@ impl Faults for PoolHarness {
         let host = &self.rig.pool.host;
         *self.full.lock() = match room {
             Room::Free => None,
-            Room::Full => Some(host.capacity.reserve(host.config.limits.memory).unwrap()),
+            Room::Full => Some(
+                host.capacity
+                    .reserve(host.config.limits.memory, false)
+                    .unwrap(),
+            ),
         };
     }
 }
