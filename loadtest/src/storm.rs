@@ -25,7 +25,8 @@ pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<
     let mut ids = Vec::new();
     for _ in 0..args.sandboxes {
         let spec = json!({
-            "templateID": "base", "timeout": 86400, "secure": false, "autoPause": true,
+            // An idle window: the host may be too small for all at once.
+            "templateID": "base", "timeout": 86400, "secure": false, "autoPause": true, "idleTimeout": 3600,
             "autoResume": { "enabled": true },
         });
         let sandbox = gateway.api("POST", "/sandboxes", Some(&spec)).await?;

@@ -106,7 +106,7 @@ impl Config {
             settle_time: Duration::from_secs(2),
             parallel_starts: 4,
             concurrent_starts: processors.max(2),
-            slow_starts: processors.max(2) * 4,
+            slow_starts: processors.max(2),
             room_timeout: Duration::from_secs(30),
             concurrent_captures: processors.max(2),
             least_awake: Duration::from_secs(5),

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     Config, blank_pool::BlankPool, blocking::blocking, broken::BrokenObjects, capacity::Capacity,
-    eviction::Evictions,
+    eviction::Evictions, start_permits::StartPermits,
 };
 
 /// This host.
@@ -23,9 +23,7 @@ pub(crate) struct Host {
     pub(crate) evictions: Evictions,
     pub(crate) capacity: Arc<Capacity>,
     /// Bounds the starts under way.
-    pub(crate) start_permits: Semaphore,
-    /// Bounds the slow starts under way.
-    pub(crate) slow_start_permits: Semaphore,
+    pub(crate) start_permits: StartPermits,
     /// Bounds the snapshots under way.
     pub(crate) capture_permits: Semaphore,
     pub(crate) blanks: Arc<BlankPool>,

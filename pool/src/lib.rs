@@ -47,6 +47,7 @@ mod sandbox_dir;
 mod shared_error;
 mod snapshot;
 mod start;
+mod start_permits;
 mod start_plan;
 mod template;
 mod top_layer;

@@ -48,6 +48,7 @@ use crate::{
     retention::RetainedSnapshots,
     run_dir::RunDirs,
     sandbox_dir::SandboxDir,
+    start_permits::StartPermits,
     template::Templates,
 };
 
@@ -111,8 +112,7 @@ impl Pool {
         tokio::spawn(evictor::run(registry.clone(), config.least_awake, requests));
         let host = Arc::new(Host {
             evictions,
-            start_permits: Semaphore::new(config.concurrent_starts.max(1)),
-            slow_start_permits: Semaphore::new(config.slow_starts.max(1)),
+            start_permits: StartPermits::new(config.concurrent_starts, config.slow_starts),
             capture_permits: Semaphore::new(config.concurrent_captures.max(1)),
             capacity: Arc::new(Capacity::new(config.limits)),
             store,

@@ -9,10 +9,7 @@ use pool_api::{
     Epoch, FailedPart, Resources, SandboxSpec, SnapshotId, SnapshotScope, Stage, WakeReport,
 };
 use snapshotter::{Damage, OpenError, OpenSnapshot, Pin};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::Instant};
 use vmm_api::{BootError, LoadError, MachineError};
 
 use self::load::{LoadedMachine, load_machine};
@@ -25,12 +22,10 @@ use crate::{
     host::Host,
     running::RunningMachine,
     sandbox_dir::SandboxDir,
+    start_permits::StartPermit,
     start_plan::StartPlan,
     top_layer::TopFile,
 };
-
-/// The time after which a start counts as slow, which have permits of their own.
-const PERMIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The inputs of a start.
 #[derive(Debug, Clone)]
@@ -48,6 +43,9 @@ pub(crate) struct StartInputs {
 pub(crate) struct Started {
     pub(crate) machine: RunningMachine,
     pub(crate) report: WakeReport,
+    pub(crate) permit: StartPermit,
+    /// The time of the guest init.
+    pub(crate) guest_init: Duration,
 }
 
 /// Failure of [`start`].
@@ -129,29 +127,22 @@ async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, Start
     };
     let limit = host.config.room_timeout;
     let reservation = reserve_or_evict(&host.capacity, &host.evictions, demand, limit).await?;
-    // The semaphore is never closed.
-    let permit = host.start_permits.acquire().await;
+    let mut permit = host.start_permits.acquire().await;
     let mut times = StageTimes::from([(Stage::Queue, queued.elapsed())]);
     let parts = gather_parts(host, &inputs, &mut times).await?;
     let mut loaded = load_machine(host, inputs.plan, parts, &mut times).await?;
     let started = {
         let mut running = std::pin::pin!(run(host, &inputs, &mut loaded, &mut times));
-        // A guest that does not answer must not keep others from starting, and not all guests may start at once.
-        let slow = async {
-            sleep(PERMIT_LIMIT).await;
-            host.slow_start_permits.acquire().await
-        };
         tokio::select! {
             started = &mut running => started,
-            _slow = slow => {
-                drop(permit);
-                running.await
-            }
+            () = permit.become_slow() => running.await,
         }
     };
     match started {
-        Ok(()) => Ok(Started {
+        Ok(guest_init) => Ok(Started {
             machine: loaded.into_running(reservation),
+            permit,
+            guest_init,
             report: WakeReport {
                 start: inputs.plan.start(),
                 stages: times,
@@ -214,13 +205,13 @@ async fn gather_parts(
     })
 }
 
-/// Runs the machine and initializes its guest. A page that cannot be served ends the wait: the guest would never answer.
+/// Runs the machine and initializes its guest; returns the time that it took. A page that cannot be served ends the wait: the guest would never answer.
 async fn run(
     host: &Host,
     inputs: &StartInputs,
     loaded: &mut LoadedMachine,
     times: &mut StageTimes,
-) -> Result<(), StartError> {
+) -> Result<Duration, StartError> {
     let began = Instant::now();
     let identity = match inputs.plan {
         StartPlan::Fork { .. } => Identity::Fork,
@@ -242,6 +233,7 @@ async fn run(
         result = init => result?,
         Some(damage) = loaded.damage.recv() => return Err(StartError::Damaged(damage)),
     }
-    times.push((Stage::GuestInit, began.elapsed()));
-    Ok(())
+    let guest_init = began.elapsed();
+    times.push((Stage::GuestInit, guest_init));
+    Ok(guest_init)
 }

@@ -1,6 +1,6 @@
 //! Completions of a sandbox's tasks and signals of its machine, as inputs of its lifecycle.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use pool_api::{SnapshotScope, Start, WakeReport};
 use snapshotter::{Committed, Damage};
@@ -91,11 +91,20 @@ impl Driver {
     async fn started(&mut self, result: Result<Started, StartError>) {
         self.starting = None;
         match result {
-            Ok(Started { machine, report }) => {
+            Ok(started) => {
+                let Started {
+                    machine,
+                    report,
+                    permit,
+                    guest_init,
+                } = started;
                 self.machine = Some(machine);
                 self.wake_backoff.succeeded();
                 self.replies.start_succeeded(report);
                 self.apply(Input::Started).await;
+                // The requests that waited are in the gate now.
+                let gate = Arc::clone(&self.gate);
+                tokio::spawn(permit.hold_for_first_requests(gate, guest_init));
             }
             Err(error) => {
                 let failure = LastFailure::of_start(error);

@@ -246,3 +246,24 @@ async fn create_below_the_disk_reserve_is_refused() {
     );
     assert_eq!(rig.count("sandboxes"), 0);
 }
+
+#[tokio::test]
+async fn start_counts_until_its_first_requests_end() {
+    let permits = crate::start_permits::StartPermits::new(1, 1);
+    let gate = std::sync::Arc::new(crate::gate::Gate::new());
+    gate.open();
+    let pass = gate.enter().unwrap();
+    let hour = Duration::from_secs(3600);
+    let held = permits.acquire().await;
+    let holding = tokio::spawn(held.hold_for_first_requests(std::sync::Arc::clone(&gate), hour));
+    let next = permits.acquire();
+    tokio::pin!(next);
+    assert!(futures::poll!(&mut next).is_pending());
+    drop(pass);
+    let permit = next.await;
+    holding.await.unwrap();
+    // A long request does not hold the permit for longer than the bound.
+    let _pass = gate.enter().unwrap();
+    permit.hold_for_first_requests(gate, Duration::ZERO).await;
+    drop(permits.acquire().await);
+}
