@@ -1,6 +1,6 @@
 //! The framing of messages: lengths, codings and the fields that belong to one connection (RFC 9110 7.6, RFC 9112 6).
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 /// Fields of a response that belong to the connection into the guest.
@@ -42,6 +42,15 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Invalid
         }
     }
     Ok(length)
+}
+
+/// Returns whether a request is gRPC, which needs HTTP/2 up to the server: its status is a trailer.
+pub(crate) fn is_grpc(request: &RequestHeader) -> bool {
+    let content_type = request.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let rest = content_type.and_then(|value| value.strip_prefix("application/grpc"));
+    request.version == Version::HTTP_2
+        && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 /// Gives a request one length at most.

@@ -21,7 +21,7 @@ use pingora::{
     connectors::L4Connect,
     http::ResponseHeader,
     protocols::{
-        GetProxyDigest,
+        ALPN, GetProxyDigest,
         l4::{socket::SocketAddr, stream::Stream, virt::VirtualSocketStream},
         raw_connect::ProxyDigest,
     },
@@ -79,11 +79,16 @@ pub(crate) enum StreamMode {
     Buffered,
     /// Request and response at the same time. The connection serves one request; Pingora never pools it.
     Streaming,
+    /// gRPC: a stream of an HTTP/2 connection, which is reusable but carries one request at a time.
+    Http2,
 }
 
 impl StreamMode {
     /// Returns the mode that a request needs.
     pub(crate) fn of(session: &mut Session) -> Self {
+        if framing::is_grpc(session.req_header()) {
+            return Self::Http2;
+        }
         let headers = &session.req_header().headers;
         let length = framing::content_length(headers).ok().flatten();
         // An HTTP/2 request may have a body of any length without saying so.
@@ -122,6 +127,10 @@ impl Upstreams {
         let epoch = spec.lease.epoch();
         let key = (&address.sandbox, epoch, address.port, tls, mode);
         peer.group_key = self.group_keys.hash_one(key);
+        if mode == StreamMode::Http2 {
+            // In plain, Pingora speaks HTTP/2 by prior knowledge then.
+            peer.options.alpn = ALPN::H2;
+        }
         peer.options.custom_l4 = Some(Arc::new(Dialer {
             lease: spec.lease.clone(),
             port: address.port,
@@ -189,7 +198,7 @@ impl L4Connect for Dialer {
                 let read_ahead_len: Arc<AtomicUsize> = Arc::default();
                 let socket = UpstreamSocket::new(fd, read_ahead_len.clone());
                 let mut stream = match self.mode {
-                    StreamMode::Buffered => Stream::from(stream),
+                    StreamMode::Buffered | StreamMode::Http2 => Stream::from(stream),
                     StreamMode::Streaming => Stream::from(VirtualSocketStream::new(Box::new(
                         ReadAheadStream::new(stream, read_ahead_len, self.read_ahead.clone()),
                     ))),

@@ -7,6 +7,7 @@ mod budget;
 mod clients;
 mod cors;
 mod errors;
+mod grpc;
 mod h2;
 mod limits;
 mod listen;
