@@ -18,7 +18,7 @@ use tokio::{process::Command, time::timeout};
 use crate::rig::{Gateway, KEY};
 
 /// The timeout of all tests of one client.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(660);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(1200);
 const DOMAIN: &str = "e2b.localhost";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
