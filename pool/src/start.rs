@@ -205,7 +205,8 @@ async fn gather_parts(
     })
 }
 
-/// Runs the machine and initializes its guest; returns the time that it took. A page that cannot be served ends the wait: the guest would never answer.
+/// Runs the machine and initializes its guest; returns the time that it took. A page that cannot be served ends the wait:
+/// the guest would never answer.
 async fn run(
     host: &Host,
     inputs: &StartInputs,
