@@ -31,7 +31,8 @@ impl HostCpu {
             // monitor; user mode sees the real processor anyway. The emulator executes fast string instructions byte by
             // byte. A page fault costs a millisecond, so the kernel faults 64 KiB at once.
             "catnap.emulated_cpl0 clearcpuid=smap,smep,fsgsbase,popcnt,cx16,xsaves,xsavec,xsaveopt,erms,fsrm \
-             thp_anon=16K-64K:always rcupdate.rcu_cpu_stall_suppress=1"
+             thp_anon=16K-64K:always rcupdate.rcu_cpu_stall_suppress=1 \
+             rcutree.jiffies_till_first_fqs=8 rcutree.jiffies_till_next_fqs=8 rcupdate.rcu_expedited=1"
         } else {
             ""
         }
