@@ -1,6 +1,6 @@
 //! Errors of the service. `http/error.rs` maps them to responses.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use pool_api::{
     Cause, CreateError, EnterError, FailedPart, ForkError, PauseError, ResumeError, RollbackError,
@@ -79,12 +79,12 @@ pub(crate) enum ServiceError {
     #[error("the snapshot that sandbox \"{0}\" starts from is damaged")]
     SnapshotDamaged(SandboxId),
     /// The last wake failed, and the next attempt is not due.
-    #[error("the last wake of sandbox \"{id}\" failed; try again in {} s", retry_after.as_secs() + 1)]
+    #[error("the last wake of sandbox \"{id}\" failed; try again in {retry_after_secs} s")]
     Backoff {
         /// The sandbox.
         id: SandboxId,
-        /// The time until the next attempt.
-        retry_after: Duration,
+        /// The seconds until the next attempt, rounded up.
+        retry_after_secs: u32,
     },
     /// The host's disk is full.
     #[error("there is no disk space on this host: {diagnostic}")]
@@ -273,7 +273,13 @@ impl From<EnterError> for ServiceError {
             EnterError::NotFound(id) => Self::NotFound(id),
             EnterError::Transitioning { id, state } => Self::in_state(id, state),
             EnterError::NoRoom { diagnostic } => Self::NoRoom { diagnostic },
-            EnterError::Backoff { id, retry_after } => Self::Backoff { id, retry_after },
+            EnterError::Backoff {
+                id,
+                retry_after_secs,
+            } => Self::Backoff {
+                id,
+                retry_after_secs,
+            },
             EnterError::Failed { id, part, source } => Self::start_failed(id, part, source),
             error @ EnterError::Paused(_) => Self::internal(error),
         }

@@ -5,8 +5,6 @@
 mod body;
 mod cors;
 
-use std::time::Duration;
-
 use guest_api::envd;
 use pingora::{http::ResponseHeader, proxy::Session};
 use pool_api::{DialError, EnterError, FailedPart, Port, SandboxId};
@@ -39,12 +37,6 @@ pub(crate) enum ApiFailure {
     Unreachable,
     /// The connection ended before a response.
     Disconnected,
-}
-
-/// Rounds up to whole seconds.
-fn seconds(duration: Duration) -> u32 {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 // === impl ErrorResponse ===
@@ -163,8 +155,11 @@ impl ErrorResponse {
                 Self::json_or_page(503, RefusalReason::NoRoom, json, title, message.to_owned())
                     .retry_later()
             }
-            EnterError::Backoff { id, retry_after } => Self {
-                retry_after: Some(seconds(*retry_after)),
+            EnterError::Backoff {
+                id,
+                retry_after_secs,
+            } => Self {
+                retry_after: Some(*retry_after_secs),
                 ..Self::sandbox(
                     503,
                     RefusalReason::WakeFailed,

@@ -47,10 +47,11 @@ impl Backoff {
         self.until = None;
     }
 
-    /// Returns the time until the next attempt; `None` when it is due.
-    pub(crate) fn remaining(&self, now: Instant) -> Option<Duration> {
+    /// Returns the seconds until the next attempt, rounded up; `None` when it is due.
+    pub(crate) fn remaining_secs(&self, now: Instant) -> Option<u32> {
         let remaining = self.until?.checked_duration_since(now)?;
-        (!remaining.is_zero()).then_some(remaining)
+        let secs = remaining.as_secs() + u64::from(remaining.subsec_nanos() > 0);
+        (secs > 0).then(|| u32::try_from(secs).unwrap_or(u32::MAX))
     }
 
     /// Returns the time of the next attempt, if it is not due at once.
@@ -70,11 +71,14 @@ mod tests {
         let mut delays = Vec::new();
         for _ in 0..9 {
             backoff.failed(now);
-            delays.push(backoff.remaining(now).map_or(0, |delay| delay.as_secs()));
+            delays.push(backoff.remaining_secs(now).unwrap_or(0));
         }
         assert_eq!(delays, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(backoff.remaining(now + Duration::from_secs(60)), None);
+        let until_end = |millis: u64| now + Duration::from_millis(60_000 - millis);
+        assert_eq!(backoff.remaining_secs(until_end(1)), Some(1));
+        assert_eq!(backoff.remaining_secs(until_end(1001)), Some(2));
+        assert_eq!(backoff.remaining_secs(until_end(0)), None);
         backoff.succeeded();
-        assert_eq!(backoff.remaining(now), None);
+        assert_eq!(backoff.remaining_secs(now), None);
     }
 }

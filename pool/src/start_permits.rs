@@ -11,6 +11,8 @@ use crate::gate::Gate;
 
 /// The time after which a start counts as slow.
 const SLOW: Duration = Duration::from_secs(2);
+/// The time after which a slow start no longer counts: it hangs.
+const HUNG: Duration = Duration::from_secs(10);
 /// The bound on the time that the first requests count towards a start, as a multiple of the guest init's time: a guest
 /// kernel that is slow on this host is as slow for the first request.
 const FIRST_REQUESTS: u32 = 3;
@@ -50,11 +52,13 @@ impl StartPermits {
 }
 
 impl StartPermit {
-    /// Exchanges the permit for that of a slow start once the start is slow and one is free: a guest that does not answer
-    /// must not keep others from starting, and not all guests may start at once.
+    /// Exchanges the permit for that of a slow start once the start is slow and one is free, and returns that after a bounded
+    /// time: a guest that does not answer must not keep others from starting, and not all guests may start at once.
     pub(crate) async fn become_slow(&mut self) {
         sleep(SLOW).await;
         self.held = Arc::clone(&self.slow).acquire_owned().await.ok();
+        sleep(HUNG).await;
+        self.held = None;
     }
 
     /// Holds the permit until the first requests have ended.

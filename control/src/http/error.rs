@@ -85,8 +85,10 @@ impl From<ServiceError> for ApiError {
             },
             ServiceError::SnapshotDamaged(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                 .with_error_code("sandbox_snapshot_damaged"),
-            ServiceError::Backoff { retry_after, .. } => Self {
-                retry_after: u32::try_from(retry_after.as_secs() + 1).ok(),
+            ServiceError::Backoff {
+                retry_after_secs, ..
+            } => Self {
+                retry_after: Some(retry_after_secs),
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
             },
             ServiceError::NoDiskSpace { .. } => {

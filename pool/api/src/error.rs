@@ -1,6 +1,6 @@
 //! Failures of the operations on a host.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::{Epoch, SandboxId, SandboxState, SnapshotId, SnapshotScope, TemplateName};
 
@@ -122,12 +122,14 @@ pub enum EnterError {
         diagnostic: String,
     },
     /// An earlier wake failed, and the next attempt is not due yet.
-    #[error("the last wake of sandbox {id} failed; the next attempt is possible in {} s", retry_after.as_secs())]
+    #[error(
+        "the last wake of sandbox {id} failed; the next attempt is possible in {retry_after_secs} s"
+    )]
     Backoff {
         /// The sandbox.
         id: SandboxId,
-        /// The time until the next attempt.
-        retry_after: Duration,
+        /// The seconds until the next attempt, rounded up.
+        retry_after_secs: u32,
     },
     /// The wake failed; the sandbox stays paused.
     #[error("failed to wake sandbox {id}")]

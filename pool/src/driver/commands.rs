@@ -134,7 +134,8 @@ impl Driver {
                 reply,
                 asked,
             } if state == SandboxState::Paused => {
-                let Some(retry_after) = self.wake_backoff.remaining(Instant::now()) else {
+                let Some(retry_after_secs) = self.wake_backoff.remaining_secs(Instant::now())
+                else {
                     return Some(Command::Enter {
                         if_paused: IfPaused::Wake,
                         asked,
@@ -142,7 +143,10 @@ impl Driver {
                     });
                 };
                 // The caller may have left.
-                let _received = reply.send(Err(EnterError::Backoff { id, retry_after }));
+                let _received = reply.send(Err(EnterError::Backoff {
+                    id,
+                    retry_after_secs,
+                }));
                 None
             }
             Command::PauseIfIdle { reply }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use pool_api::SandboxId;
-use tokio::sync::mpsc;
+use pool_api::{PauseError, SandboxId};
+use tokio::{sync::mpsc, time::sleep};
 use tracing::info;
 
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
     eviction::Eviction,
     registry::Registry,
 };
+
+/// The time before a sandbox that was not idle when asked to pause is asked again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Carries out requests until the host is gone.
 pub(super) async fn run(
@@ -32,9 +35,10 @@ pub(super) async fn run(
 }
 
 /// Pauses the sandbox that has been idle for the longest time, once there is one. A sandbox whose pause fails is not tried
-/// again.
+/// again; one that is in use by then (a request, a capture) is.
 async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) {
     let mut failed: Vec<SandboxId> = Vec::new();
+    let mut in_use: Vec<SandboxId> = Vec::new();
     loop {
         let handles: Vec<_> = registry
             .all()
@@ -44,7 +48,12 @@ async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) {
         // Also waits for sandboxes that start now.
         let mut idle: FuturesUnordered<_> = handles
             .iter()
-            .map(async |handle| (handle.idle_for(least_awake).await, handle))
+            .map(async |handle| {
+                if in_use.contains(&handle.spec.id) {
+                    sleep(RETRY).await;
+                }
+                (handle.idle_for(least_awake).await, handle)
+            })
             .collect();
         let Some(first) = idle.next().await else {
             return std::future::pending().await;
@@ -54,13 +63,17 @@ async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) {
             candidates.push(more);
         }
         candidates.sort_by_key(|(since, _)| *since);
+        drop(idle);
         for (_, handle) in candidates {
-            let paused = handle.ask(|reply| Command::PauseIfIdle { reply }).await;
-            if let Some(Ok(_)) = paused {
-                info!(sandbox.id = %handle.spec.id, "idle sandbox paused to make room");
-                return;
+            let id = &handle.spec.id;
+            match handle.ask(|reply| Command::PauseIfIdle { reply }).await {
+                Some(Ok(_)) => {
+                    info!(sandbox.id = %id, "idle sandbox paused to make room");
+                    return;
+                }
+                Some(Err(PauseError::Conflict { .. })) => in_use.push(id.clone()),
+                Some(Err(_)) | None => failed.push(id.clone()),
             }
-            failed.push(handle.spec.id.clone());
         }
     }
 }
