@@ -1,7 +1,8 @@
 //! Polls guests for metrics and stores one hour of samples in memory.
 //!
-//! The poller polls a guest right after it starts, then all guests in rounds, with bounded concurrency. Rounds are at
-//! least [`MIN_INTERVAL`] apart, and further apart when polling is slow, so that the cost stays low with many guests.
+//! The poller polls a guest right after its first start, then all guests in rounds, with bounded concurrency. Rounds are at
+//! least [`MIN_INTERVAL`] apart, and further apart when polling is slow, so that the cost stays low with many guests. A
+//! wake is not followed by a poll: it would cost the guest as much as the request that woke it.
 
 mod history;
 
@@ -138,7 +139,9 @@ impl MetricsPoller {
             let next = round.map_or_else(Instant::now, |start| start + interval);
             tokio::select! {
                 event = events.recv() => match event {
-                    Ok(Event { id, kind: EventKind::Started { .. }, .. }) if queue.len() < MAX_PENDING => {
+                    Ok(Event { id, kind: EventKind::Started { .. }, .. })
+                        if queue.len() < MAX_PENDING && self.latest(&id).is_none() =>
+                    {
                         queue.push_front(id);
                     }
                     // The next round covers missed events.

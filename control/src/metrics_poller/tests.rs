@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use pool_api::{Epoch, Origin, SandboxSpec, fake::FakeNode};
+use pool_api::{Epoch, Origin, SandboxSpec, SnapshotScope, fake::FakeNode};
 
 use super::*;
 
@@ -46,6 +46,22 @@ async fn guests_are_polled_on_start_and_then_in_rounds() {
     );
     let took = start.elapsed() + Duration::from_millis(1);
     assert!((min..max).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn wake_is_not_followed_by_a_poll() {
+    let fake = polled_node();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    create(&fake, 1).await;
+    fake.wait_for_metrics(1).await;
+    let id = "i0".parse().unwrap();
+    fake.pause(&id, Epoch(1), SnapshotScope::Full)
+        .await
+        .unwrap();
+    fake.resume(&id, SnapshotScope::Full).await.unwrap();
+    tokio::time::sleep(MIN_INTERVAL / 2).await;
+    assert_eq!(fake.metrics_calls(), 1);
+    fake.wait_for_metrics(2).await;
 }
 
 #[tokio::test(start_paused = true)]

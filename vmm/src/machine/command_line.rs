@@ -9,7 +9,11 @@ use crate::bus::FIRST_VIRTIO_IRQ;
 pub(super) fn kernel_command_line(caller: &str, vm: &Vm, devices: usize) -> String {
     // A snapshot can carry kvm-clock; not every host virtualises the TSC. The keyboard controller is the only reset
     // mechanism that the monitor implements.
-    let mut line = String::from("clocksource=kvm-clock reboot=k panic=-1");
+    // An idle guest should not wake up: by default compaction looks for work twice a second, and statistics are
+    // collected every second.
+    let mut line = String::from(
+        "clocksource=kvm-clock reboot=k panic=-1 sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=60",
+    );
     for (index, irq) in (FIRST_VIRTIO_IRQ..).enumerate().take(devices) {
         let at = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_SIZE;
         line.push_str(&format!(" virtio_mmio.device=4K@{at:#x}:{irq}"));
