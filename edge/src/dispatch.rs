@@ -13,7 +13,7 @@ use crate::{
     access::{self, Denied, Permit},
     admit::{AdmitError, admit},
     api_key::{self, ApiKey},
-    budget::RequestBudget,
+    budget::{RequestBudget, RequestShare},
     client::Client,
     config::Config,
     context::{ApiRequest, RequestContext, RequestKind, SandboxRequest},
@@ -84,8 +84,7 @@ impl Dispatcher {
             Destination::Api => self.api(request, client).map(RequestKind::Api),
             Destination::Sandbox(target) => {
                 let request = self.authorize(&request.headers, target).await?;
-                let _wake = self.budget.take_wake(share)?;
-                let request = self.enter(session, request, client).await?;
+                let request = self.enter(session, request, client, share).await?;
                 session
                     .as_downstream_mut()
                     .set_write_timeout(Some(limits.idle_stream));
@@ -171,20 +170,36 @@ impl Dispatcher {
         }
     }
 
+    /// Waits for a lease on a sandbox that does not run. The wait counts towards the wakes of the client's address.
+    async fn wait(
+        &self,
+        session: &mut Session,
+        permit: Permit,
+        client: Option<&Client>,
+        share: &RequestShare,
+    ) -> Result<Box<dyn Lease>, Rejection> {
+        let _wake = self.budget.take_wake(share)?;
+        let (node, timeout) = (self.node.as_ref(), self.config.wake_timeout);
+        let admitted = admit(node, permit, client_gone(session, client), timeout).await;
+        if let (Err(AdmitError::ClientGone), Some(client)) = (&admitted, client) {
+            client.mark_cancelled();
+        }
+        Ok(admitted?)
+    }
+
     async fn enter(
         &self,
         session: &mut Session,
         request: AuthorizedRequest,
         client: Option<&Client>,
+        share: &RequestShare,
     ) -> Result<SandboxRequest, Rejection> {
         let started = Instant::now();
-        let (node, timeout) = (self.node.as_ref(), self.config.wake_timeout);
-        let client_gone = client_gone(session, client);
-        let admitted = admit(node, request.permit, client_gone, timeout).await;
-        if let (Err(AdmitError::ClientGone), Some(client)) = (&admitted, client) {
-            client.mark_cancelled();
-        }
-        let lease: Arc<dyn Lease> = Arc::from(admitted?);
+        let lease = match self.node.try_enter(&request.target.address.sandbox) {
+            Some(lease) => lease,
+            None => self.wait(session, request.permit, client, share).await?,
+        };
+        let lease: Arc<dyn Lease> = Arc::from(lease);
         let idle_timeout = self.config.limits.idle_stream;
         Ok(SandboxRequest {
             watchdog: IdleWatchdog::spawn(Some(lease.clone()), client.cloned(), idle_timeout),

@@ -176,6 +176,7 @@ async fn requests_beyond_a_limit_are_refused_at_once() {
 async fn waits_for_wakes_are_limited_by_address() {
     let rig = Rig::with_tls(|config| config.limits.wakes_per_address = 1).await;
     let id = rig.paused_sandbox("iabc", public()).await;
+    let running = rig.sandbox("irun", public()).await;
     rig.node.hold_wakes(true);
     let mut client = h2_connect(&rig).await;
     let (first, _) = client.send_request(h2_get(&id, "/"), true).unwrap();
@@ -183,6 +184,10 @@ async fn waits_for_wakes_are_limited_by_address() {
     let mut client = client.ready().await.unwrap();
     let (second, _) = client.send_request(h2_get(&id, "/"), true).unwrap();
     assert_eq!(second.await.unwrap().status(), 429);
+    // A running sandbox is not waited for.
+    let mut client = client.ready().await.unwrap();
+    let (third, _) = client.send_request(h2_get(&running, "/"), true).unwrap();
+    assert_eq!(third.await.unwrap().status(), 200);
     rig.node.hold_wakes(false);
     assert_eq!(first.await.unwrap().status(), 200);
 }

@@ -23,6 +23,9 @@ pub trait Node: fmt::Debug + Send + Sync {
     /// [`CreateError::NoTemplate`], a full host [`CreateError::NoRoom`]; a failed create leaves no sandbox.
     async fn create(&self, spec: SandboxSpec) -> Result<SandboxInfo, CreateError>;
 
+    /// Grants a lease on a running sandbox without waiting; `None` in every other state, and for an unknown sandbox.
+    fn try_enter(&self, id: &SandboxId) -> Option<Box<dyn Lease>>;
+
     /// Grants a lease on a sandbox: at once when it runs, after a wake when it is paused and `if_paused` allows it.
     /// Concurrent callers of a paused sandbox share one wake, and each of their leases carries its report. A sandbox that
     /// is pausing counts as paused: callers that may wake it wait and are let in, others get [`EnterError::Paused`] at

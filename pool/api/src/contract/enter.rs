@@ -45,12 +45,17 @@ async fn running(bench: &Bench<'_>) {
         assert_eq!(lease.epoch(), Epoch(1));
         assert!(lease.wake().is_none());
     }
+    let lease = bench.node().try_enter(&id("a"));
+    let lease = lease.expect("a running sandbox is entered without waiting");
+    assert_eq!(lease.epoch(), Epoch(1));
+    assert!(bench.node().try_enter(&id("b")).is_none());
     let missing = expect_err(bench.node().enter(&id("b"), IfPaused::Wake).await);
     assert!(matches!(missing, EnterError::NotFound(_)), "{missing:?}");
 }
 
 async fn one_wake(bench: &Bench<'_>) {
     bench.create_paused("a", FULL).await;
+    assert!(bench.node().try_enter(&id("a")).is_none());
     let mut events = bench.events();
     let name = id("a");
     let calls = (0..10).map(|_| bench.node().enter(&name, IfPaused::Wake));

@@ -44,6 +44,14 @@ impl Node for FakeNode {
         self.insert(&spec)
     }
 
+    fn try_enter(&self, id: &SandboxId) -> Option<Box<dyn Lease>> {
+        let sandbox = self.find(id)?;
+        let sandbox = sandbox.borrow();
+        let is_running = sandbox.info.state == SandboxState::Running;
+        is_running
+            .then(|| -> Box<dyn Lease> { Box::new(FakeLease::new(self.clone(), &sandbox, None)) })
+    }
+
     async fn enter(
         &self,
         id: &SandboxId,
