@@ -14,10 +14,18 @@ pub struct Limits {
     pub machines: usize,
 }
 
+/// The share of a paused sandbox's memory that others may use, from 0 to 1.
+///
+/// At 1, the default, paused sandboxes reserve nothing, and a wake may find the host full. At 0 they keep their memory, and
+/// no wake is refused for lack of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReleaseRatio(f64);
+
 /// The capacity of this host.
 #[derive(Debug)]
 pub(crate) struct Capacity {
     limits: Limits,
+    paused_release: ReleaseRatio,
     used: Mutex<Used>,
     freed: Notify,
 }
@@ -39,15 +47,66 @@ pub(crate) struct Reservation {
     evictable: bool,
 }
 
+/// The memory that a sandbox keeps while it is paused, freed when dropped. Its machine reserves the rest.
+#[derive(Debug)]
+#[must_use = "the memory is free as soon as the share is dropped"]
+pub(crate) struct KeptShare {
+    capacity: Arc<Capacity>,
+    pub(crate) memory: u64,
+}
+
+/// What a machine needs of the host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    /// Bytes, without those that its sandbox keeps.
+    pub(crate) memory: u64,
+    /// Bytes that its sandbox has kept while it was paused.
+    pub(crate) kept: u64,
+    /// Its sandbox has an idle window.
+    pub(crate) evictable: bool,
+}
+
 /// The host has no capacity; names the resource that is short.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no room on this host: {0}")]
 pub(crate) struct NoRoom(pub(crate) String);
 
+// === impl ReleaseRatio ===
+
+impl ReleaseRatio {
+    /// Limits a number to the range; what is not a number is 0, with which no wake is refused.
+    pub fn clamped(ratio: f64) -> Self {
+        if ratio.is_nan() {
+            return Self(0.0);
+        }
+        Self(ratio.clamp(0.0, 1.0))
+    }
+
+    /// Returns the bytes of `memory` that a paused sandbox keeps.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "memory is below 2^52 bytes, and the product is between 0 and it"
+    )]
+    fn kept(self, memory: u64) -> u64 {
+        memory.saturating_sub((memory as f64 * self.0) as u64)
+    }
+}
+
+impl Default for ReleaseRatio {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+// === impl Capacity ===
+
 impl Capacity {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, paused_release: ReleaseRatio) -> Self {
         Self {
             limits,
+            paused_release,
             used: Mutex::new(Used::default()),
             freed: Notify::new(),
         }
@@ -63,17 +122,30 @@ impl Capacity {
         self.limits.machines > 0 && memory <= self.limits.memory
     }
 
-    /// Returns whether an idle pause can free a reservation.
+    /// Returns whether an idle pause can free what a start lacks: memory, or the slot of a machine.
     pub(crate) fn has_evictable(&self) -> bool {
-        self.used.lock().evictable > 0
+        let used = self.used.lock();
+        let frees_memory = self.paused_release != ReleaseRatio(0.0);
+        used.evictable > 0 && (frees_memory || used.machines >= self.limits.machines)
     }
 
-    /// Reserves capacity for a machine with `memory` bytes, which is `evictable` if its sandbox has an idle window.
-    pub(crate) fn reserve(
-        self: &Arc<Self>,
-        memory: u64,
-        evictable: bool,
-    ) -> Result<Reservation, NoRoom> {
+    /// Reserves the share of a sandbox that exists: it is counted even if that exceeds the limit.
+    pub(crate) fn keep(self: &Arc<Self>, memory: u64) -> KeptShare {
+        let memory = self.paused_release.kept(memory);
+        self.used.lock().memory += memory;
+        KeptShare {
+            capacity: Arc::clone(self),
+            memory,
+        }
+    }
+
+    /// Reserves capacity for a machine.
+    pub(crate) fn reserve(self: &Arc<Self>, demand: Demand) -> Result<Reservation, NoRoom> {
+        let Demand {
+            memory,
+            kept,
+            evictable,
+        } = demand;
         let mut used = self.used.lock();
         if used.machines >= self.limits.machines {
             return Err(NoRoom(format!(
@@ -84,10 +156,17 @@ impl Capacity {
         let total = used.memory.saturating_add(memory);
         if total > self.limits.memory {
             let mib = |bytes: u64| bytes >> 20;
+            if kept > 0 {
+                return Err(NoRoom(format!(
+                    "resume rejected by paused_resource_release_ratio policy: need {} MiB > quota {} MiB",
+                    mib(total),
+                    mib(self.limits.memory),
+                )));
+            }
             return Err(NoRoom(format!(
                 "{} MiB of guest memory are needed, {} of {} MiB are free",
                 mib(memory),
-                mib(self.limits.memory - used.memory),
+                mib(self.limits.memory.saturating_sub(used.memory)),
                 mib(self.limits.memory),
             )));
         }
@@ -99,6 +178,27 @@ impl Capacity {
             memory,
             evictable,
         })
+    }
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    /// Splits off the share that the sandbox keeps while it is paused.
+    pub(crate) fn split_kept(&mut self) -> KeptShare {
+        let memory = self.capacity.paused_release.kept(self.memory);
+        self.memory -= memory;
+        KeptShare {
+            capacity: Arc::clone(&self.capacity),
+            memory,
+        }
+    }
+}
+
+impl Drop for KeptShare {
+    fn drop(&mut self) {
+        self.capacity.used.lock().memory -= self.memory;
+        self.capacity.freed.notify_waiters();
     }
 }
 
@@ -117,24 +217,92 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
+    fn machine(memory: u64) -> Demand {
+        Demand {
+            memory,
+            kept: 0,
+            evictable: false,
+        }
+    }
+
+    fn capacity(ratio: f64) -> Arc<Capacity> {
+        let limits = Limits {
+            memory: 3 * MIB,
+            machines: 2,
+        };
+        Arc::new(Capacity::new(limits, ReleaseRatio::clamped(ratio)))
+    }
+
     #[test]
     fn admission_error_names_the_resource_and_drop_frees_it() {
-        let capacity = Arc::new(Capacity::new(Limits {
-            memory: 3 << 20,
-            machines: 2,
-        }));
-        let first = capacity.reserve(2 << 20, false).unwrap();
-        let error = capacity.reserve(2 << 20, false).unwrap_err();
+        let capacity = capacity(1.0);
+        let first = capacity.reserve(machine(2 * MIB)).unwrap();
+        let error = capacity.reserve(machine(2 * MIB)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "no room on this host: 2 MiB of guest memory are needed, 1 of 3 MiB are free"
         );
-        let _second = capacity.reserve(1 << 20, false).unwrap();
+        let _second = capacity.reserve(machine(MIB)).unwrap();
         assert_eq!(
-            capacity.reserve(0, false).unwrap_err().to_string(),
+            capacity.reserve(machine(0)).unwrap_err().to_string(),
             "no room on this host: 2 of 2 machines are running"
         );
         drop(first);
-        capacity.reserve(2 << 20, false).map(drop).unwrap();
+        capacity.reserve(machine(2 * MIB)).map(drop).unwrap();
+    }
+
+    #[test]
+    fn release_ratio_is_clamped() {
+        for (ratio, kept) in [
+            (-1.0, 8),
+            (0.0, 8),
+            (0.25, 6),
+            (1.0, 0),
+            (f64::INFINITY, 0),
+            (f64::NEG_INFINITY, 8),
+            (f64::NAN, 8),
+        ] {
+            assert_eq!(ReleaseRatio::clamped(ratio).kept(8), kept, "{ratio}");
+        }
+        assert_eq!(ReleaseRatio::default().kept(u64::MAX), 0);
+    }
+
+    #[test]
+    fn paused_sandbox_keeps_its_share() {
+        let capacity = capacity(0.5);
+        let mut reservation = capacity.reserve(machine(2 * MIB)).unwrap();
+        let share = reservation.split_kept();
+        assert_eq!(share.memory, MIB);
+        drop(reservation);
+        assert!(capacity.reserve(machine(3 * MIB)).is_err());
+        let other = capacity.reserve(machine(2 * MIB)).unwrap();
+        let wake = Demand {
+            kept: share.memory,
+            ..machine(MIB)
+        };
+        assert_eq!(
+            capacity.reserve(wake).unwrap_err().0,
+            "resume rejected by paused_resource_release_ratio policy: need 4 MiB > quota 3 MiB"
+        );
+        drop(other);
+        capacity.reserve(wake).map(drop).unwrap();
+        drop(share);
+        capacity.reserve(machine(3 * MIB)).map(drop).unwrap();
+    }
+
+    #[test]
+    fn pauses_that_free_no_memory_are_not_worth_an_eviction() {
+        let capacity = capacity(0.0);
+        let evictable = Demand {
+            evictable: true,
+            ..machine(MIB)
+        };
+        let first = capacity.reserve(evictable).unwrap();
+        assert!(!capacity.has_evictable());
+        let second = capacity.reserve(evictable).unwrap();
+        assert!(capacity.has_evictable(), "no slot is free");
+        drop((first, second));
     }
 }

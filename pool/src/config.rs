@@ -6,7 +6,7 @@ use pool_api::Resources;
 use snapshotter::MemoryMode;
 use vmm_api::Hypervisor;
 
-use crate::Limits;
+use crate::{Limits, ReleaseRatio};
 
 /// Configuration of a pool. [`Config::new`] has defaults.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// The machines that may run at once.
     pub limits: Limits,
+    /// The share of a paused sandbox's memory that others may use.
+    pub paused_release: ReleaseRatio,
     /// The blanks to keep ahead of demand.
     pub blanks: Vec<BlankCount>,
     /// How memory arrives. `Auto` shares the memory of forks and pages that of restored sandboxes; the other modes are for
@@ -93,6 +95,7 @@ impl Config {
             artefacts,
             hypervisor,
             limits,
+            paused_release: ReleaseRatio::default(),
             blanks: vec![BlankCount {
                 vcpus: resources.vcpus,
                 memory: resources.memory,

@@ -31,6 +31,7 @@ pub(crate) use self::{
 use self::{completions::Completion, replies::Replies};
 use crate::{
     backoff::Backoff,
+    capacity::KeptShare,
     gate::Gate,
     host::Host,
     idle::idle,
@@ -53,6 +54,8 @@ struct Driver {
     inbox: mpsc::Receiver<Command>,
     lifecycle: Lifecycle<Pin>,
     machine: Option<RunningMachine>,
+    /// The memory that the sandbox keeps while it is paused; none before its first start.
+    kept: Option<KeptShare>,
     /// Snapshots that the record may name although its write failed; it names another one after the next write.
     maybe_recorded: Vec<Pin>,
     replies: Replies,

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::capacity::{Capacity, NoRoom, Reservation};
+use crate::capacity::{Capacity, Demand, NoRoom, Reservation};
 
 /// Asks the pool to pause the sandbox that has been idle for the longest time, once there is one.
 #[derive(Debug)]
@@ -20,15 +20,6 @@ pub(crate) struct Evictions {
 
 /// Replied to when a sandbox has been paused. A request whose receiver is dropped is abandoned.
 pub(crate) type Eviction = oneshot::Sender<()>;
-
-/// A machine to reserve capacity for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Demand {
-    /// Bytes.
-    pub(crate) memory: u64,
-    /// Its sandbox has an idle window.
-    pub(crate) evictable: bool,
-}
 
 impl Evictions {
     /// Creates the requests' side, and the side that carries them out one by one.
@@ -62,7 +53,7 @@ pub(crate) async fn reserve_or_evict(
     loop {
         // Created first, so that it completes when memory is freed from here on.
         let mut freed = std::pin::pin!(capacity.freed());
-        let no_room = match capacity.reserve(demand.memory, demand.evictable) {
+        let no_room = match capacity.reserve(demand) {
             Ok(reservation) => return Ok(reservation),
             Err(no_room) => no_room,
         };

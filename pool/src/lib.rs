@@ -53,7 +53,7 @@ mod template;
 mod top_layer;
 
 pub use self::{
-    capacity::Limits,
+    capacity::{Limits, ReleaseRatio},
     config::{Artefacts, BlankCount, Config},
     pool::{Pool, StartError},
 };

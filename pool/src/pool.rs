@@ -114,7 +114,7 @@ impl Pool {
             evictions,
             start_permits: StartPermits::new(config.concurrent_starts, config.slow_starts),
             capture_permits: Semaphore::new(config.concurrent_captures.max(1)),
-            capacity: Arc::new(Capacity::new(config.limits)),
+            capacity: Arc::new(Capacity::new(config.limits, config.paused_release)),
             store,
             blanks,
             broken,
@@ -205,6 +205,11 @@ impl Node for Pool {
         }
         let source = self.source(&spec).await?;
         self.create_from(spec, source).await
+    }
+
+    fn try_enter(&self, id: &SandboxId) -> Option<Box<dyn Lease>> {
+        let lease = self.get(id)?.try_enter()?;
+        Some(Box::new(lease))
     }
 
     async fn enter(

@@ -32,7 +32,7 @@ pub(crate) struct RunningMachine {
     pub(crate) frozen: Frozen,
     /// Keeps shared memory in RAM for other forks of the same snapshot.
     pub(crate) _memory: Option<MemorySource>,
-    pub(crate) _reservation: Reservation,
+    pub(crate) reservation: Reservation,
     pub(crate) _run_dir: RunDir,
 }
 

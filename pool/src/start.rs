@@ -16,8 +16,8 @@ use self::load::{LoadedMachine, load_machine};
 use crate::{
     blank_pool::{BlankError, ReadyBlank},
     blocking::{Interrupted, blocking},
-    capacity::NoRoom,
-    eviction::{Demand, reserve_or_evict},
+    capacity::{Demand, NoRoom},
+    eviction::reserve_or_evict,
     guest_init::{GuestInitError, Identity, init_guest},
     host::Host,
     running::RunningMachine,
@@ -36,6 +36,8 @@ pub(crate) struct StartInputs {
     pub(crate) epoch: Epoch,
     pub(crate) resources: Resources,
     pub(crate) dir: SandboxDir,
+    /// Bytes of memory that the sandbox has kept while it was paused.
+    pub(crate) kept: u64,
 }
 
 /// A machine that runs and has its identity.
@@ -122,7 +124,8 @@ pub(crate) async fn start(host: &Host, mut inputs: StartInputs) -> Result<Starte
 async fn make_machine(host: &Host, inputs: StartInputs) -> Result<Started, StartError> {
     let queued = Instant::now();
     let demand = Demand {
-        memory: inputs.resources.memory,
+        memory: inputs.resources.memory.saturating_sub(inputs.kept),
+        kept: inputs.kept,
         evictable: inputs.spec.idle.is_some(),
     };
     let limit = host.config.room_timeout;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use pool::{Artefacts, Limits, Pool};
+use pool::{Artefacts, Limits, Pool, ReleaseRatio};
 use snapshotter::MemoryMode;
 use tracing::warn;
 use vmm_api::Kvm;
@@ -49,6 +49,7 @@ pub(crate) fn open(args: &UpArgs, data_dir: &Path) -> Result<Arc<Pool>> {
         machines: args.machine_limit,
     };
     let mut config = pool::Config::new(data_dir.to_owned(), artefacts, hypervisor, limits);
+    config.paused_release = ReleaseRatio::clamped(args.paused_resource_release_ratio);
     config.disk_reserve = args.disk_reserve.saturating_mul(1 << 20);
     config.memory = match args.memory {
         Memory::Auto => MemoryMode::Auto,

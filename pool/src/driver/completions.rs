@@ -98,7 +98,9 @@ impl Driver {
                     permit,
                     guest_init,
                 } = started;
-                self.machine = Some(machine);
+                let machine = self.machine.insert(machine);
+                self.kept
+                    .get_or_insert_with(|| machine.reservation.split_kept());
                 self.wake_backoff.succeeded();
                 self.replies.start_succeeded(report);
                 self.apply(Input::Started).await;

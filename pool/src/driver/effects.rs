@@ -100,6 +100,7 @@ impl Driver {
             epoch: self.lifecycle.epoch(),
             resources: self.info.borrow().resources,
             dir: self.dir.clone(),
+            kept: self.kept.as_ref().map_or(0, |share| share.memory),
         };
         let host = Arc::clone(&self.host);
         let task = async move { Completion::Started(Box::new(start(&host, inputs).await)) };

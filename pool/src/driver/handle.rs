@@ -85,6 +85,12 @@ impl Handle {
         };
         let span = info_span!("sandbox", sandbox.id = %spec.id);
         let mut replies = Replies::new(Instant::now());
+        let kept = match &initial {
+            InitialState::Fork { .. } => None,
+            InitialState::Paused { record, .. } => {
+                Some(host.capacity.keep(record.resources.memory))
+            }
+        };
         let (lifecycle, effects) = initial.lifecycle(&spec, &mut replies);
         let driver = Driver {
             host,
@@ -97,6 +103,7 @@ impl Handle {
             inbox,
             lifecycle,
             machine: None,
+            kept,
             maybe_recorded: Vec::new(),
             replies,
             wake_backoff: Backoff::of_wakes(),

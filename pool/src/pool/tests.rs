@@ -109,6 +109,10 @@ impl Rig {
 
     /// Restarts the pool as after `kill -9`: nothing ends in order.
     async fn crash(self) -> Self {
+        self.crash_with(|_| {}).await
+    }
+
+    async fn crash_with(self, adjust: impl FnOnce(&mut Config)) -> Self {
         let Self { dir, fake, pool } = self;
         fake.crash_all();
         // The lock is released with the last part of the old pool.
@@ -125,7 +129,9 @@ impl Rig {
         while host.upgrade().is_some() {
             tokio::task::yield_now().await;
         }
-        let pool = Pool::start(Self::config(dir.path(), &fake)).unwrap();
+        let mut config = Self::config(dir.path(), &fake);
+        adjust(&mut config);
+        let pool = Pool::start(config).unwrap();
         Self { dir, fake, pool }
     }
 

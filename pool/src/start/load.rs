@@ -141,7 +141,7 @@ impl LoadedMachine {
             lineage: self.lineage,
             frozen: Frozen::No,
             _memory: self.memory,
-            _reservation: reservation,
+            reservation,
             _run_dir: self.run_dir,
         }
     }

@@ -11,6 +11,7 @@ use vmm_api::{BootSpec, Disk, Exit, Machine};
 
 use super::error::BuildError;
 use crate::{
+    capacity::Demand,
     fsfreeze::Frozen,
     guest_init::wait_until_healthy,
     host::Host,
@@ -30,7 +31,11 @@ pub(super) async fn boot(
     base: &BaseImage,
     resources: Resources,
 ) -> Result<RunningMachine, BuildError> {
-    let reservation = host.capacity.reserve(resources.memory, false)?;
+    let reservation = host.capacity.reserve(Demand {
+        memory: resources.memory,
+        kept: 0,
+        evictable: false,
+    })?;
     let ready = host
         .blanks
         .take(&resources)
@@ -76,7 +81,7 @@ pub(super) async fn boot(
         lineage: Lineage::booted(name.clone(), resources, disks, vec![top]),
         frozen: Frozen::No,
         _memory: None,
-        _reservation: reservation,
+        reservation,
         _run_dir: ready.run_dir,
     })
 }

@@ -34,6 +34,10 @@ pub(crate) struct UpArgs {
     /// Maximum number of running machines.
     #[arg(long, default_value_t = 1000)]
     pub(crate) machine_limit: usize,
+    /// Share of a paused sandbox's memory that others may use, from 0 to 1. At 0 a paused sandbox keeps its memory, and no
+    /// wake is refused for lack of it.
+    #[arg(long, default_value_t = 1.0, value_name = "RATIO")]
+    pub(crate) paused_resource_release_ratio: f64,
     /// Free space to keep on the data directory's filesystem for pauses, in MiB: no sandbox is created below it.
     #[arg(long, default_value_t = 1024)]
     pub(crate) disk_reserve: u64,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use pool_api::{CreateError, EnterError, IfPaused, Node, SandboxState, SnapshotScope, Stage};
 use vmm_api::fake::Fault;
 
+use crate::{Config, ReleaseRatio};
+
 use super::{Limits, MEMORY, Rig, id, spec};
 
 #[tokio::test]
@@ -170,6 +172,50 @@ async fn start_waits_for_the_end_of_a_live_capture() {
     rig.fake.release_captures();
     drop(waiting.await.unwrap().unwrap());
     snapshot.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn paused_sandboxes_keep_what_the_ratio_does_not_release() {
+    let with_ratio = |ratio| {
+        move |config: &mut Config| {
+            config.limits.memory = 2 * MEMORY;
+            config.paused_release = ReleaseRatio::clamped(ratio);
+        }
+    };
+    // At 0, paused sandboxes fill the host, also after a restart, and every wake succeeds.
+    let full = Rig::with(with_ratio(0.0)).await;
+    for name in ["a", "b"] {
+        full.create(name).await;
+        full.pause(name).await;
+    }
+    let full = full.crash_with(with_ratio(0.0)).await;
+    let refused = full.pool.create(spec("c")).await;
+    assert!(
+        matches!(refused, Err(CreateError::NoRoom { .. })),
+        "{refused:?}"
+    );
+    full.say("a", "hello").await;
+    full.say("b", "hello").await;
+    full.pool.kill(&id("a")).await.unwrap();
+    full.create("c").await;
+    // In between, wakes can be refused.
+    let half = Rig::with(with_ratio(0.5)).await;
+    for name in ["a", "b"] {
+        half.create(name).await;
+        half.pause(name).await;
+    }
+    half.create("c").await;
+    let Err(EnterError::NoRoom { diagnostic }) = half.pool.enter(&id("a"), IfPaused::Wake).await
+    else {
+        panic!()
+    };
+    assert_eq!(
+        diagnostic,
+        "resume rejected by paused_resource_release_ratio policy: need 10 MiB > quota 8 MiB"
+    );
+    half.pool.kill(&id("c")).await.unwrap();
+    half.say("a", "hello").await;
+    half.say("b", "hello").await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use pool_api::{
 use vmm_api::fake::Fault;
 
 use super::Rig;
-use crate::capacity::Reservation;
+use crate::capacity::{Demand, Reservation};
 
 /// The pool over the fake hypervisor.
 struct PoolHarness {
@@ -87,7 +87,11 @@ impl Faults for PoolHarness {
             Room::Free => None,
             Room::Full => Some(
                 host.capacity
-                    .reserve(host.config.limits.memory, false)
+                    .reserve(Demand {
+                        memory: host.config.limits.memory,
+                        kept: 0,
+                        evictable: false,
+                    })
                     .unwrap(),
             ),
         };
