@@ -55,7 +55,7 @@ pub(crate) struct KeptShare {
     pub(crate) memory: u64,
 }
 
-/// What a machine needs of the host.
+/// The capacity that one machine reserves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Demand {
     /// Bytes, without those that its sandbox keeps.
@@ -70,6 +70,19 @@ pub(crate) struct Demand {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no room on this host: {0}")]
 pub(crate) struct NoRoom(pub(crate) String);
+
+// === impl Demand ===
+
+impl Demand {
+    /// A machine that belongs to no sandbox.
+    pub(crate) fn of_memory(memory: u64) -> Self {
+        Self {
+            memory,
+            kept: 0,
+            evictable: false,
+        }
+    }
+}
 
 // === impl ReleaseRatio ===
 
@@ -219,14 +232,6 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn machine(memory: u64) -> Demand {
-        Demand {
-            memory,
-            kept: 0,
-            evictable: false,
-        }
-    }
-
     fn capacity(ratio: f64) -> Arc<Capacity> {
         let limits = Limits {
             memory: 3 * MIB,
@@ -238,19 +243,25 @@ mod tests {
     #[test]
     fn admission_error_names_the_resource_and_drop_frees_it() {
         let capacity = capacity(1.0);
-        let first = capacity.reserve(machine(2 * MIB)).unwrap();
-        let error = capacity.reserve(machine(2 * MIB)).unwrap_err();
+        let first = capacity.reserve(Demand::of_memory(2 * MIB)).unwrap();
+        let error = capacity.reserve(Demand::of_memory(2 * MIB)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "no room on this host: 2 MiB of guest memory are needed, 1 of 3 MiB are free"
         );
-        let _second = capacity.reserve(machine(MIB)).unwrap();
+        let _second = capacity.reserve(Demand::of_memory(MIB)).unwrap();
         assert_eq!(
-            capacity.reserve(machine(0)).unwrap_err().to_string(),
+            capacity
+                .reserve(Demand::of_memory(0))
+                .unwrap_err()
+                .to_string(),
             "no room on this host: 2 of 2 machines are running"
         );
         drop(first);
-        capacity.reserve(machine(2 * MIB)).map(drop).unwrap();
+        capacity
+            .reserve(Demand::of_memory(2 * MIB))
+            .map(drop)
+            .unwrap();
     }
 
     #[test]
@@ -272,15 +283,15 @@ mod tests {
     #[test]
     fn paused_sandbox_keeps_its_share() {
         let capacity = capacity(0.5);
-        let mut reservation = capacity.reserve(machine(2 * MIB)).unwrap();
+        let mut reservation = capacity.reserve(Demand::of_memory(2 * MIB)).unwrap();
         let share = reservation.split_kept();
         assert_eq!(share.memory, MIB);
         drop(reservation);
-        assert!(capacity.reserve(machine(3 * MIB)).is_err());
-        let other = capacity.reserve(machine(2 * MIB)).unwrap();
+        assert!(capacity.reserve(Demand::of_memory(3 * MIB)).is_err());
+        let other = capacity.reserve(Demand::of_memory(2 * MIB)).unwrap();
         let wake = Demand {
             kept: share.memory,
-            ..machine(MIB)
+            ..Demand::of_memory(MIB)
         };
         assert_eq!(
             capacity.reserve(wake).unwrap_err().0,
@@ -289,7 +300,10 @@ mod tests {
         drop(other);
         capacity.reserve(wake).map(drop).unwrap();
         drop(share);
-        capacity.reserve(machine(3 * MIB)).map(drop).unwrap();
+        capacity
+            .reserve(Demand::of_memory(3 * MIB))
+            .map(drop)
+            .unwrap();
     }
 
     #[test]
@@ -297,7 +311,7 @@ mod tests {
         let capacity = capacity(0.0);
         let evictable = Demand {
             evictable: true,
-            ..machine(MIB)
+            ..Demand::of_memory(MIB)
         };
         let first = capacity.reserve(evictable).unwrap();
         assert!(!capacity.has_evictable());

@@ -1,6 +1,6 @@
 //! Pauses idle sandboxes to make room.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use pool_api::{PauseError, SandboxId};
@@ -37,8 +37,8 @@ pub(super) async fn run(
 /// Pauses the sandbox that has been idle for the longest time, once there is one. A sandbox whose pause fails is not tried
 /// again; one that is in use by then (a request, a capture) is.
 async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) {
-    let mut failed: Vec<SandboxId> = Vec::new();
-    let mut in_use: Vec<SandboxId> = Vec::new();
+    let mut failed: BTreeSet<SandboxId> = BTreeSet::new();
+    let mut in_use: BTreeSet<SandboxId> = BTreeSet::new();
     loop {
         let handles: Vec<_> = registry
             .all()
@@ -71,8 +71,12 @@ async fn evict_one(registry: &Registry<Handle>, least_awake: Duration) {
                     info!(sandbox.id = %id, "idle sandbox paused to make room");
                     return;
                 }
-                Some(Err(PauseError::Conflict { .. })) => in_use.push(id.clone()),
-                Some(Err(_)) | None => failed.push(id.clone()),
+                Some(Err(PauseError::Conflict { .. })) => {
+                    in_use.insert(id.clone());
+                }
+                Some(Err(_)) | None => {
+                    failed.insert(id.clone());
+                }
             }
         }
     }

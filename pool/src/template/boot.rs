@@ -31,11 +31,7 @@ pub(super) async fn boot(
     base: &BaseImage,
     resources: Resources,
 ) -> Result<RunningMachine, BuildError> {
-    let reservation = host.capacity.reserve(Demand {
-        memory: resources.memory,
-        kept: 0,
-        evictable: false,
-    })?;
+    let reservation = host.capacity.reserve(Demand::of_memory(resources.memory))?;
     let ready = host
         .blanks
         .take(&resources)

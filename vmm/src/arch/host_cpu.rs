@@ -30,6 +30,7 @@ impl HostCpu {
             // The kernel does not use features whose instructions the emulator lacks, because each would exit to the
             // monitor; user mode sees the real processor anyway. The emulator executes fast string instructions byte by
             // byte. A page fault costs a millisecond, so the kernel faults 64 KiB at once.
+            // RCU looks for quiescent states once a tick of a busy guest, which is 8 jiffies, and updaters do not wait for it.
             "catnap.emulated_cpl0 clearcpuid=smap,smep,fsgsbase,popcnt,cx16,xsaves,xsavec,xsaveopt,erms,fsrm \
              thp_anon=16K-64K:always rcupdate.rcu_cpu_stall_suppress=1 \
              rcutree.jiffies_till_first_fqs=8 rcutree.jiffies_till_next_fqs=8 rcupdate.rcu_expedited=1"

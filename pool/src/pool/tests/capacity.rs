@@ -348,3 +348,15 @@ async fn start_counts_until_its_first_requests_end() {
     permit.hold_for_first_requests(gate, Duration::ZERO).await;
     drop(permits.acquire().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn hung_start_returns_its_slow_permit() {
+    let permits = crate::start_permits::StartPermits::new(1, 1);
+    let mut hung = permits.acquire().await;
+    hung.become_slow().await;
+    // Neither the usual permit nor that of slow starts is taken.
+    let mut next = permits.acquire().await;
+    let became_slow = tokio::time::timeout(Duration::from_secs(60), next.become_slow()).await;
+    assert!(became_slow.is_ok());
+    drop(permits.acquire().await);
+}

@@ -87,11 +87,7 @@ impl Faults for PoolHarness {
             Room::Free => None,
             Room::Full => Some(
                 host.capacity
-                    .reserve(Demand {
-                        memory: host.config.limits.memory,
-                        kept: 0,
-                        evictable: false,
-                    })
+                    .reserve(Demand::of_memory(host.config.limits.memory))
                     .unwrap(),
             ),
         };
